@@ -1,0 +1,138 @@
+"""What the user sees while something runs: sentences and progress on stderr, so that stdout holds results alone."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+_SECONDS_BETWEEN_LINES = 3.0
+_SECONDS_WITHOUT_NEWS = 30.0
+_STEP = 0.1  # share of the work after which a line is news
+
+
+def printable(text: str) -> str:
+    """Return a text on one line: characters that break lines, hide or reorder others become escapes.
+
+    >>> printable("a\\nb"), printable("café 🐱")
+    ('a\\\\nb', 'café 🐱')
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def tell(text: str) -> None:
+    """Print a line on stderr."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print what went wrong, as one line on stderr."""
+    tell(f"smidgen: {_with_option_names(' '.join(text.splitlines()))}")
+
+
+_OPTIONS = {"n_clusters": "--clusters", "allow_bad": "--allow-bad", "size": "--size"}
+
+
+def _with_option_names(text: str) -> str:
+    """Return a sentence that names Python's arguments with the command line's options instead.
+
+    >>> _with_option_names("`n_clusters` must be 1 or above; `allow_bad=0.5`")
+    '`--clusters` must be 1 or above; `--allow-bad 0.5`'
+    """
+    for argument, option in _OPTIONS.items():
+        text = text.replace(f"`{argument}`", f"`{option}`").replace(f"`{argument}=", f"`{option} ")
+    return text
+
+
+class Progress:
+    """Hears sentences and how far things are, and shows nothing: `--quiet`."""
+
+    def say(self, text: str) -> None:
+        """Hear a sentence."""
+
+    def update(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Hear that `done` of `total` are done."""
+
+    def of(self, what: str) -> Callable[[int, int], None]:
+        """Return a function of (done, total) that updates `what`."""
+        return lambda done, total: self.update(what, done, total)
+
+    def close(self) -> None:
+        """Take what is shown for a while off the screen."""
+
+
+class Lines(Progress):
+    """Plain lines, for logs: one when a tenth more is done, or half a minute has passed, and never two at once."""
+
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._what, self._began, self._said_at, self._said_share, self._spoke = "", 0.0, 0.0, 0.0, False
+
+    def say(self, text: str) -> None:
+        """Print the sentence."""
+        print(printable(text), file=self._stream, flush=True)
+
+    def update(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Print a line if it is time for one; what is over at once is not worth any."""
+        now = self._clock()
+        if what != self._what:
+            self._what, self._began, self._said_at, self._said_share, self._spoke = what, now, now, done / total, False
+        waited, news = now - self._said_at, done / total - self._said_share
+        is_time = waited >= _SECONDS_BETWEEN_LINES and (news >= _STEP or waited >= _SECONDS_WITHOUT_NEWS)
+        if is_time or (done == total and self._spoke and news > 0):
+            seconds = f"{now - self._began:.0f} s"
+            self.say(f"{what}: {done:,} of {total:,} ({', '.join(word for word in (note, seconds) if word)})")
+            self._said_at, self._said_share, self._spoke = now, done / total, True
+
+
+class Bars(Progress):
+    """A bar for what is going on, on a terminal; it goes when all is done, what was said stays."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bars = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Console(file=stream, highlight=False),
+            transient=True,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def say(self, text: str) -> None:
+        """Print the sentence above the bars."""
+        self._bars.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+    def update(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Move the bar of `what`, one bar at a time."""
+        self._bars.start()
+        if what not in self._tasks:
+            for task in self._tasks.values():
+                self._bars.remove_task(task)
+            self._tasks = {what: self._bars.add_task(what.ljust(12), total=total, note=note)}
+        self._bars.update(self._tasks[what], completed=done, total=total, note=note)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bars.stop()
+
+
+@contextmanager
+def progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """Show progress on stderr while the body runs: bars on a terminal, plain lines elsewhere, nothing if quiet."""
+    shown = Progress() if quiet else Bars(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
+    try:
+        yield shown
+    finally:
+        shown.close()

@@ -1,0 +1,60 @@
+"""The options that say which images, and how they are read: the same for every verb that opens a collection."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from smidgen.cli.parsing import one_of, share, text, whole_number
+
+RESIZE = ("crop", "pad", "squash")
+SPLITS = ("train", "test", "all")
+
+DATA_HELP = (
+    "a folder of images (flat, nested, one folder per class, or train/ and test/), a .zip or .tar of them, a manifest"
+    " (.csv, .parquet, .jsonl), an .npz, or a name from `smidgen list datasets`"
+)
+
+
+def add_data(parser: argparse.ArgumentParser, help: str = DATA_HELP, *, optional: bool = False) -> None:
+    """Add the argument DATA."""
+    parser.add_argument("data", metavar="DATA", type=text, help=help, nargs="?" if optional else None)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add how images become arrays: `--size`, `--resize`, `--allow-bad`."""
+    parser.add_argument(
+        "--size",
+        metavar="PX",
+        type=whole_number(1, 4096),
+        help="side of the squares that images are made into (default: their own if all share one of at most 64 pixels,"
+        " otherwise 64)",
+    )
+    parser.add_argument(
+        "--resize",
+        metavar="HOW",
+        default="crop",
+        type=one_of("way to resize", RESIZE),
+        help="crop cuts the longer side, pad adds white margins, squash changes the proportions (default: crop)",
+    )
+    add_allow_bad(parser)
+
+
+def add_allow_bad(parser: argparse.ArgumentParser) -> None:
+    """Add `--allow-bad`."""
+    parser.add_argument(
+        "--allow-bad",
+        metavar="SHARE",
+        default=0.05,
+        type=share,
+        help="largest share of images that may be unreadable; they are skipped and listed (default: 0.05)",
+    )
+
+
+def require_data(*given: str | None) -> None:
+    """Raise the error of `open_dataset` for data that are not there, before anything slow is imported."""
+    from smidgen.data.datasets import DATASETS, open_dataset
+
+    for data in given:
+        if data is not None and data not in DATASETS and not Path(data).expanduser().exists():
+            open_dataset(data)

@@ -1,0 +1,246 @@
+"""`smidgen fit`: images in, a run folder with clusters, confidences and a report out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smidgen.cli.console import printable, progress, tell
+from smidgen.cli.data import add_data, add_reading, require_data
+from smidgen.cli.parsing import one_of, setting, text, whole_number
+from smidgen.errors import InputError
+from smidgen.methods import METHODS
+from smidgen.training.interrupts import Interrupted
+
+if TYPE_CHECKING:
+    from smidgen.config import Config
+    from smidgen.recipe import Listener
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_data(parser)
+    what = parser.add_argument_group("what to look for")
+    what.add_argument(
+        "--clusters",
+        metavar="N",
+        type=whole_number(1),
+        help="number of clusters (default: the class count of a named dataset, otherwise 10)",
+    )
+    what.add_argument(
+        "--method",
+        metavar="NAME",
+        default="fusion",
+        type=one_of("method", METHODS),
+        help=f"{', '.join(METHODS)} (default: fusion)",
+    )
+    what.add_argument("--encoder", metavar="NAME", type=text, help="short for --set encoder=NAME")
+    what.add_argument("--steps", metavar="N", type=whole_number(1), help="short for --set steps=N")
+    what.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        dest="settings",
+        action="append",
+        default=[],
+        type=setting,
+        help="an option of the method, see `smidgen list methods NAME`; may be repeated",
+    )
+    what.add_argument("--seed", metavar="N", type=whole_number(0, 2**63 - 1), default=0, help="default: 0")
+    what.add_argument("--test", metavar="DATA", type=text, help="images to score on that are not trained on")
+    what.add_argument("--init-from", metavar="RUN", type=text, help="start from the encoder of another run")
+    add_reading(parser.add_argument_group("how images are read"))  # type: ignore[arg-type]
+    where = parser.add_argument_group("where it goes")
+    where.add_argument("--out", metavar="RUN", type=text, help="the run folder (default: runs/DATA-METHOD)")
+    where.add_argument("--resume", action="store_true", help="go on with a run that was stopped, exactly as it was")
+    where.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
+    where.add_argument("--dry-run", action="store_true", help="open the images, say what would run, write nothing")
+    where.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on stdout")
+    where.add_argument("--quiet", action="store_true", help="print nothing but errors (and what --json asks for)")
+    machine = parser.add_argument_group("on which machine")
+    machine.add_argument("--device", metavar="NAME", type=text, default="auto", help="auto, cpu, cuda, … (default: auto)")
+    machine.add_argument("--threads", metavar="N", type=whole_number(1, 4096), help="of the CPU (default: all cores)")
+    machine.add_argument(
+        "--precision",
+        metavar="NAME",
+        default="auto",
+        type=one_of("precision", PRECISIONS),
+        help="auto, float32 or bfloat16 (default: auto)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, and say what came out."""
+    from smidgen.runs import RunFolder
+
+    out = Path(args.out) if args.out else default_out(args.data, args.method)
+    options = _options(args)
+    RunFolder.check(out, resume=args.resume, overwrite=args.overwrite)
+    require_data(args.data, args.test)
+    with progress(quiet=args.quiet) as console:
+        if not args.out:
+            console.say(f"The run goes to {str(out)!r} (`--out` changes it).")
+        from smidgen.cli.listener import ConsoleListener
+        from smidgen.recipe import fit
+
+        config, listener = _config(args, options), ConsoleListener(console)
+        if args.dry_run:
+            plan = _plan(config, listener)
+            console.close()
+            _print_plan(plan, out, args)
+            return 0
+        try:
+            outcome = fit(config, out=out, resume=args.resume, overwrite=args.overwrite, listener=listener)
+        except Interrupted as stop:
+            console.close()
+            tell(f"Stopped. {_how_to_go_on(args, out)}")
+            return 128 + stop.signal
+    if args.json:
+        print(json.dumps({"run": str(out), "report": str(out / "report.html"), **outcome.metrics}, indent=2))
+    elif not args.quiet:
+        print("\n".join(map(printable, _summary(out, outcome.metrics))))
+    return 0
+
+
+def default_out(data: str, method: str) -> Path:
+    """Return where a run goes that is given no place: always the same, so that `--resume` finds it.
+
+    >>> default_out("photos/birds.zip", "fusion").as_posix()
+    'runs/birds-fusion'
+    """
+    path = Path(data).expanduser()
+    name = path.resolve().name if path.is_dir() else path.stem
+    return Path("runs") / f"{name or 'images'}-{method}"
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the method's options from `--set` and its shorthands, each given once."""
+    given = [*args.settings, *((n, getattr(args, n)) for n in ("encoder", "steps") if getattr(args, n) is not None)]
+    repeated = [name for name, times in Counter(name for name, _ in given).items() if times > 1]
+    if repeated:
+        raise InputError(f"The option {repeated[0]!r} is set more than once: give it one value.")
+    return dict(given)
+
+
+def _config(args: argparse.Namespace, options: dict[str, Any]) -> Config:
+    from smidgen.config import Config
+
+    return Config(
+        data=args.data,
+        method=args.method,
+        n_clusters=args.clusters,
+        test=args.test,
+        size=args.size,
+        resize=args.resize,
+        seed=args.seed,
+        device=args.device,
+        threads=args.threads,
+        precision=args.precision,
+        init_from=args.init_from,
+        allow_bad=args.allow_bad,
+        options=options,
+    )
+
+
+def _how_to_go_on(args: argparse.Namespace, out: Path) -> str:
+    if not (out / "config.toml").exists():
+        return "Nothing had been written yet."
+    again = [word for word in args.argv if word not in ("--overwrite", "--resume")]
+    again += [] if args.out else ["--out", str(out)]
+    return f"To go on where it stopped: {shlex.join(['smidgen', *again, '--resume'])}"
+
+
+# ------------------------------------------------------------------------------------------------------- the dry run
+
+
+def _plan(config: Config, listener: Listener) -> dict[str, Any]:
+    """Return what would run: everything that `fit` does before it writes or trains."""
+    from smidgen.methods import make_config, make_method
+    from smidgen.recipe import make_problem, open_data, resolve
+
+    config = resolve(config, listener)
+    train, test = open_data(config, None, None, listener)
+    problem = make_problem(config, train, None)
+    method = make_method(config.method, make_config(config.method, config.options), problem)
+    return {
+        "data": config.data,
+        "train_images": len(train),
+        "test_images": 0 if test is None else len(test),
+        "skipped": len(train.skipped) + (0 if test is None else len(test.skipped)),
+        "image_shape": list(problem.image_shape),
+        "classes": list(train.class_names) if train.classes is not None else [],
+        "n_clusters": problem.n_clusters,
+        "method": config.method,
+        "options": dict(config.options),
+        "stages": {stage.name: stage.steps for stage in method.stages()},
+        "parameters": sum(p.numel() for p in method.parameters()),
+        "seed": config.seed,
+        "device": config.device,
+        "threads": config.threads,
+    }
+
+
+def _print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> None:
+    if args.json:
+        print(json.dumps({"run": str(out), "dry_run": True, **plan}, indent=2))
+        return
+    channels, height, width = plan["image_shape"]
+    stages = ", then ".join(f"{name} ({steps:,} steps)" for name, steps in plan["stages"].items())
+    rows = {
+        "images": f"{plan['train_images']:,} to train on, {plan['test_images']:,} to test on"
+        + (f", {plan['skipped']:,} unreadable" if plan["skipped"] else ""),
+        "size": f"{width} × {height}, {'grey' if channels == 1 else 'colour'}",
+        "classes": f"{len(plan['classes'])}, used for scores only" if plan["classes"] else "not known",
+        "clusters": str(plan["n_clusters"]),
+        "method": f"{plan['method']}, {plan['parameters']:,} parameters",
+        "options": ", ".join(f"{name}={value}" for name, value in plan["options"].items()),
+        "stages": stages or "none: all is done in one go",
+        "machine": f"{plan['device']}, {plan['threads']} threads, seed {plan['seed']}",
+        "writes to": str(out),
+    }
+    print("\n".join(f"{name:<10} {printable(value)}" for name, value in rows.items()))
+    print("This was a dry run: nothing was trained or written.", file=sys.stderr)
+
+
+# ------------------------------------------------------------------------------------------------------- the summary
+
+
+def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
+    from smidgen.reports.tables import duration, is_number, percent
+
+    seconds = f"fitted in {duration(metrics['seconds'])}" if is_number(metrics.get("seconds")) else "fitted"
+    total = metrics.get("seconds_total")
+    lines = [f"{metrics['n_images']:,} images {seconds}{f', {duration(total)} in all' if is_number(total) else ''}."]
+    for split in ("test", "train"):
+        if is_number(accuracy := metrics.get(f"{split}_accuracy")):
+            low, high = metrics.get(f"{split}_accuracy_low"), metrics.get(f"{split}_accuracy_high")
+            between = f" ({percent(low)[:-2]}–{percent(high)[:-2]})" if is_number(low) and is_number(high) else ""
+            others = "".join(
+                f"   {name.upper()} {value:.3f}"
+                for name in ("nmi", "ari")
+                if is_number(value := metrics.get(f"{split}_{name}"))
+            )
+            lines.append(f"  {split + ' accuracy':<15} {percent(accuracy)}{between}{others}")
+    lines.append(f"  {'clusters':<15} {_sizes(out, metrics['n_clusters'])}")
+    lines += [f"  note            {alarm}" for alarm in metrics.get("alarms", ())]
+    return [*lines, f"  {'report':<15} {out / 'report.html'}"]
+
+
+def _sizes(out: Path, n_clusters: int) -> str:
+    """Return how large the clusters are, over the images trained on."""
+    from smidgen.runs import read_csv
+
+    table = read_csv(out / "assignments.csv")
+    sizes = Counter(c for c, split in zip(table["cluster"], table["split"], strict=True) if split != "test")
+    empty = n_clusters - len(sizes)
+    if len(sizes) <= 12:
+        shown = ", ".join(f"{name}: {size:,}" for name, size in sizes.most_common())
+    else:
+        shown = f"{len(sizes)}, of {min(sizes.values()):,} to {max(sizes.values()):,} images"
+    return f"{shown}{f' ({empty} empty)' if empty else ''}"

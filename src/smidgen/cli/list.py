@@ -1,0 +1,97 @@
+"""`smidgen list`: what there is by name, and what a method's options mean."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Sequence
+
+from smidgen.cli.parsing import one_of
+from smidgen.errors import InputError, unknown
+from smidgen.methods import METHODS
+
+KINDS = ("methods", "datasets", "encoders")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("kind", metavar="KIND", type=one_of("kind", KINDS), help="methods, datasets or encoders")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a method, to see its options")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list."""
+    if args.name is not None and args.kind != "methods":
+        raise InputError(f"`smidgen list {args.kind}` takes no name, got {args.name!r}.")
+    if args.name is not None:
+        print(_about_method(args.name))
+        return 0
+    print({"methods": _methods, "datasets": _datasets, "encoders": _encoders}[args.kind]())
+    return 0
+
+
+def _methods() -> str:
+    rows = [(name, about) for name, (_, _, about) in METHODS.items()]
+    return f"{_table(rows)}\n\n`smidgen list methods NAME` shows a method's options."
+
+
+def _datasets() -> str:
+    from smidgen.data.named import DATASETS
+
+    header = ("", "train", "test", "size", "classes", "")
+    rows = [
+        (d.name, f"{d.n_train:,}", f"{d.n_test:,}", "×".join(map(str, d.shape[1:])), str(d.n_classes), d.about)
+        for d in DATASETS.values()
+    ]
+    return _table([header, *rows], right=(1, 2, 3, 4))
+
+
+def _encoders() -> str:
+    from smidgen.nets.encoders import ENCODERS
+
+    return _table([(name, _first_sentence(inspect.getdoc(encoder) or "")) for name, encoder in ENCODERS.items()])
+
+
+def _about_method(name: str) -> str:
+    import dataclasses
+
+    from smidgen.methods import make_config
+
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    config = make_config(name)
+    names = [field.name for field in dataclasses.fields(config)]
+    about = meanings(inspect.getdoc(config) or "", names)
+    rows = [(n, str(getattr(config, n)), about.get(n, "")) for n in names]
+    return f"{name}: {METHODS[name][2]}\n\n{_table([('option', 'default', ''), *rows])}\n\nSet them with `--set option=value`."
+
+
+def meanings(docstring: str, names: Sequence[str]) -> dict[str, str]:
+    """Return what a docstring says of each name: "a, b: meaning. c: another." as the configs write it.
+
+    >>> meanings("Settings. steps, refine_steps: lengths. decay: of the teacher.", ["steps", "refine_steps", "decay"])
+    {'steps': 'lengths', 'refine_steps': 'lengths', 'decay': 'of the teacher'}
+    """
+    text = " ".join(docstring.split())
+    any_name = "|".join(map(re.escape, names))
+    heads = list(re.finditer(rf"(?<![\w.])((?:{any_name})(?:, (?:{any_name}))*): ", text))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    return {
+        name: text[head.end() : end].strip().rstrip(".")
+        for head, end in zip(heads, ends, strict=True)
+        for name in head[1].split(", ")
+    }
+
+
+def _first_sentence(docstring: str) -> str:
+    return " ".join(docstring.split("\n\n")[0].split()).removesuffix(".")
+
+
+def _table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)

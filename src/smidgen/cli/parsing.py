@@ -1,0 +1,133 @@
+"""What stands between argv and a verb: a parser whose errors are one sentence, and the kinds of values options take."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+from smidgen.errors import InputError, unknown
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises InputError, with the nearest known option, where argparse prints its usage."""
+
+    def __init__(self, *, prog: str, description: str, usage: str | None = None, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            usage=usage,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=_HelpFormatter,
+        )
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Return the parsed arguments; raises InputError for what they do not allow."""
+        args, extra = self.parse_known_args(argv)
+        for given in extra:
+            if given.startswith("-") and given != "-":
+                raise unknown("option", given.partition("=")[0], self._option_names())
+        if extra:
+            raise InputError(
+                f"{extra[0]!r} is one argument too many: `{self.prog} --help` shows what is wanted"
+                " (a name with spaces needs quotes)."
+            )
+        return args
+
+    def _option_names(self) -> list[str]:
+        return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+
+    def error(self, message: str) -> NoReturn:
+        """Raise argparse's complaint as InputError."""
+        raise InputError(_as_sentence(message, self.prog))
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+def _as_sentence(message: str, prog: str) -> str:
+    """Return one of argparse's messages as the kind of sentence that smidgen speaks.
+
+    >>> _as_sentence("the following arguments are required: DATA, RUN", "smidgen predict")
+    'DATA and RUN are missing: `smidgen predict --help` shows what is wanted.'
+    >>> _as_sentence("argument --steps: expected one argument", "smidgen fit")
+    '`--steps` expected one argument: `smidgen fit --help` shows what is wanted.'
+    >>> _as_sentence("argument --seed: must be 0 or above, got '-1'", "smidgen fit")
+    "`--seed` must be 0 or above, got '-1'."
+    """
+    remedy = f": `{prog} --help` shows what is wanted."
+    if missing := re.fullmatch(r"the following arguments are required: (.*)", message):
+        names = missing[1].split(", ")
+        return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing{remedy}"
+    if about := re.fullmatch(r"argument ([^:]+): (.*)", message, re.DOTALL):
+        if about[2].startswith("Unknown "):
+            return about[2]
+        text = re.sub(r"not allowed with argument (\S+)", r"cannot be given together with `\1`", about[2])
+        return f"`{about[1]}` {text}{'.' if 'got' in text else remedy}"
+    return f"{message[:1].upper()}{message[1:]}{remedy}"
+
+
+# ------------------------------------------------------------------------------------------ kinds of values: argparse
+# keeps the message of ArgumentTypeError only, and puts the option's name before it.
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a converter to whole numbers from `least` to `most`."""
+
+    def convert(text: str) -> int:
+        wanted = f"{least} or above" if most is None else f"from {least} to {most}"
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not least <= int(text) <= (int(text) if most is None else most):
+            raise argparse.ArgumentTypeError(f"must be a whole number, {wanted}, got {text!r}")
+        return int(text)
+
+    return convert
+
+
+def share(text: str) -> float:
+    """Return a share 0..1.
+
+    >>> share("0.05")
+    0.05
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a share between 0 and 1, got {text!r}")
+    return value
+
+
+def text(given: str) -> str:
+    """Return a text that is not empty: an empty path would be the current folder."""
+    if not given:
+        raise argparse.ArgumentTypeError("must be a name or a path, got ''")
+    return given
+
+
+def one_of(kind: str, known: Iterable[str]) -> Callable[[str], str]:
+    """Return a converter that admits some names and suggests the nearest for any other."""
+    names = list(known)
+
+    def convert(given: str) -> str:
+        if given not in names:
+            raise argparse.ArgumentTypeError(str(unknown(kind, given, names)))
+        return given
+
+    return convert
+
+
+def setting(given: str) -> tuple[str, str]:
+    """Return name and value of `name=value`.
+
+    >>> setting("steps=20")
+    ('steps', '20')
+    """
+    name, sign, value = given.partition("=")
+    if not (name and sign):
+        raise argparse.ArgumentTypeError(f"must be name=value, got {given!r}")
+    return name.strip(), value.strip()

@@ -1,0 +1,1 @@
+"""Datasets, images, views, evidence and batches: everything a method is shown; knows no method."""

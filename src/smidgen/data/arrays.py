@@ -1,0 +1,178 @@
+"""Images that are arrays already: which axis is which, how values become 0..255, and the keys of an .npz."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from smidgen.data.decoding import Progress, default_size, in_threads, new_images
+from smidgen.data.folders import SPLITS, natural_key
+from smidgen.data.images import BACKGROUND, Resize, as_pixels, resized
+from smidgen.errors import InputError
+
+_CHUNK = 256
+_SPLITS = (*SPLITS, "val")
+_IMAGE_KEYS = ("images", "x", "X", "data", "arr_0")
+_LABEL_KEYS = ("labels", "y", "Y", "targets", "arr_1")
+
+
+@dataclass(frozen=True)
+class ArrayPart:
+    """The images of one split, with classes (n,) int64 (-1 unknown) if labels came with them."""
+
+    images: np.ndarray
+    classes: np.ndarray | None
+
+
+def as_images(array: np.ndarray) -> np.ndarray:
+    """Return any array of images as uint8 (n, channels, height, width), channels 1 or 3.
+
+    array: (n, h, w) grey; (n, h, w, c) or (n, c, h, w) with 1, 3 or 4 channels, the fourth being alpha, laid on
+        white. The channels are the first of these that fits: the second axis with length 1 or 3 (smidgen's own
+        layout), the last with 1 or 3, the second with 4, the last with 4.
+        uint8 as it is; bool as black and white; uint16 scaled by 257; other integers must lie in 0..255 and floats
+        in [0, 1], which is scaled by 255.
+
+    Raises InputError for other shapes, types or values.
+
+    >>> as_images(np.ones((5, 8, 8, 3))).shape
+    (5, 3, 8, 8)
+    """
+    array = np.asarray(array)
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and _channels_last(array.shape[1], array.shape[3]):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3, 4) or 0 in array.shape[2:]:
+        raise InputError(
+            "Images must be an array (n, h, w), (n, h, w, channels) or (n, channels, h, w) with 1, 3 or 4 channels, "
+            f"got shape {tuple(array.shape)}."
+        )
+    return np.ascontiguousarray(_without_alpha(_as_bytes(array)))
+
+
+def _channels_last(second: int, last: int) -> bool:
+    return second not in (1, 3) and (last in (1, 3) or (second != 4 and last == 4))
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    kind = array.dtype
+    if kind == np.uint8 or array.size == 0:
+        return array.astype(np.uint8, copy=False)
+    if kind == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if kind == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if not (np.issubdtype(kind, np.integer) or np.issubdtype(kind, np.floating)):
+        raise InputError(f"Images must be uint8, uint16 or floats in [0, 1], got an array of {kind}.")
+    low, high = array.min(), array.max()
+    top = 255 if np.issubdtype(kind, np.integer) else 1
+    if not (low >= 0 and high <= top):  # also refuses NaN
+        raise InputError(
+            f"Images of {kind} must lie in [0, {top}], got values from {low} to {high}; "
+            f"scale them{', for example by / 255' if top == 1 and low >= 0 else ''} or give uint8."
+        )
+    return array.astype(np.uint8) if top == 255 else np.rint(array * 255.0).astype(np.uint8)
+
+
+def _without_alpha(images: np.ndarray) -> np.ndarray:
+    if images.shape[1] != 4:
+        return images
+    share = images[:, 3:].astype(np.float32) / 255
+    return np.rint(images[:, :3] * share + BACKGROUND * (1 - share)).astype(np.uint8)
+
+
+def fitted(
+    images: np.ndarray, *, size: int | None, channels: int | None, resize: Resize, progress: Progress | None = None
+) -> np.ndarray:
+    """Return uint8 images (n, channels, h, w) with the wanted size and channels; the same array if it has them.
+
+    size: None keeps squares of at most 64 pixels and makes anything else 64. channels: None keeps.
+    """
+    n, own_channels, height, width = images.shape
+    size = size or default_size({(width, height)})
+    channels = channels or own_channels
+    if (own_channels, height, width) == (channels, size, size):
+        return images
+    result = new_images((n, channels, size, size))
+
+    def fit_chunk(start: int) -> int:
+        stop = min(start + _CHUNK, n)
+        for row in range(start, stop):
+            pixels = images[row, 0] if own_channels == 1 else np.ascontiguousarray(images[row].transpose(1, 2, 0))
+            result[row] = as_pixels(resized(Image.fromarray(pixels), size=size, resize=resize), channels=channels)
+        return stop
+
+    for done in in_threads(fit_chunk, range(0, n, _CHUNK), n_threads=os.cpu_count() or 1):
+        if progress is not None:
+            progress(done, n)
+    return result
+
+
+def read_npz(path: Path) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
+    """Return the parts of an .npz by split, and the class names.
+
+    Splits: `x_train`, `train_images` or `images_train` with `y_train`, `train_labels` or `labels_train`; the same
+    for `test` and `val`. Without any of these, one part "" of `images`, `x`, `X`, `data` or `arr_0` with `labels`,
+    `y`, `Y`, `targets` or `arr_1`; or the only array, whatever its name. Labels are integers (-1 unknown) or text;
+    names for integers may be given as `class_names`.
+
+    Raises InputError if the file cannot be read, holds objects, has none of these keys, or lengths differ.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it holds a single .npy array")
+        with loaded as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise InputError(f"{os.fspath(path)!r} is not an .npz of plain arrays ({error}).") from error
+    found = {}
+    for split in _SPLITS:
+        images = _first(arrays, (f"x_{split}", f"{split}_images", f"images_{split}", f"X_{split}"))
+        labels = _first(arrays, (f"y_{split}", f"{split}_labels", f"labels_{split}"))
+        if images is not None:
+            found[split] = (images, labels)
+    if not found:
+        images = _first(arrays, _IMAGE_KEYS) if len(arrays) > 1 else next(iter(arrays.values()), None)
+        if images is None:
+            raise InputError(
+                f"{os.fspath(path)!r} needs an array 'images' or 'x_train', but holds: {', '.join(arrays) or 'none'}."
+            )
+        found[""] = (images, _first(arrays, _LABEL_KEYS))
+    return _with_classes(path, found, names=_first(arrays, ("class_names", "classes")))
+
+
+def _first(arrays: dict[str, np.ndarray], keys: tuple[str, ...]) -> np.ndarray | None:
+    return next((arrays[key] for key in keys if key in arrays), None)
+
+
+def _with_classes(
+    path: Path, found: dict[str, tuple[np.ndarray, np.ndarray | None]], *, names: np.ndarray | None
+) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
+    for images, labels in found.values():
+        if labels is not None and (labels.size != len(images) or labels.dtype.kind not in "iuUbS"):
+            raise InputError(
+                f"{os.fspath(path)!r} needs one integer or text label for each of {len(images)} images, "
+                f"got labels of shape {labels.shape} and type {labels.dtype}."
+            )
+    flat = {split: None if labels is None else labels.ravel() for split, (_, labels) in found.items()}
+    given = [labels for labels in flat.values() if labels is not None]
+    known = sorted({str(label) for labels in given for label in np.unique(labels)} - {"-1", ""}, key=natural_key)
+    numbered = names is not None and all(labels.dtype.kind in "iu" for labels in given)
+    class_names = tuple(str(name) for name in names) if numbered and names is not None else tuple(known)
+    rows = {str(row) if numbered else name: row for row, name in enumerate(class_names)}
+    if not set(known) <= set(rows):
+        raise InputError(f"{os.fspath(path)!r} names {len(class_names)} classes, but has labels up to {known[-1]}.")
+    parts = {}
+    for split, (images, _) in found.items():
+        labels = flat[split]
+        classes = None if labels is None else np.array([rows.get(str(v), -1) for v in labels], dtype=np.int64)
+        parts[split] = ArrayPart(images, classes)
+    return parts, class_names

@@ -1,0 +1,351 @@
+"""Datasets: whatever the user gives (a name, a folder, an archive, a manifest, arrays) as one array with image ids."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from smidgen.data.archives import collect_tar, collect_zip
+from smidgen.data.arrays import ArrayPart, as_images, fitted, read_npz
+from smidgen.data.decoding import Progress, Skipped, decode_items
+from smidgen.data.folders import SPLITS, Collection, Item, collect_folder
+from smidgen.data.images import BadImage, Resize, check_options, flat_image, image_size, quiet_pillow
+from smidgen.data.manifests import collect_manifest
+from smidgen.data.named import DATASETS, NamedDataset
+from smidgen.errors import InputError, unknown
+
+__all__ = ["DATASETS", "Dataset", "NamedDataset", "Skipped", "open_dataset", "open_splits"]
+
+Split = Literal["train", "test", "all"]
+
+_COLLECTORS: dict[str, Callable[[Path], Collection]] = {
+    ".tar": collect_tar,
+    ".zip": collect_zip,
+    ".csv": collect_manifest,
+    ".parquet": collect_manifest,
+    ".jsonl": collect_manifest,
+}
+_COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images of one size in memory, each with its id, and with its class where that is known.
+
+    name: as given by the user. split: "train", "test" or "all".
+    ids: (n,) str objects, unique.
+    images: (n, channels, height, width) uint8; a memory-mapped file above 4 GB.
+    classes: (n,) int64 rows of `class_names`, -1 unknown; None if no class is known. For evaluation only, unless the
+        user gives them as evidence.
+    class_names: in natural order.
+    skipped: images that could not be read. ignored: how many files were no images and passed over.
+    items: the files behind the images, where there are any.
+    """
+
+    name: str
+    split: str
+    ids: np.ndarray
+    images: np.ndarray
+    classes: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    ignored: int = 0
+    items: tuple[Item, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> Dataset:
+        """Return the dataset of the given rows (integers or a mask), in that order; names of classes stay.
+
+        >>> open_dataset("digits").subset([3, 1]).ids.tolist()
+        ['train/00003', 'train/00001']
+        """
+        chosen = np.arange(len(self))[np.asarray(rows)]
+        return replace(
+            self,
+            ids=self.ids[chosen],
+            images=self.images[chosen],
+            classes=None if self.classes is None else self.classes[chosen],
+            items=None if self.items is None else tuple(self.items[row] for row in chosen),
+        )
+
+    def fingerprint(self) -> str:
+        """Return the sha256, as hex, over ids, shape and pixels: the same data give the same, classes or not."""
+        hasher = hashlib.sha256("\0".join(map(str, self.ids)).encode())
+        hasher.update(repr(tuple(int(length) for length in self.images.shape)).encode())
+        for start in range(0, len(self), 4096):  # in pieces: the images may be a mapped file
+            hasher.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
+        return hasher.hexdigest()
+
+    def original(self, row: int) -> Image.Image | None:
+        """Return the upright original (mode L or RGB) behind a row, None if there is no file or it is gone."""
+        if self.items is None:
+            return None
+        try:
+            with quiet_pillow():
+                flat = flat_image(self.items[row].read())
+        except BadImage:
+            return None
+        return flat.convert("L") if flat.mode == "F" else flat
+
+    def thumbnail(self, row: int, size: int = 64) -> bytes:
+        """Return a small picture of an image, at most `size` pixels a side: PNG up to 32 pixels, otherwise JPEG.
+
+        It is cut from the original file where there is one, which shows more than the pixels that a method saw,
+        and otherwise made of those; never enlarged.
+        """
+        image = self._small_original(row, size) or _as_picture(self.images[row])
+        image.thumbnail((size, size), Image.Resampling.BILINEAR)
+        buffer = io.BytesIO()
+        if max(image.size) <= 32:
+            image.save(buffer, "PNG")
+        else:
+            image.save(buffer, "JPEG", quality=85)
+        return buffer.getvalue()
+
+    def _small_original(self, row: int, size: int) -> Image.Image | None:
+        if self.items is None:
+            return None
+        try:
+            data = self.items[row].read()
+            with quiet_pillow():
+                image = flat_image(data, size=min(size, *image_size(data)))
+        except BadImage:
+            return None
+        return image.convert("L") if image.mode == "F" else image
+
+
+def _as_picture(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def open_dataset(
+    data: str | Path | np.ndarray,
+    *,
+    split: Split = "train",
+    size: int | None = None,
+    channels: int | None = None,
+    resize: Resize = "crop",
+    allow_bad: float = 0.05,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Return the images of one split of whatever `data` is.
+
+    data: a name in `DATASETS`; a folder (flat, nested, one folder per class, top-level `train/` and `test/` as
+        splits); a manifest (.csv, .parquet, .jsonl); an uncompressed .tar or a .zip; an .npz; or an array
+        (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, uint16 or floats in [0, 1]. A name wins over a folder of
+        that name: write `./mnist` for the folder.
+    split: "train", "test" or "all". Data without splits of its own are taken whole under any of these, as what
+        `split` says; an array's ids begin with it.
+    size: side of the square images in pixels. None keeps the native size if all images share one square size of at
+        most 64 pixels; otherwise it is 64.
+    channels: 1 (grey) or 3 (RGB). None means 1 if every image is grey in every pixel, otherwise 3.
+    resize: "crop", "pad" or "squash", see `images.load_image`.
+    allow_bad: share, 0..1, of the files that may be unreadable; they are in `skipped`, with the reason.
+    progress: called with (done, total).
+
+    Raises InputError if there is no such data, split or image, or more files are bad than allowed.
+
+    >>> digits = open_dataset("digits")
+    >>> digits.images.shape, digits.class_names[:3]
+    ((1438, 1, 8, 8), ('0', '1', '2'))
+    """
+    _check_split(split)
+    options = _Options(size, channels, resize, allow_bad, progress)
+    return _opened(data, options).of_split(split, options)
+
+
+def open_splits(
+    data: str | Path | np.ndarray,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    resize: Resize = "crop",
+    allow_bad: float = 0.05,
+    progress: Progress | None = None,
+) -> tuple[Dataset, Dataset | None]:
+    """Return the training and the test images, the latter None if the data have no test split of their own.
+
+    The test images get the training images' size and channels. Arguments and errors are those of `open_dataset`.
+
+    >>> train, test = open_splits("digits")
+    >>> len(train), len(test)
+    (1438, 359)
+    """
+    options = _Options(size, channels, resize, allow_bad, progress)
+    opened = _opened(data, options)
+    train = opened.of_split("train", options)
+    if "test" not in opened.splits():
+        return train, None
+    n_channels, _, side = train.images.shape[1:]
+    return train, opened.of_split("test", replace(options, size=side, channels=n_channels))
+
+
+def _check_split(split: str) -> None:
+    if split not in (*SPLITS, "all"):
+        raise unknown("split", split, [*SPLITS, "all"])
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How images are read; checked once, here."""
+
+    size: int | None
+    channels: int | None
+    resize: Resize
+    allow_bad: float
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        check_options(size=self.size, channels=self.channels, resize=self.resize)
+        if not 0 <= self.allow_bad <= 1:
+            raise InputError(f"`allow_bad` is a share between 0 and 1, got {self.allow_bad}.")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Data that are image files: a folder, an archive or a manifest."""
+
+    name: str
+    collection: Collection
+
+    def splits(self) -> tuple[str, ...]:
+        present = {item.split for item in self.collection.items}
+        return tuple(split for split in SPLITS if split in present)
+
+    def of_split(self, split: Split, options: _Options) -> Dataset:
+        items = self.collection.of_split(split)
+        if not items:
+            _refuse_nothing(self.name, split, ignored=self.collection.ignored, has=self.splits())
+        images, good, skipped = decode_items(
+            items, size=options.size, channels=options.channels, resize=options.resize, progress=options.progress
+        )
+        _check_bad(self.name, skipped, total=len(items), allow_bad=options.allow_bad)
+        kept = tuple(items[row] for row in good)
+        names = self.collection.class_names()
+        rows = {name: row for row, name in enumerate(names)}
+        classes = np.array([rows.get(item.label or "", -1) for item in kept], dtype=np.int64)
+        return Dataset(
+            name=self.name,
+            split=split,
+            ids=_id_array(item.id for item in kept),
+            images=images,
+            classes=classes if (classes >= 0).any() else None,
+            class_names=names,
+            skipped=skipped,
+            ignored=self.collection.ignored,
+            items=kept,
+        )
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Data that are arrays: given, in an .npz, or a named dataset's; `part` reads one split, "" the unsplit whole."""
+
+    name: str
+    part: Callable[[str], ArrayPart]
+    names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(split for split in SPLITS if split in self.names)
+
+    def of_split(self, split: Split, options: _Options) -> Dataset:
+        wanted = self.names if split == "all" else tuple(name for name in self.names if name in (split, ""))
+        parts = [self.part(name) for name in wanted]
+        if sum(len(part.images) for part in parts) == 0:
+            _refuse_nothing(self.name, split, ignored=0, has=self.splits())
+        images = [as_images(part.images) for part in parts]
+        whole = images[0] if len(images) == 1 else np.concatenate(images)
+        known = [np.full(len(p.images), -1, dtype=np.int64) if p.classes is None else p.classes for p in parts]
+        classes = np.concatenate(known)
+        return Dataset(
+            name=self.name,
+            split=split,
+            ids=_id_array(
+                f"{name or split}/{row:05d}"
+                for name, part in zip(wanted, parts, strict=True)
+                for row in range(len(part.images))
+            ),
+            images=fitted(
+                whole,
+                size=options.size,
+                channels=options.channels,
+                resize=options.resize,
+                progress=options.progress,
+            ),
+            classes=classes if (classes >= 0).any() else None,
+            class_names=self.class_names,
+        )
+
+
+def _opened(data: Any, options: _Options) -> _Files | _Arrays:
+    """Return what `data` is, listed but not decoded."""
+    if isinstance(data, str) and data in DATASETS:
+        named = DATASETS[data]
+        return _Arrays(data, lambda split: ArrayPart(*named.read(split)), SPLITS, named.class_names)
+    if isinstance(data, (str, Path)):
+        return _opened_path(os.fspath(data), is_name=isinstance(data, str) and _could_be_name(data))
+    if not hasattr(data, "__array__"):
+        raise InputError(f"The data must be a name, a path or an array of images, got {type(data).__name__}.")
+    array = np.asarray(data)
+    return _Arrays("array", lambda _split: ArrayPart(array, None), ("",))
+
+
+def _could_be_name(data: str) -> bool:
+    return not any(sign in data for sign in ("/", os.sep, ".", "~", "\0"))
+
+
+def _opened_path(given: str, *, is_name: bool) -> _Files | _Arrays:
+    path = Path(given).expanduser()
+    if "\0" in given or not path.exists():
+        if is_name:
+            raise unknown("dataset", given, DATASETS)
+        raise InputError(f"There is no file or folder {given!r}; known names are {', '.join(DATASETS)}.")
+    if path.is_dir():
+        return _Files(given, collect_folder(path))
+    if path.name.lower().endswith(_COMPRESSED_TAR):
+        return _Files(given, collect_tar(path))  # refuses it, in the right words
+    kind = path.suffix.lower()
+    if kind == ".npz":
+        parts, class_names = read_npz(path)
+        return _Arrays(given, parts.__getitem__, tuple(parts), class_names)
+    if kind not in _COLLECTORS or not path.is_file():
+        raise InputError(
+            f"The file {given!r} is not a collection of images; give a folder, {', '.join(_COLLECTORS)} or .npz, "
+            f"or one of the names {', '.join(DATASETS)}."
+        )
+    return _Files(given, _COLLECTORS[kind](path))
+
+
+def _refuse_nothing(name: str, split: str, *, ignored: int, has: tuple[str, ...]) -> None:
+    if has:
+        raise InputError(f"{name!r} has no {split!r} split, only {' and '.join(map(repr, has))}.")
+    passed = f" ({ignored} files of other kinds were passed over)" if ignored else ""
+    raise InputError(f"{name!r} holds no images{passed}; give one that holds JPEG, PNG or other image files.")
+
+
+def _check_bad(name: str, skipped: tuple[Skipped, ...], *, total: int, allow_bad: float) -> None:
+    if len(skipped) <= allow_bad * total and len(skipped) < total:
+        return
+    first = "; ".join(f"{bad.id!r}: {bad.reason}" for bad in skipped[:3])
+    share = np.ceil(100 * len(skipped) / total) / 100
+    allow = f" (more than the allowed share of {allow_bad:g})" if len(skipped) < total else ""
+    remedy = f", or allow them with `allow_bad={share:g}`" if len(skipped) < total else ""
+    raise InputError(
+        f"{len(skipped)} of {total} images in {name!r} cannot be read{allow}: "
+        f"{first}{'; …' if len(skipped) > 3 else ''}; repair or remove them{remedy}."
+    )
+
+
+def _id_array(ids: Iterable[str]) -> np.ndarray:
+    return np.array(list(ids), dtype=object)

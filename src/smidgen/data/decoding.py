@@ -1,0 +1,190 @@
+"""Many image files become one array: in parallel, with one size and one number of channels for all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from smidgen.data.folders import Item
+from smidgen.data.images import BadImage, Resize, decode_image, quiet_pillow
+from smidgen.data.sources import cache_folder
+from smidgen.errors import InputError
+
+MEMORY_LIMIT = 4 * 2**30
+"""Pixels beyond this many bytes live in a file of the cache folder, mapped into memory."""
+
+NATIVE_LIMIT = 64
+"""Images that all share one square size up to this many pixels keep it; otherwise this is the default size."""
+
+_LOOK = 32  # images decoded first, to guess the common size and channels
+_CHUNK = 64  # images per task: long enough to hide the cost of handing it to a thread
+_SMALL_AREA = 128 * 128  # pixels below which Python's own lock, not the decoder, takes most of the time
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that could not be read: its id, and why in a few words."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What all images are decoded to, and how; `native` and `grey` are guesses that an image can refute."""
+
+    size: int
+    channels: int
+    native: bool = False
+    grey: bool = False
+    n_threads: int = 1
+
+
+class _GuessRefuted(Exception):
+    def __init__(self, shape: _Shape) -> None:
+        self.shape = shape
+
+
+def decode_items(
+    items: Sequence[Item],
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    resize: Resize = "crop",
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]:
+    """Return pixels (n_good, channels, size, size) uint8, the rows (n_good,) of `items` they show, and the others.
+
+    size: None keeps the native size if all images share one square size of at most 64 pixels, otherwise it is 64.
+    channels: None means 1 if all images are grey (red = green = blue in every pixel), otherwise 3.
+        Both are first guessed from 32 images; an image that refutes the guess starts the reading again, once for each.
+
+    Raises InputError if the cache folder has no room for pixels that exceed the memory limit.
+    """
+    with quiet_pillow():
+        shape = _guess(items, size=size, channels=channels, resize=resize)
+        while True:
+            try:
+                return _decode_as(shape, items, resize=resize, progress=progress)
+            except _GuessRefuted as refuted:
+                shape = refuted.shape
+
+
+def default_size(sizes: set[tuple[int, int]]) -> int:
+    """Return the side that images of these (width, height) are brought to when none is asked for.
+
+    >>> default_size({(28, 28)}), default_size({(28, 28), (30, 30)}), default_size({(96, 96)})
+    (28, 64, 64)
+    """
+    first = next(iter(sizes), (0, 1))
+    return first[0] if len(sizes) == 1 and first[0] == first[1] <= NATIVE_LIMIT else NATIVE_LIMIT
+
+
+def _guess(items: Sequence[Item], *, size: int | None, channels: int | None, resize: Resize) -> _Shape:
+    sizes, colour = set(), False
+    for row in np.unique(np.linspace(0, len(items) - 1, min(_LOOK, len(items))).astype(int)):
+        try:
+            seen = decode_image(items[row].read(), size=size or NATIVE_LIMIT, channels=None, resize=resize)
+        except BadImage:
+            continue
+        sizes.add((seen.width, seen.height))
+        colour = colour or seen.colour
+    common = (default_size(sizes),) * 2
+    return _Shape(
+        size=size or common[0],
+        channels=channels or (3 if colour or not sizes else 1),
+        native=size is None and sizes == {common},
+        grey=channels is None and bool(sizes) and not colour,
+        n_threads=1 if all(width * height < _SMALL_AREA for width, height in sizes) else os.cpu_count() or 1,
+    )
+
+
+def _decode_as(
+    shape: _Shape, items: Sequence[Item], *, resize: Resize, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]:
+    images = new_images((len(items), shape.channels, shape.size, shape.size))
+    bad: dict[int, str] = {}
+
+    def decode_chunk(start: int) -> int:
+        stop = min(start + _CHUNK, len(items))
+        for row in range(start, stop):
+            try:
+                images[row] = _decode_one(shape, items[row], resize=resize)
+            except BadImage as error:
+                bad[row] = error.reason
+        return stop
+
+    for done in in_threads(decode_chunk, range(0, len(items), _CHUNK), n_threads=shape.n_threads):
+        if progress is not None:
+            progress(done, len(items))
+    good = np.array([row for row in range(len(items)) if row not in bad], dtype=np.int64)
+    return _compact(images, good), good, tuple(Skipped(items[row].id, bad[row]) for row in sorted(bad))
+
+
+def _decode_one(shape: _Shape, item: Item, *, resize: Resize) -> np.ndarray:
+    decoded = decode_image(item.read(), size=shape.size, channels=None if shape.grey else shape.channels, resize=resize)
+    native = shape.native and (decoded.width, decoded.height) == (shape.size, shape.size)
+    grey = shape.grey and not decoded.colour
+    if (native, grey) != (shape.native, shape.grey):
+        raise _GuessRefuted(
+            replace(
+                shape,
+                size=shape.size if native or not shape.native else NATIVE_LIMIT,
+                channels=shape.channels if grey or not shape.grey else 3,
+                native=native,
+                grey=grey,
+            )
+        )
+    return decoded.pixels[: shape.channels]  # a grey RGB image where all are grey: any of its channels
+
+
+def in_threads(function: Callable[[int], int], starts: Sequence[int], *, n_threads: int) -> Iterator[int]:
+    """Yield `function(start)` in order, computed by so many threads.
+
+    Threads suffice: Pillow's decoders let other threads run. On an error, what was not begun is given up.
+    """
+    if n_threads == 1:
+        yield from map(function, starts)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            yield from pool.map(function, starts)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def new_images(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an empty uint8 array, above `MEMORY_LIMIT` bytes in a nameless file that vanishes with the process.
+
+    The file's room is taken at once: a mapped file on a full disk would kill the process later.
+    """
+    n_bytes = int(np.prod(shape, dtype=np.int64))
+    if n_bytes <= MEMORY_LIMIT:
+        return np.empty(shape, dtype=np.uint8)
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+    except OSError as error:
+        raise InputError(
+            f"The pixels need {n_bytes / 1e9:.1f} GB in {os.fspath(folder)!r}, which failed ({error.strerror}); "
+            "choose a smaller `size`, or another disk with the variable SMIDGEN_CACHE."
+        ) from error
+
+
+def _compact(images: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Move the good rows to the front, in place, and return them."""
+    for new, old in enumerate(good):
+        if new != old:
+            images[new] = images[old]
+    return images[: len(good)]

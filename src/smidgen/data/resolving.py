@@ -1,0 +1,333 @@
+"""From statements that name images, bags and classes to index arrays over one training set, all of them checked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix, csgraph
+from torch import Tensor
+
+from smidgen.data.folders import natural_key
+from smidgen.data.resolved import Resolved
+from smidgen.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from smidgen.data.evidence import Evidence, ImageKey
+
+_UNKNOWN, _SKIPPED = -1, -2
+
+
+def resolve(
+    evidence: Evidence,
+    ids: Sequence[str] | np.ndarray,
+    *,
+    class_names: Sequence[str] | None = None,
+    n_clusters: int | None = None,
+    skipped: Collection[str] = (),
+    keep_contradictory_pairs: bool = False,
+) -> Resolved:
+    """Return the evidence over the images `ids`; see `Evidence.resolve`."""
+    walk = _Walk(evidence, ids, skipped)
+    names = _class_names(evidence, class_names, n_clusters)
+    labels = walk.labels(names)
+    bags = walk.bags()
+    return Resolved(
+        n_images=len(ids),
+        labels=labels,
+        class_names=names,
+        bag_names=tuple(bags.names),
+        members=torch.from_numpy(bags.members),
+        offsets=torch.from_numpy(bags.offsets),
+        **_fields("count_bags counts_min counts_max", _counts(evidence, bags, n_clusters)),
+        **_fields("proportion_bags proportions", _proportions(evidence, bags, names)),
+        **_fields("presence_bags presence", _presence(evidence, bags, names)),
+        **_fields("pairs same", walk.pairs(keep_contradictory_pairs)),
+    )
+
+
+def _fields(names: str, arrays: Iterable[np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in zip(names.split(), arrays, strict=True)}
+
+
+def _class_names(evidence: Evidence, given: Sequence[str] | None, n_clusters: int | None) -> tuple[str, ...]:
+    """Return the classes that are named, in the given or the natural order."""
+    named = {label: (kind, i) for kind, i, label in reversed(list(evidence.class_mentions()))}
+    if given is not None:
+        for label, (kind, i) in named.items():
+            if label not in given:
+                raise InputError(f"{evidence.where(kind, i)}: {unknown('class', label, map(str, given))}")
+        names = tuple(str(name) for name in given if name in named)
+    else:
+        names = tuple(sorted(named, key=natural_key))
+    if n_clusters is not None and len(names) > n_clusters:
+        raise InputError(
+            f"The evidence names {len(names)} classes ({', '.join(names[:5])}, …), but there are {n_clusters} clusters;"
+            f" ask for at least {len(names)}."
+        )
+    return names
+
+
+@dataclass
+class _Bags:
+    """names: name → number. members, offsets: as in `Resolved`. lost: per bag, how many images were skipped.
+
+    distinct: per bag, how many different images it had before.
+    """
+
+    names: dict[str, int]
+    members: np.ndarray
+    offsets: np.ndarray
+    lost: np.ndarray
+    distinct: np.ndarray
+    gone: frozenset[str]
+
+    def number(self, evidence: Evidence, kind: str, i: int) -> int | None:
+        """Return the number of the bag that a statement is about, None if all its images were skipped."""
+        name = getattr(evidence, kind)[i][0]
+        if name in self.names:
+            return self.names[name]
+        if name in self.gone:
+            return None
+        known = f"the bags known are {', '.join(list(self.names)[:3])}, …" if self.names else "no bag has images"
+        raise InputError(
+            f"{evidence.where(kind, i)}: bag {name!r} has no images ({known}); list them as bag,image in bags.csv."
+        )
+
+
+class _Walk:
+    """Turns image keys into rows, and the statements about images and bags of images into arrays."""
+
+    def __init__(self, evidence: Evidence, ids: Sequence[str] | np.ndarray, skipped: Collection[str]) -> None:
+        self.evidence, self.ids = evidence, ids
+        self.index: dict[ImageKey, int] = {str(name): row for row, name in enumerate(ids)}
+        self.skipped = frozenset(skipped)
+
+    def rows(self, kind: str, keys: Sequence[ImageKey]) -> np.ndarray:
+        """Return the row of each image, _SKIPPED for one that could not be read; raise for one that is unknown."""
+        rows = np.fromiter((self.index.get(key, _UNKNOWN) for key in keys), np.int64, len(keys))
+        for i in np.flatnonzero(rows == _UNKNOWN).tolist():
+            rows[i] = self._unusual(kind, i, keys[i])
+        return rows
+
+    def _unusual(self, kind: str, i: int, key: ImageKey) -> int:
+        """Return the row of an image that is given by number, or was skipped."""
+        if not isinstance(key, str) and 0 <= key < len(self.ids):
+            return int(key)
+        if key in self.skipped:
+            return _SKIPPED
+        raise InputError(
+            f"{self.evidence.where(kind, i)}: image {key!r} is not among the {len(self.ids):,} training images"
+            f"{self._hint(key)}."
+        )
+
+    def _hint(self, key: ImageKey) -> str:
+        if not len(self.ids):
+            return ""
+        end = str(key).strip().removeprefix("./").replace("\\", "/").rpartition("/")[2].lower()
+        near = next((name for name in map(str, self.index) if name.lower().endswith(end)), None) if end else None
+        return f"; did you mean {near!r}?" if near else f", which are named like {str(self.ids[0])!r}"
+
+    def labels(self, names: tuple[str, ...]) -> Tensor:
+        statements = self.evidence.labels
+        number = {name: k for k, name in enumerate(names)}
+        rows = self.rows("labels", [image for image, _ in statements])
+        classes = np.array([number[label] for _, label in statements], dtype=np.int64)
+        result = np.full(len(self.ids), -1, dtype=np.int64)
+        result[rows[rows >= 0]] = classes[rows >= 0]
+        wrong = np.flatnonzero((rows >= 0) & (result[rows] != classes))
+        if len(wrong):
+            i = int(wrong[0])
+            j = int(np.flatnonzero((rows == rows[i]) & (classes == result[rows[i]]))[0])
+            raise InputError(
+                f"{self.evidence.where('labels', j)}: image {statements[j][0]!r} is labelled {statements[j][1]!r},"
+                f" but {self.evidence.where('labels', i)} labels it {statements[i][1]!r}; keep one."
+            )
+        return torch.from_numpy(result)
+
+    def bags(self) -> _Bags:
+        statements = self.evidence.bags
+        names: dict[str, int] = {}
+        numbers = np.fromiter((names.setdefault(bag, len(names)) for bag, _ in statements), np.int64, len(statements))
+        rows = self.rows("bags", [image for _, image in statements])
+        kept = rows >= 0
+        lost = np.bincount(numbers[~kept], minlength=len(names))
+        left = np.bincount(numbers[kept], minlength=len(names))
+        gone = frozenset(name for name, b in names.items() if left[b] == 0)
+        renumbered = np.cumsum(left > 0) - 1  # bags of which no image is left are dropped
+        bag, row = renumbered[numbers[kept]], rows[kept]
+        order = np.argsort(bag, kind="stable")
+        alive = left > 0
+        distinct = np.unique(bag * len(self.ids) + row) // max(1, len(self.ids))
+        return _Bags(
+            names={name: int(renumbered[b]) for name, b in names.items() if alive[b]},
+            members=row[order],
+            offsets=np.concatenate([[0], np.cumsum(left[alive])]).astype(np.int64),
+            lost=lost[alive],
+            distinct=np.bincount(distinct, minlength=int(alive.sum())) + lost[alive],
+            gone=gone,
+        )
+
+    def pairs(self, keep_contradictory: bool) -> tuple[np.ndarray, np.ndarray]:
+        statements, n = self.evidence.pairs, len(self.ids)
+        ends = [self.rows("pairs", [pair[side] for pair in statements]) for side in (0, 1)]
+        same = np.array([s for _, _, s in statements], dtype=bool)
+        numbers = np.flatnonzero((ends[0] >= 0) & (ends[1] >= 0))
+        a, b, same = np.minimum(*ends)[numbers], np.maximum(*ends)[numbers], same[numbers]
+        if (a == b).any():
+            i = int(numbers[np.flatnonzero(a == b)[0]])
+            raise InputError(
+                f"{self.evidence.where('pairs', i)}: image {statements[i][0]!r} is paired with itself; a pair is two"
+                " images."
+            )
+        if not keep_contradictory:
+            self._refuse_contradictions(a, b, same, numbers)
+        _, first = np.unique(np.stack([a * n + b, same]), axis=1, return_index=True)
+        first.sort()
+        return np.stack([a, b], 1)[first], same[first]
+
+    def _refuse_contradictions(self, a: np.ndarray, b: np.ndarray, same: np.ndarray, numbers: np.ndarray) -> None:
+        """Raise if a pair is given as different whose images are the same, directly or through others."""
+        n = len(self.ids)
+        graph = coo_matrix((np.ones(int(same.sum())), (a[same], b[same])), shape=(n, n)).tocsr()
+        _, group = csgraph.connected_components(graph, directed=False)
+        wrong = np.flatnonzero(~same & (group[a] == group[b]))
+        if len(wrong) == 0:
+            return
+        i = int(wrong[0])
+        chain = _shortest_chain(graph, int(a[i]), int(b[i]))
+        steps = [{start, end} for start, end in pairwise(chain)]
+        said = [int(numbers[j]) for j in np.flatnonzero(same) if {int(a[j]), int(b[j])} in steps]
+        places = ", ".join(self.evidence.where("pairs", j) for j in said[:4])
+        raise InputError(
+            f"{self.evidence.where('pairs', int(numbers[i]))}: {self.ids[a[i]]!r} and {self.ids[b[i]]!r} are given as"
+            f" different, but as the same by {places}"
+            f"{' together' if len(said) > 1 else ''} ({len(wrong)} such contradictions in all); drop one of them."
+        )
+
+
+def _shortest_chain(graph: coo_matrix, start: int, end: int) -> list[int]:
+    _, before = csgraph.breadth_first_order(graph, start, directed=False)
+    chain = [end]
+    while chain[-1] != start:
+        chain.append(int(before[chain[-1]]))
+    return chain
+
+
+# ----------------------------------------------------------------------------------------------- statements about bags
+
+
+def _counts(evidence: Evidence, bags: _Bags, n_clusters: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ranges: dict[int, tuple[int, int]] = {}
+    first: dict[int, int] = {}
+    for i, (name, least, largest) in enumerate(evidence.counts):
+        bag = bags.number(evidence, "counts", i)
+        if bag is None:
+            continue
+        ranges_here = _count_range(evidence, i, bags, bag, n_clusters)
+        if ranges.setdefault(bag, ranges_here) != ranges_here:
+            raise InputError(
+                f"{evidence.where('counts', i)}: bag {name!r} has count {_range_words(least, largest)}, but"
+                f" {evidence.where('counts', first[bag])} gives {_range_words(*evidence.counts[first[bag]][1:])};"
+                " keep one."
+            )
+        first.setdefault(bag, i)
+    table = np.array([(bag, *ranges[bag]) for bag in sorted(ranges)], dtype=np.int64).reshape(-1, 3)
+    return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
+
+
+def _count_range(evidence: Evidence, i: int, bags: _Bags, bag: int, n_clusters: int | None) -> tuple[int, int]:
+    name, least, largest = evidence.counts[i]
+    place = f"{evidence.where('counts', i)}: bag {name!r} has count {_range_words(least, largest)}"
+    if least < 1:
+        raise InputError(f"{place}, but a bag of images holds at least 1 class.")
+    if largest is not None and largest < least:
+        raise InputError(f"{place}: the least is above the largest; swap them.")
+    size, lost = int(bags.distinct[bag]), int(bags.lost[bag])
+    if least > size:
+        raise InputError(f"{place}, more than its {size} different images can show.")
+    if n_clusters is not None and least > n_clusters:
+        raise InputError(f"{place}, more than the {n_clusters} clusters asked for; raise the number of clusters.")
+    limit = min(size - lost, n_clusters or size)
+    # Each image that could not be read may have been the only one of its class.
+    return max(1, least - lost), max(1, min(limit if largest is None else largest, limit))
+
+
+def _range_words(least: int, largest: int | None) -> str:
+    return str(least) if least == largest else f"{least} to {largest}" if largest is not None else f"{least} or more"
+
+
+def _proportions(evidence: Evidence, bags: _Bags, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    shares = _by_bag(evidence, bags, names, "proportions")
+    counts = _by_bag(evidence, bags, names, "class_counts")
+    rows: dict[int, np.ndarray] = {}
+    for bag, (first, terms, row) in shares.items():
+        place = f"{evidence.where('proportions', first)}: the shares of bag {evidence.proportions[first][0]!r}"
+        total = float(row.sum())
+        if not abs(total - 1) <= 0.01 + 0.005 * terms:  # shares rounded to whole percent are ordinary
+            hint = "; give fractions, not percent" if abs(total - 100) <= 1 + 0.5 * terms else ""
+            raise InputError(f"{place} sum to {total:.4g}, not to 1{hint}.")
+        rows[bag] = row / total
+    for bag, (first, _, row) in counts.items():
+        name, size = evidence.class_counts[first][0], int(bags.offsets[bag + 1] - bags.offsets[bag] + bags.lost[bag])
+        place = f"{evidence.where('class_counts', first)}: the class counts of bag {name!r}"
+        if bag in rows:
+            raise InputError(f"{place} come on top of its shares; keep one of the two.")
+        if round(float(row.sum())) != size:
+            raise InputError(f"{place} sum to {row.sum():.0f}, but it has {size} images.")
+        rows[bag] = row / size
+    order = sorted(rows)
+    table = np.stack([rows[bag] for bag in order]) if rows else np.zeros((0, len(names)))
+    return np.array(order, dtype=np.int64), table.astype(np.float32)
+
+
+def _by_bag(
+    evidence: Evidence, bags: _Bags, names: tuple[str, ...], kind: str
+) -> dict[int, tuple[int, int, np.ndarray]]:
+    """Return for each bag the first statement about it, how many there are, and the values by class."""
+    number = {name: k for k, name in enumerate(names)}
+    found: dict[int, tuple[int, int, np.ndarray]] = {}
+    seen: dict[tuple[int, int], int] = {}
+    for i, (name, label, value) in enumerate(getattr(evidence, kind)):
+        bag = bags.number(evidence, kind, i)
+        if bag is None:
+            continue
+        if not 0 <= value < np.inf:
+            raise InputError(
+                f"{evidence.where(kind, i)}: bag {name!r} holds {value:g} of {label!r}; 0 or more is wanted."
+            )
+        j = seen.setdefault((bag, number[label]), i)
+        if j != i:
+            raise InputError(
+                f"{evidence.where(kind, i)}: class {label!r} of bag {name!r} was already given at"
+                f" {evidence.where(kind, j)}; keep one."
+            )
+        first, terms, row = found.get(bag, (i, 0, np.zeros(len(names))))
+        row[number[label]] = value
+        found[bag] = (first, terms + 1, row)
+    return found
+
+
+def _presence(evidence: Evidence, bags: _Bags, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    number = {name: k for k, name in enumerate(names)}
+    rows: dict[int, np.ndarray] = {}
+    seen: dict[tuple[int, int], int] = {}
+    for i, (name, label, present) in enumerate(evidence.presence):
+        bag = bags.number(evidence, "presence", i)
+        if bag is None or (present and bags.lost[bag]):  # the image that showed it may be the one that is lost
+            continue
+        row, k = rows.setdefault(bag, np.full(len(names), -1, dtype=np.int64)), number[label]
+        j = seen.setdefault((bag, k), i)
+        if row[k] not in (-1, int(present)):
+            raise InputError(
+                f"{evidence.where('presence', i)}: class {label!r} is {'present' if present else 'absent'} in bag"
+                f" {name!r}, but {evidence.where('presence', j)} says the opposite; keep one."
+            )
+        row[k] = present
+    order = sorted(rows)
+    table = np.stack([rows[bag] for bag in order]) if rows else np.zeros((0, len(names)), np.int64)
+    return np.array(order, dtype=np.int64), table

@@ -1,0 +1,114 @@
+"""Views: random transforms of a whole batch of images, drawn from a generator that the caller seeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smidgen.errors import InputError
+
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+
+
+@dataclass(frozen=True)
+class View:
+    """How strongly a view may change an image; every image of a batch draws its own transform.
+
+    Geometry, drawn uniformly and applied as one affine map: rotate (± degrees), scale (± share of the size), shear
+    (± tangent), shift (± share of the side), flip (mirror left and right with probability 1/2), crop (smallest share
+    of the area that a random crop keeps; 1 keeps all). Colour: brightness and contrast (± share), saturation (± share,
+    colour images only), grey (probability). size: side of the result in pixels, None for that of the image.
+    padding: what lies outside the image.
+    """
+
+    rotate: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    shift: float = 0.0
+    flip: bool = False
+    crop: float = 1.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    grey: float = 0.0
+    size: int | None = None
+    padding: Literal["zeros", "border", "reflection"] = "zeros"
+
+    def __post_init__(self) -> None:
+        for name in ("rotate", "scale", "shear", "shift", "brightness", "contrast", "saturation"):
+            if getattr(self, name) < 0:
+                raise InputError(f"A view's `{name}` must be 0 or above, got {getattr(self, name)}.")
+        if not 0 < self.crop <= 1:
+            raise InputError(f"A view's `crop` is the smallest share of the area kept, in (0, 1], got {self.crop}.")
+
+
+def apply_view(view: View, images: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Return one random view of each image.
+
+    images: (batch, channels, height, width) floats in [0, 1], on any device; the result has the same type and range.
+    generator: a CPU generator; the draws are the same whatever the device of the images.
+
+    >>> images = torch.rand(4, 1, 28, 28)
+    >>> apply_view(View(rotate=10), images, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([4, 1, 28, 28])
+    """
+    matrices = _affine_matrices(view, len(images), generator)
+    if matrices is not None or view.size is not None:
+        images = _warp(images, matrices, view)
+    return _recolour(view, images, generator)
+
+
+def _affine_matrices(view: View, n: int, generator: torch.Generator) -> Tensor | None:
+    """Return (n, 2, 3) maps from output to input coordinates in [-1, 1], or None where nothing moves."""
+    if not any((view.rotate, view.scale, view.shear, view.shift, view.flip, view.crop < 1)):
+        return None
+    r = torch.rand(n, 8, generator=generator) * 2 - 1  # one fixed row of draws, so that options do not shift each other
+    angle, shear = r[:, 0] * math.radians(view.rotate), r[:, 2] * view.shear
+    zoom = 1 + r[:, 1] * view.scale
+    rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(n, 2, 2)
+    shearing = torch.eye(2).repeat(n, 1, 1)
+    shearing[:, 0, 1] = shear
+    linear = rotation @ shearing / zoom.view(n, 1, 1)
+    shift = 2 * view.shift * r[:, 3:5]  # the coordinates span 2
+    if view.crop < 1:
+        side = torch.sqrt(view.crop + (1 - view.crop) * (r[:, 5] + 1) / 2)
+        linear = linear * side.view(n, 1, 1)
+        shift = shift + (1 - side).unsqueeze(1) * r[:, 6:8]
+    if view.flip:
+        mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+        linear = linear * torch.stack([mirror, torch.ones(n)], 1).unsqueeze(1)
+    return torch.cat([linear, shift.unsqueeze(2)], 2)
+
+
+def _warp(images: Tensor, matrices: Tensor | None, view: View) -> Tensor:
+    n, channels, height, width = images.shape
+    if view.size is not None:
+        height = width = view.size
+    if matrices is None:
+        return F.interpolate(images, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+    grid = F.affine_grid(matrices.to(images), [n, channels, height, width], align_corners=False)
+    return F.grid_sample(images, grid, padding_mode=view.padding, align_corners=False)
+
+
+def _recolour(view: View, images: Tensor, generator: torch.Generator) -> Tensor:
+    if not any((view.brightness, view.contrast, view.saturation, view.grey)):
+        return images
+    n, channels = images.shape[:2]
+    r = torch.rand(n, 4, generator=generator).to(images)
+    factors = [
+        (1 + strength * (2 * r[:, i] - 1)).view(n, 1, 1, 1)
+        for i, strength in enumerate((view.brightness, view.contrast, view.saturation))
+    ]
+    images = images * factors[0]
+    if view.contrast:
+        images = torch.lerp(images.mean((1, 2, 3), keepdim=True), images, factors[1])
+    if channels == 3 and (view.saturation or view.grey):
+        grey = torch.einsum("bchw,c->bhw", images, images.new_tensor(_GREY)).unsqueeze(1)
+        keep = torch.where(r[:, 3] < view.grey, 0.0, 1.0).view(n, 1, 1, 1)
+        images = torch.lerp(grey, images, factors[2] * keep)
+    return images.clamp(0, 1)

@@ -1,0 +1,1 @@
+"""Scores on label arrays and probes on embeddings."""

@@ -1,0 +1,120 @@
+"""The contract every method keeps: which images it wants to see, as which views, and what it makes of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smidgen.data.batches import Part, Request
+from smidgen.data.evidence import Resolved
+from smidgen.errors import InputError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be clustered: everything about the training set that a method may know.
+
+    image_shape: (channels, height, width). mean, std: per channel over the training images, in [0, 1].
+    evidence: what is known, as index arrays; empty where nothing is.
+    """
+
+    n_images: int
+    image_shape: tuple[int, int, int]
+    n_clusters: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    evidence: Resolved
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training.
+
+    steps: its length in optimiser steps.
+    begins: the steps before which `Method.begin` is called; DeepCluster's epochs, SeLa's relabellings.
+    schedule: how the learning rate moves from 0 to 1 of the stage, a name in `training.schedules.SCHEDULES`.
+    """
+
+    name: str
+    steps: int
+    begins: tuple[int, ...] = (0,)
+    schedule: str = "one-cycle"
+
+
+class Embed(Protocol):
+    """Calls a function on every training image, in order, and returns the results."""
+
+    def __call__(self, function: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return (n_images, features) on the CPU; `function` maps a batch of images, by default `Method.encode`."""
+        ...
+
+
+class Method(nn.Module, ABC):
+    """A clustering method. Subclasses are final; `fit` of `recipe` and the one loop of `training` drive them.
+
+    Whatever must survive an interruption lives in parameters and registered buffers. A batch may depend only on
+    (seed, stage, step) and on buffers changed in `begin`.
+    """
+
+    name: ClassVar[str]
+    training_only: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of the state that a saved model can do without: neighbours, teachers, pseudo-labels."""
+
+    def stages(self) -> list[Stage]:
+        """Return the stages of training, in order; none means that all work is done in `finish`."""
+        return []
+
+    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
+        """Prepare for the steps ahead (neighbours, pseudo-labels, new heads), called before each of `Stage.begins`."""
+
+    @abstractmethod
+    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+        """Return the parts of the batch for this step."""
+
+    @abstractmethod
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+        """Return named scalars; `total` is differentiated, the others are logged."""
+
+    def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
+        """Return the optimisers of a stage; their learning rates are the schedule's peak."""
+        return [torch.optim.AdamW((p for p in self.parameters() if p.requires_grad), lr=1e-3, weight_decay=1e-2)]
+
+    def before_step(self, stage: str, step: int) -> None:
+        """Act between the backward pass and the step: freeze prototypes by clearing their gradients."""
+
+    def after_step(self, stage: str, step: int) -> None:
+        """Act after the step: normalise prototypes, move averages, fill queues."""
+
+    def finish(self, embed: Embed, generator: torch.Generator) -> None:
+        """Act once after training: choose the best head, run k-means."""
+
+    @property
+    @abstractmethod
+    def backbone(self) -> nn.Module:
+        """The net that makes the embeddings: what another run may start from."""
+
+    def start_from(self, other: Method) -> None:
+        """Take the weights of another method's backbone, before training; raises InputError if it is another net."""
+        try:
+            self.backbone.load_state_dict(other.backbone.state_dict())
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(f"The encoder to start from is not the one wanted here: {reason}") from None
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1]."""
+
+    @abstractmethod
+    def assign(self, images: Tensor) -> Tensor:
+        """Return assignments (batch, n_clusters), rows summing to one, of images in [0, 1]."""
+
+    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
+        """Return named tables (column name to column) for the run folder and the report."""
+        return {}

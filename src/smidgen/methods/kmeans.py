@@ -1,0 +1,110 @@
+"""K-means on pixels, on their principal components, or on an encoder's embeddings: the baseline of every table.
+
+Source: Lloyd (1982) with greedy k-means++ starts (Arthur & Vassilvitskii 2007), see `maths.kmeans`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smidgen.data.batches import Part, Request
+from smidgen.errors import InputError
+from smidgen.maths.kmeans import kmeans
+from smidgen.maths.pca import fit_pca
+from smidgen.methods.base import Embed, Method, Problem
+from smidgen.nets.encoders import make_encoder
+
+
+@dataclass(frozen=True)
+class KMeansConfig:
+    """Settings of `kmeans`.
+
+    features: what is clustered. encoder: the net of `features = "encoder"`, with random weights unless the run starts
+    from another one's (`--init-from`). components: of the PCA. n_init: starts, the best of which is kept.
+    """
+
+    features: Literal["pixels", "pca", "encoder"] = "pixels"
+    encoder: str = "conv"
+    components: int = 50
+    n_init: int = 10
+    max_iterations: int = 300
+    spherical: bool = False
+
+
+class KMeans(Method):
+    """See the module's docstring. It has no stages: all work is done in `finish`."""
+
+    name = "kmeans"
+
+    mean: Tensor
+    components: Tensor
+    centroids: Tensor
+    spread: Tensor
+
+    def __init__(self, config: KMeansConfig, problem: Problem) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        if config.features == "encoder":
+            self.encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        for name in ("mean", "components", "centroids", "spread"):
+            self.register_buffer(name, torch.zeros(0))
+
+    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+        """Ask for nothing: there are no stages."""
+        return {}
+
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+        """Never called."""
+        raise NotImplementedError("k-means has no stages")
+
+    def finish(self, embed: Embed, generator: torch.Generator) -> None:
+        """Run k-means on the features of all training images."""
+        config, n_clusters = self.config, self.problem.n_clusters
+        features = embed(self._raw_features)
+        if config.features == "pca":
+            pca = fit_pca(features, min(config.components, *features.shape))
+            self.mean, self.components = pca.mean.to(features), pca.components.to(features)
+            features = pca.transform(features)
+        if len(features) < n_clusters:
+            raise InputError(f"{n_clusters} clusters were wanted of {len(features)} images: ask for fewer clusters.")
+        found = kmeans(
+            features,
+            n_clusters,
+            n_init=config.n_init,
+            max_iterations=config.max_iterations,
+            spherical=config.spherical,
+            generator=generator,
+        )
+        self.centroids = found.centroids
+        self.spread = torch.tensor(float(found.inertia) / len(features))
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder; InputError where the features are not an encoder's."""
+        if self.config.features != "encoder":
+            raise InputError("`kmeans` uses an encoder only with `--set features=encoder`.")
+        return self.encoder
+
+    def _raw_features(self, images: Tensor) -> Tensor:
+        return self.encoder(images) if self.config.features == "encoder" else images.flatten(1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the features that are clustered (batch, features)."""
+        features = self._raw_features(images)
+        if self.config.features == "pca" and len(self.components):
+            features = (features - self.mean) @ self.components.T
+        return F.normalize(features, dim=1) if self.config.spherical else features
+
+    def assign(self, images: Tensor) -> Tensor:
+        """Return assignments (batch, clusters): a softmax of −d² / (mean d² to the own centroid).
+
+        The hard labels are those of k-means; the confidences only rank the images, they are not calibrated.
+        """
+        distances = torch.cdist(self.encode(images), self.centroids, compute_mode="donot_use_mm_for_euclid_dist")
+        return (-(distances**2) / self.spread.clamp_min(1e-12)).softmax(1)

@@ -1,0 +1,88 @@
+"""Cross-entropy on labels, nothing else: the upper bound that every other method is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smidgen.data.batches import Part, Request
+from smidgen.data.views import View
+from smidgen.errors import InputError
+from smidgen.methods.base import Method, Problem, Stage
+from smidgen.nets.encoders import make_encoder
+from smidgen.nets.heads import LinearHeads
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """Settings of `supervised`. augment: whether images are shown as random views."""
+
+    encoder: str = "conv"
+    steps: int = 1500
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    augment: bool = True
+
+
+class Supervised(Method):
+    """See the module's docstring; clusters are the classes of the evidence, in its order."""
+
+    name = "supervised"
+    training_only = ("labels", "labelled")
+
+    labels: Tensor
+    labelled: Tensor
+
+    def __init__(self, config: SupervisedConfig, problem: Problem) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        self.register_buffer("labels", problem.evidence.labels.clone())
+        self.register_buffer("labelled", (problem.evidence.labels >= 0).nonzero().flatten())
+        self.encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        self.head = LinearHeads(self.encoder.features, problem.n_clusters)
+
+    def stages(self) -> list[Stage]:
+        """Return the one stage, "train"."""
+        if not len(self.labelled):
+            raise InputError(
+                "`supervised` needs labels, and no training image has one: give --labels, or data with classes."
+            )
+        return [Stage("train", self.config.steps)]
+
+    def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
+        """Return AdamW."""
+        return [
+            torch.optim.AdamW(self.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
+        ]
+
+    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+        """Ask for random labelled images."""
+        view = View(rotate=10, scale=0.15, shear=0.2, shift=0.1) if self.config.augment else None
+        draws = torch.randint(len(self.labelled), (self.config.batch_size,), generator=generator)
+        return {"labelled": Request(self.labelled.cpu()[draws], view)}
+
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+        """Return the cross-entropy."""
+        part = parts["labelled"]
+        return {"total": F.cross_entropy(self._logits(part.images), self.labels[part.indices])}
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.head(self.encoder(images))[:, 0].float()
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder."""
+        return self.encoder
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return embeddings (batch, features)."""
+        return self.encoder(images)
+
+    def assign(self, images: Tensor) -> Tensor:
+        """Return class probabilities (batch, clusters)."""
+        return self._logits(images).softmax(1)

@@ -1,0 +1,128 @@
+"""A trained model: a method with its preprocessing and cluster names, as one folder without pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from smidgen.data.evidence import Resolved
+from smidgen.errors import RunError
+from smidgen.methods import make_config, make_method
+from smidgen.methods.base import Method, Problem
+from smidgen.runs import atomic_write, read_json, write_json
+from smidgen.training.checkpoint import load_state
+from smidgen.training.loop import map_images
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images were made into arrays: the side in pixels, 1 or 3 channels, and how other shapes are resized."""
+
+    size: int
+    channels: int
+    resize: str = "crop"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained method that can be saved, loaded and shown new images.
+
+    cluster_names: one per cluster; the number as text where nothing names it.
+    """
+
+    method: Method
+    name: str
+    preprocessing: Preprocessing
+    cluster_names: tuple[str, ...]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def assign(self, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+        """Return assignments (n, clusters) float32, rows sum to one, of images (n, channels, height, width) uint8."""
+        return self._map(self.method.assign, images, progress).numpy()
+
+    def encode(self, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+        """Return embeddings (n, features) float32 of images (n, channels, height, width) uint8."""
+        return self._map(self.method.encode, images, progress).numpy()
+
+    def _map(
+        self, function: Callable[[Tensor], Tensor], images: np.ndarray, progress: Callable[[int, int], None] | None
+    ) -> Tensor:
+        return map_images(function, images, method=self.method, device=self.device, progress=progress)
+
+    def save(self, folder: Path | str) -> None:
+        """Write `weights.safetensors` and `model.json`; what only training needs is left out."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.method.state_dict().items()
+            if not name.startswith(self.method.training_only)
+        }
+        with atomic_write(folder / "weights.safetensors") as file:
+            file.write(save(state))
+        problem = self.method.problem
+        description = {
+            "format": FORMAT,
+            "method": self.name,
+            "options": dataclasses.asdict(self.method.config),
+            "n_clusters": problem.n_clusters,
+            "image_shape": list(problem.image_shape),
+            "mean": list(problem.mean),
+            "std": list(problem.std),
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "cluster_names": list(self.cluster_names),
+        }
+        write_json(folder / "model.json", description)
+
+    @classmethod
+    def load(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> Model:
+        """Return the model in a folder written by `save`, or in a run folder; raises RunError if there is none."""
+        folder = Path(folder)
+        folder = folder / "model" if (folder / "model").is_dir() else folder
+        if not (folder / "model.json").is_file():
+            raise RunError(f"{str(folder)!r} holds no trained model: is it a run folder that has finished?")
+        description = read_json(folder / "model.json")
+        if description.get("format") != FORMAT:
+            raise RunError(
+                f"{str(folder)!r} is a model of format {description.get('format')}; this smidgen reads"
+                f" format {FORMAT}: update smidgen."
+            )
+        method = _empty_method(description).to(device)
+        load_state(method, _read_weights(folder / "weights.safetensors"), missing=method.training_only)
+        return cls(
+            method=method.eval(),
+            name=description["method"],
+            device=torch.device(device),
+            preprocessing=Preprocessing(**description["preprocessing"]),
+            cluster_names=tuple(description["cluster_names"]),
+        )
+
+
+def _empty_method(description: dict[str, Any]) -> Method:
+    problem = Problem(
+        n_images=0,
+        image_shape=tuple(description["image_shape"]),
+        n_clusters=description["n_clusters"],
+        mean=tuple(description["mean"]),
+        std=tuple(description["std"]),
+        evidence=Resolved.nothing(0),
+    )
+    config = make_config(description["method"], description["options"])
+    return make_method(description["method"], config, problem)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise RunError(f"The weights {str(path)!r} cannot be read ({error}).") from None

@@ -1,0 +1,1 @@
+"""Encoders, heads and decoders: tensors in, tensors out."""

@@ -1,0 +1,68 @@
+"""Encoders: images in [0, 1] in, embeddings out; each carries its own normalisation, so that it travels with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from smidgen.errors import unknown
+
+
+class Normalise(nn.Module):
+    """Subtract the mean and divide by the standard deviation of each channel (a constant channel is only centred)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor([s if s > 1e-6 else 1.0 for s in std]).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (batch, channels, height, width), standardised."""
+        return (images - self.mean) / self.std
+
+
+class ConvEncoder(nn.Module):
+    """A small net for small images: 3×3 stride-2 convolutions until at most 4×4 pixels are left, then one linear layer.
+
+    Widths double from 32 to at most 256. For 28×28 digits that is 32, 64, 128 channels and 2,048 → `features` numbers.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], *, features: int = 128, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        layers: list[nn.Module] = [Normalise(mean, std)]
+        out = 32
+        while max(height, width) > 4 or len(layers) == 1:
+            layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            channels, out = out, min(2 * out, 256)
+            height, width = (height + 1) // 2, (width + 1) // 2
+        layers += [nn.Flatten(), nn.Linear(channels * height * width, features), nn.BatchNorm1d(features), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+        self.features = features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1]."""
+        return self.layers(images)
+
+
+ENCODERS: dict[str, Callable[..., nn.Module]] = {"conv": ConvEncoder}
+
+
+def make_encoder(
+    name: str, image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]
+) -> nn.Module:
+    """Return a new encoder with an attribute `features`, the length of its embeddings.
+
+    image_shape: (channels, height, width). mean, std: per channel, over the training images in [0, 1].
+    Raises InputError for a name that is not in ENCODERS.
+    """
+    if name not in ENCODERS:
+        raise unknown("encoder", name, ENCODERS)
+    return ENCODERS[name](image_shape, mean=mean, std=std)

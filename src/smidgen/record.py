@@ -1,0 +1,135 @@
+"""What a finished fit leaves in its run folder: scores, assignments, thumbnails, and a manifest that explains them."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smidgen import __version__
+from smidgen.config import Config
+from smidgen.data.datasets import Dataset
+from smidgen.evaluation.scores import score_assignments
+from smidgen.reports.page import gallery_rows
+from smidgen.runs import RunFolder, write_csv
+
+
+def score_split(
+    split: str, dataset: Dataset, assignments: np.ndarray, n_clusters: int, *, named: bool = False
+) -> dict[str, float]:
+    """Return the scores of one split as `metrics.json` has them, each name with the split before it."""
+    if dataset.classes is None or not (dataset.classes >= 0).any():
+        return {}
+    scores = score_assignments(dataset.classes, assignments.argmax(1), n_clusters=n_clusters)
+    if named:
+        known = dataset.classes >= 0
+        scores["named_accuracy"] = float((assignments.argmax(1) == dataset.classes)[known].mean())
+    return {f"{split}_{name}": value for name, value in scores.items()}
+
+
+def write_assignments(
+    path: Path, datasets: list[Dataset], assignments: list[np.ndarray], cluster_names: tuple[str, ...]
+) -> None:
+    """Write `assignments.csv`: one row per image with its cluster, confidence, and class where known."""
+    columns: dict[str, list[Any]] = {"image": [], "split": [], "cluster": [], "confidence": []}
+    if any(d.classes is not None for d in datasets):
+        columns["class"] = []
+    for dataset, soft in zip(datasets, assignments, strict=True):
+        columns["image"] += list(dataset.ids)
+        columns["split"] += [dataset.split] * len(dataset)
+        columns["cluster"] += [cluster_names[k] for k in soft.argmax(1)]
+        columns["confidence"] += [f"{c:.6f}" for c in soft.max(1)]
+        if "class" in columns:
+            columns["class"] += _class_texts(dataset)
+    write_csv(path, columns)
+
+
+def _class_texts(dataset: Dataset) -> list[str]:
+    """Return the class name of each image, empty where it is unknown."""
+    if dataset.classes is None:
+        return [""] * len(dataset)
+    return [dataset.class_names[row] if row >= 0 else "" for row in dataset.classes]
+
+
+def write_thumbnails(run: RunFolder, datasets: list[Dataset]) -> None:
+    """Write `thumbnails.parquet`, the pictures that the report shows, so that it needs the images no more."""
+    rows = gallery_rows(run.path)
+    first_of_test = len(datasets[0])
+    pictures = [
+        datasets[int(row >= first_of_test)].thumbnail(int(row - first_of_test * (row >= first_of_test))) for row in rows
+    ]
+    run.write_thumbnails(rows, pictures)
+
+
+def write_skipped(run: RunFolder, datasets: list[Dataset | None]) -> None:
+    """Write `bad_images.csv`, the images that could not be read and why, if there are any."""
+    skipped = [bad for dataset in datasets if dataset is not None for bad in dataset.skipped]
+    if skipped:
+        write_csv(
+            run.path / "bad_images.csv",
+            {"image": [bad.id for bad in skipped], "reason": [bad.reason for bad in skipped]},
+        )
+
+
+def describe(config: Config, train: Dataset, test: Dataset | None) -> dict[str, Any]:
+    """Return the manifest: what runs, on what, with which versions."""
+    return {
+        "smidgen": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "git": _git_commit(),
+        "seed": config.seed,
+        "threads": config.threads,
+        "device": config.device,
+        "method": config.method,
+        "encoder": config.options.get("encoder"),
+        "command": ["smidgen", *sys.argv[1:]] if Path(sys.argv[0]).name.startswith("smidgen") else None,
+        "started": now(),
+        "trained_on": f"{len(train):,} images of {train.name} ({train.split})",
+        "data": {
+            "name": train.name,
+            "train_images": len(train),
+            "test_images": 0 if test is None else len(test),
+            "skipped": len(train.skipped),
+            "shape": list(train.images.shape[1:]),
+            "classes": list(train.class_names),
+            "fingerprint": train.fingerprint(),
+        },
+    }
+
+
+def now() -> str:
+    """Return the time in UTC as ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the largest memory of this process so far, in megabytes; of the accelerator where there is one."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout this package runs from, None where it is installed."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,197 @@
+"""Which images a report shows: the typical, the uncertain, the mistaken, and a sample for the map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from smidgen.errors import InputError, RunError
+from smidgen.reports.tables import Assignments, confusion, read_assignments
+
+MOST_CARDS = 200  # clusters that get a gallery; the largest ones where there are more
+_BLOCK = 65_536  # rows of embeddings read at once: a million of them need not fit into memory
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """A cluster's gallery: its number, its most typical and its least certain images as rows."""
+
+    number: int
+    typical: np.ndarray
+    uncertain: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """Images of one class that went to a cluster standing for another: how many, and the most confident as rows."""
+
+    class_number: int
+    cluster: int
+    count: int
+    rows: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Galleries:
+    """All images of a report, as rows of `assignments.csv`."""
+
+    clusters: Sequence[Cluster]
+    mistakes: Sequence[Mistake]
+    uncertain: np.ndarray
+    sample: np.ndarray
+
+    def shown(self) -> Iterator[np.ndarray]:
+        """Yield the galleries' rows, the most wanted first; the map's sample is not among them."""
+        yield from (cluster.typical for cluster in self.clusters)
+        yield from (mistake.rows for mistake in self.mistakes)
+        yield self.uncertain
+        yield from (cluster.uncertain for cluster in self.clusters)
+
+
+def gallery_rows(
+    run_folder: Path | str, *, per_cluster: int = 24, map_points: int = 2000, uncertain: int = 48
+) -> np.ndarray:
+    """Return the rows of `assignments.csv` that a report shows, sorted int64: those to write thumbnails for.
+
+    Reads `assignments.csv` and, where there is one, `embeddings.npy`.
+
+    per_cluster: images in each cluster's gallery; two thirds are its most typical, the rest its least certain.
+    map_points: images on the map, drawn alike from each cluster. uncertain: the least certain images of all.
+    Raises RunError if `assignments.csv` is missing, InputError for a negative number.
+    """
+    assignments = read_assignments(run_folder)
+    galleries = choose(
+        assignments,
+        open_embeddings(run_folder, rows=len(assignments)),
+        per_cluster=per_cluster,
+        map_points=map_points,
+        uncertain=uncertain,
+    )
+    return np.unique(np.concatenate([galleries.sample, *galleries.shown()])).astype(np.int64)
+
+
+def open_embeddings(run_folder: Path | str, *, rows: int) -> np.ndarray | None:
+    """Return the run's embeddings, (rows, features) float32 mapped from the file, or None where there are none.
+
+    Raises RunError if they do not fit `assignments.csv`.
+    """
+    path = Path(run_folder) / "embeddings.npy"
+    if not path.exists():
+        return None
+    try:
+        embeddings = np.load(path, mmap_mode="r" if rows else None, allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise RunError(f"{str(path)!r} cannot be read ({error}).") from None
+    if embeddings.ndim != 2 or len(embeddings) != rows:
+        raise RunError(f"{str(path)!r} has shape {embeddings.shape}, but assignments.csv has {rows} rows.")
+    return embeddings
+
+
+def choose(
+    assignments: Assignments, embeddings: np.ndarray | None, *, per_cluster: int, map_points: int, uncertain: int = 48
+) -> Galleries:
+    """Return the images to show; the same for the same run. Arguments as for `gallery_rows`."""
+    for name, value in {"per_cluster": per_cluster, "map_points": map_points, "uncertain": uncertain}.items():
+        if value < 0:
+            raise InputError(f"{name!r} must be 0 or more, got {value}.")
+    distance = _oddness(assignments, embeddings)
+    doubt = _doubt(assignments)
+    sizes = np.bincount(assignments.clusters, minlength=len(assignments.cluster_names))
+    largest = np.sort(np.argsort(-sizes, kind="stable")[:MOST_CARDS])
+    members = _members(assignments)
+    typical = per_cluster - per_cluster // 3
+    clusters = [_cluster_gallery(c, members[c], distance, doubt, (typical, per_cluster // 3)) for c in largest]
+    return Galleries(
+        clusters=clusters,
+        mistakes=_mistakes(assignments),
+        uncertain=_lowest(doubt, np.arange(len(assignments)), uncertain) if doubt is not None else _none(),
+        sample=balanced_sample(assignments.clusters, size=map_points),
+    )
+
+
+def _none() -> np.ndarray:
+    return np.zeros(0, dtype=np.int64)
+
+
+def _members(assignments: Assignments) -> list[np.ndarray]:
+    order = np.argsort(assignments.clusters, kind="stable")
+    sizes = np.bincount(assignments.clusters, minlength=len(assignments.cluster_names))
+    return np.split(order, np.cumsum(sizes)[:-1]) if len(sizes) else []
+
+
+def _cluster_gallery(
+    number: int, members: np.ndarray, distance: np.ndarray, doubt: np.ndarray | None, sizes: tuple[int, int]
+) -> Cluster:
+    typical = _lowest(distance, members, sizes[0])
+    rest = np.setdiff1d(members, typical)
+    return Cluster(int(number), typical, _none() if doubt is None else _lowest(doubt, rest, sizes[1]))
+
+
+def _lowest(values: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    return rows[np.argsort(values[rows], kind="stable")[:size]]
+
+
+def _oddness(assignments: Assignments, embeddings: np.ndarray | None) -> np.ndarray:
+    """Return how far each image is from its cluster's mean embedding, (n,); without embeddings, how uncertain it is."""
+    if embeddings is None or not embeddings.size:
+        return np.nan_to_num(-assignments.confidence, nan=0.0)
+    clusters, n_clusters = assignments.clusters, len(assignments.cluster_names)
+    means = np.zeros((n_clusters, embeddings.shape[1]))
+    for start in range(0, len(embeddings), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        chosen = clusters[block]
+        one_hot = csr_matrix((np.ones(len(chosen)), (chosen, np.arange(len(chosen)))), (n_clusters, len(chosen)))
+        means += one_hot @ np.nan_to_num(embeddings[block])
+    means /= np.maximum(np.bincount(clusters, minlength=n_clusters), 1)[:, None]
+    distance = np.zeros(len(embeddings))
+    for start in range(0, len(embeddings), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        distance[block] = np.linalg.norm(np.nan_to_num(embeddings[block]) - means[clusters[block]], axis=1)
+    return distance
+
+
+def _doubt(assignments: Assignments) -> np.ndarray | None:
+    """Return the confidence with unknown ones last, or None where it says nothing: all unknown or all the same."""
+    known = assignments.confidence[~np.isnan(assignments.confidence)]
+    if len(known) == 0 or np.ptp(known) == 0:
+        return None
+    return np.nan_to_num(assignments.confidence, nan=2.0)
+
+
+def _mistakes(assignments: Assignments, *, pairs: int = 12, each: int = 8) -> list[Mistake]:
+    """Return the most frequent confusions of the judged split, the most confident images first."""
+    split = assignments.judged_split
+    counts = confusion(assignments, split=split)
+    right = assignments.class_of[None, :] == np.arange(len(assignments.class_names))[:, None]
+    counts = np.where(right, 0, counts)
+    order = np.argsort(-counts, axis=None, kind="stable")[:pairs]
+    found = []
+    wrong = assignments.in_split(split) & assignments.mistaken()
+    for flat in order[counts.ravel()[order] > 0]:
+        class_number, cluster = (int(i) for i in np.unravel_index(flat, counts.shape))
+        rows = np.flatnonzero(wrong & (assignments.classes == class_number) & (assignments.clusters == cluster))
+        shown = _lowest(-np.nan_to_num(assignments.confidence), rows, each)
+        found.append(Mistake(class_number, cluster, len(rows), shown))
+    return found
+
+
+def balanced_sample(clusters: np.ndarray, *, size: int, seed: int = 0) -> np.ndarray:
+    """Return rows with as many images of each cluster as can be, sorted int64, at most `size` of them.
+
+    Small clusters are taken whole and leave their places to the others.
+
+    clusters: (n,) int64, 0 or more.
+
+    >>> balanced_sample(np.array([0, 0, 0, 0, 1]), size=3).tolist()[-1]
+    4
+    """
+    order = np.random.default_rng(seed).permutation(len(clusters))
+    sizes = np.bincount(clusters)
+    starts = np.cumsum(sizes) - sizes
+    grouped = order[np.argsort(clusters[order], kind="stable")]
+    turn = np.arange(len(clusters)) - starts[clusters[grouped]]  # an image's place in its own cluster's queue
+    return np.sort(grouped[np.argsort(turn, kind="stable")[:size]]).astype(np.int64)

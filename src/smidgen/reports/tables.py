@@ -1,0 +1,334 @@
+"""What a run says in numbers: assignments as index arrays, the map from clusters to classes, and tables to show."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from smidgen.errors import RunError
+from smidgen.runs import RunFolder, read_csv, read_json, restore_cell
+
+
+@dataclass(frozen=True, eq=False)
+class Assignments:
+    """The rows of `assignments.csv`, names turned into numbers.
+
+    images, splits: (n,) texts. clusters: (n,) int64 into `cluster_names`, which are in natural order.
+    confidence: (n,) float64 in [0, 1], NaN where the run gave none.
+    classes: (n,) int64 into `class_names`, -1 where the class is unknown.
+    class_of: (clusters,) int64, the class that a cluster stands for, learned on training rows; -1 for none.
+    """
+
+    images: Sequence[str]
+    splits: np.ndarray
+    clusters: np.ndarray
+    confidence: np.ndarray
+    classes: np.ndarray
+    cluster_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    class_of: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+    @property
+    def judged_split(self) -> str:
+        """The split that scores and mistakes are about: "test" where there is one with known classes."""
+        splits = [str(s) for s in np.unique(self.splits[self.classes >= 0])]
+        return "test" if "test" in splits or not splits else splits[0]
+
+    def in_split(self, split: str) -> np.ndarray:
+        """Return (n,) bool: the rows of a split whose class is known."""
+        return (self.splits == split) & (self.classes >= 0)
+
+    def mistaken(self) -> np.ndarray:
+        """Return (n,) bool: the rows whose known class is not the one their cluster stands for."""
+        return (self.classes >= 0) & (self.class_of[self.clusters] != self.classes)
+
+
+def read_assignments(run_folder: Path | str) -> Assignments:
+    """Return what a run said of each image.
+
+    Raises RunError if `assignments.csv` is missing or lacks a column.
+    """
+    folder = Path(run_folder)
+    columns = read_csv(folder / "assignments.csv")
+    missing = [name for name in ("image", "cluster") if name not in columns]
+    if missing:
+        raise RunError(f"{str(folder / 'assignments.csv')!r} has no column {missing[0]!r}: was it written by smidgen?")
+    n = len(columns["image"])
+    clusters, cluster_names = _numbered(columns["cluster"])
+    classes, class_names = _numbered(columns.get("class", [""] * n), unknown="")
+    splits = np.array(columns.get("split", ["all"] * n), dtype=object)
+    named = any("named_accuracy" in key for key in read_optional_json(folder / "metrics.json"))
+    return Assignments(
+        images=columns["image"],
+        splits=splits,
+        clusters=clusters,
+        confidence=np.array([_number(text) for text in columns.get("confidence", [""] * n)], dtype=np.float64),
+        classes=classes,
+        cluster_names=cluster_names,
+        class_names=class_names,
+        class_of=_name_map(cluster_names, class_names)
+        if named
+        else match_classes(*_matching_rows(clusters, classes, splits), shape=(len(cluster_names), len(class_names))),
+    )
+
+
+def _numbered(names: Sequence[str], *, unknown: str | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+    order = tuple(sorted(set(names) - {unknown}, key=natural_key))
+    number = {name: i for i, name in enumerate(order)}
+    return np.array([number.get(name, -1) for name in names], dtype=np.int64), order
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a key that sorts "2" before "10" and "cell 2" before "cell 10".
+
+    >>> sorted(["10", "2", "b", "cell 10", "cell 2"], key=natural_key)
+    ['2', '10', 'b', 'cell 2', 'cell 10']
+    """
+    parts = re.findall(r"([0-9]{1,18})|([^0-9]+|[0-9]+)", name)
+    return tuple((0, int(digits), "") if digits else (1, 0, text) for digits, text in parts)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _name_map(cluster_names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+    number = {name: i for i, name in enumerate(class_names)}
+    return np.array([number.get(name, -1) for name in cluster_names], dtype=np.int64)
+
+
+def _matching_rows(clusters: np.ndarray, classes: np.ndarray, splits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that the map is learned on: never those of the test split, unless there are no others."""
+    known = classes >= 0
+    rows = known & (splits != "test")
+    rows = rows if rows.any() else known
+    return clusters[rows], classes[rows]
+
+
+def match_classes(clusters: np.ndarray, classes: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
+    """Return the class that each cluster stands for, (n_clusters,) int64, -1 for a cluster without images here.
+
+    One-to-one with the most agreement (Hungarian method); clusters left over take their most frequent class.
+
+    clusters, classes: (n,) int64, known ones only. shape: (n_clusters, n_classes).
+
+    >>> match_classes(np.array([0, 0, 1, 2]), np.array([1, 1, 0, 0]), shape=(3, 2)).tolist()
+    [1, 0, 0]
+    """
+    counts = count_pairs(clusters, classes, shape=shape)
+    class_of = np.full(shape[0], -1, dtype=np.int64)
+    if counts.size:
+        class_of[:] = counts.argmax(1)
+        rows, columns = linear_sum_assignment(counts, maximize=True)
+        class_of[rows] = columns
+        class_of[counts.sum(1) == 0] = -1
+    return class_of
+
+
+def count_pairs(first: np.ndarray, second: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
+    """Return how often each pair of numbers occurs, `shape` int64.
+
+    >>> count_pairs(np.array([0, 0, 1]), np.array([1, 1, 0]), shape=(2, 2)).tolist()
+    [[0, 2], [1, 0]]
+    """
+    return np.bincount(first * shape[1] + second, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def confusion(assignments: Assignments, *, split: str) -> np.ndarray:
+    """Return how many images of each class went to each cluster, (n_classes, n_clusters) int64, in one split."""
+    rows = assignments.in_split(split)
+    shape = (len(assignments.class_names), len(assignments.cluster_names))
+    return count_pairs(assignments.classes[rows], assignments.clusters[rows], shape=shape)
+
+
+# ------------------------------------------------------------------------------------------- files, as rows to show
+
+
+@dataclass(frozen=True)
+class Table:
+    """The beginning of a table: its name, header, some rows, and how many rows there are in all."""
+
+    name: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    total: int
+
+
+def read_table(path: Path, *, limit: int = 50, columns: int = 30, width: int = 200) -> Table:
+    """Return the first rows and columns of a CSV file; cells longer than `width` characters are cut."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        rows = [list(row) for row in islice(reader, limit)]
+        total = len(rows) + sum(1 for _ in reader)
+    cut = [[_cut(restore_cell(cell), width) for cell in row[:columns]] for row in rows]
+    return Table(path.stem, [_cut(name, width) for name in header[:columns]], cut, total)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def read_tables(run_folder: Path, *, limit: int = 50, most: int = 40) -> list[Table]:
+    """Return the beginnings of the run's `tables/*.csv`, by name, at most `most` of them."""
+    paths = sorted((run_folder / "tables").glob("*.csv"), key=lambda path: natural_key(path.name))
+    return [read_table(path, limit=limit) for path in paths[:most]]
+
+
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """Return the table in a JSON file, empty where the run wrote none."""
+    value = read_json(path) if path.exists() else {}
+    return value if isinstance(value, dict) else {}
+
+
+def key_values(name: str, values: Mapping[str, Any]) -> Table:
+    """Return a table of names and values, nested names joined with dots.
+
+    >>> key_values("config", {"seed": 0, "method": {"name": "swav"}}).rows
+    [['seed', '0'], ['method.name', 'swav']]
+    """
+    rows = [[key, _cut(plain(value), 400)] for key, value in flatten(values)]
+    return Table(name, ["name", "value"], rows, len(rows))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield the leaves of nested tables with their dotted names."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+# ------------------------------------------------------------------------------------------------ numbers as words
+
+
+def plain(value: Any) -> str:
+    """Return a value as it stands in a table: floats to four significant digits, lists joined, nothing for None.
+
+    >>> plain(0.123456), plain(70000), plain([1, 2]), plain(True), plain(None)
+    ('0.1235', '70000', '1, 2', 'yes', '')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value)
+    return str(value)
+
+
+def thousands(value: float) -> str:
+    """Return a whole number with separators: 70,000."""
+    return f"{round(value):,}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Return a share as per cent.
+
+    >>> percent(0.9612), percent(1.0)
+    ('96.1 %', '100.0 %')
+    """
+    return f"{100 * value:.{digits}f} %"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in words.
+
+    >>> duration(0.42), duration(65), duration(7325)
+    ('0.4 s', '1 min 5 s', '2 h 2 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def interval(metrics: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+    """Return the bounds of a score's interval, `<key>_low` and `<key>_high`, where the run gave both."""
+    low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+    return (low, high) if is_number(low) and is_number(high) else None
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number, not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# --------------------------------------------------------------------------------------------- several runs at once
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side: one row each, with the figures that any of them has; and the settings in which they differ.
+
+    scores: (runs, columns) texts, empty where a run lacks the figure. best: (runs, columns) marks.
+    """
+
+    runs: Sequence[str]
+    columns: Sequence[str]
+    scores: Sequence[Sequence[str]]
+    best: Sequence[Sequence[bool]]
+    settings: Table
+
+
+_COMPARED = ("accuracy", "named_accuracy", "nmi", "ari", "ami", "purity")
+
+
+def compare_runs(run_folders: Sequence[Path | str]) -> Comparison:
+    """Return the figures of several runs side by side; raise RunError if one of them is no run folder."""
+    runs = [RunFolder.open(folder) for folder in run_folders]
+    metrics = [read_optional_json(run.path / "metrics.json") for run in runs]
+    scores = [f"{split}_{score}" for split in ("test", "train", "all") for score in _COMPARED]
+    columns = [key for key in (*scores, "n_images", "n_clusters", "seconds", "peak_memory_mb")
+               if any(is_number(m.get(key)) for m in metrics)]
+    best = [max((m[key] for m in metrics if is_number(m.get(key))), default=0) for key in columns]
+    return Comparison(
+        runs=[str(folder) for folder in run_folders],
+        columns=columns,
+        scores=[[_score(m, key) for key in columns] for m in metrics],
+        best=[[len(runs) > 1 and key in scores and m.get(key) == top for key, top in zip(columns, best, strict=True)]
+              for m in metrics],
+        settings=_differences(runs),
+    )  # fmt: skip
+
+
+def _score(metrics: Mapping[str, Any], key: str) -> str:
+    value = metrics.get(key)
+    if value is None or not is_number(value):
+        return ""
+    if key in ("n_images", "n_clusters", "peak_memory_mb"):
+        return thousands(value)
+    if key == "seconds":
+        return duration(value)
+    bounds = interval(metrics, key)
+    return f"{value:.4f}" + (f" ({bounds[0]:.4f}–{bounds[1]:.4f})" if bounds else "")
+
+
+def _differences(runs: Sequence[RunFolder]) -> Table:
+    settings = [dict(flatten(run.config)) for run in runs]
+    names = list(dict.fromkeys(name for setting in settings for name in setting))
+    rows = [[name, *(_cut(plain(setting.get(name)), 200) for setting in settings)] for name in names]
+    differing = [row for row in rows if len(set(row[1:])) > 1]
+    return Table("Settings that differ", ["name", *(run.path.name for run in runs)], differing, len(differing))

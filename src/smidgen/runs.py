@@ -1,0 +1,343 @@
+"""The run folder: its files, how they are written so that a crash loses nothing, and who may write to it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import tomli_w
+
+from smidgen.errors import RunError
+
+_DANGEROUS = "=+-@\t\r"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path | str) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears under its name whole or not at all.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and the file is renamed; a full
+    disk or a killed process leaves what stood there before. Raises OSError as `open` and `write` do.
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write a value as indented JSON, atomically; NaN and infinity are refused (ValueError)."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Return the value in a JSON file; raise RunError if it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
+    except ValueError as error:
+        raise RunError(f"{str(path)!r} is not JSON ({error}).") from None
+
+
+def write_toml(path: Path | str, value: Mapping[str, Any]) -> None:
+    """Write a table as TOML, atomically."""
+    with atomic_write(path) as file:
+        tomli_w.dump(value, file)
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """Return the table in a TOML file; raise RunError if it is missing or damaged."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{str(path)!r} is missing.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{str(path)!r} is not TOML ({error}).") from None
+
+
+def guard_cell(text: str) -> str:
+    """Make a text harmless to spreadsheets that run cells as formulas; numbers stay as they are.
+
+    A path gets `./` before it, which leaves it the same path; `restore_cell` takes it away.
+
+    >>> guard_cell("=1+1"), guard_cell("-0.5"), guard_cell("a.png")
+    ('./=1+1', '-0.5', 'a.png')
+    """
+    if (text.startswith(tuple(_DANGEROUS)) and not _NUMBER.fullmatch(text)) or text.startswith("./"):
+        return f"./{text}"
+    return text
+
+
+def restore_cell(text: str) -> str:
+    """Return the text that `guard_cell` was given.
+
+    >>> restore_cell(guard_cell("=1+1")), restore_cell(guard_cell("./x"))
+    ('=1+1', './x')
+    """
+    rest = text[2:]
+    if text.startswith("./") and rest.startswith((*_DANGEROUS, "./")):
+        return rest
+    return text
+
+
+def write_csv(path: Path | str, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns of equal length as UTF-8 CSV, atomically; texts that look like formulas are guarded."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    guarded = [[guard_cell(v) if isinstance(v, str) else v for v in column] for column in columns.values()]
+    writer.writerows(zip(*guarded, strict=True))
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def read_csv(path: Path | str) -> dict[str, list[str]]:
+    """Return the columns of a CSV file written by `write_csv`, texts restored; raise RunError if it is missing."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+    except FileNotFoundError:
+        raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
+    header, body = rows[0], rows[1:]
+    return {name: [restore_cell(row[i]) for row in body] for i, name in enumerate(header)}
+
+
+# -------------------------------------------------------------------------------------------------- the folder itself
+
+
+class RunFolder:
+    """A folder that one run writes to and reports read from.
+
+    Opening one for writing takes a lock that a killed process leaves free again. See `start` and `open`.
+    """
+
+    def __init__(self, path: Path, lock: IO[str] | None = None) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Return a run folder to read from; raise RunError if there is none."""
+        path = Path(path)
+        if not (path / "config.toml").is_file():
+            raise RunError(
+                f"{str(path)!r} is not a run folder: it holds no config.toml; `smidgen fit DATA --out RUN` makes one."
+            )
+        return cls(path)
+
+    @classmethod
+    def start(cls, path: Path | str, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
+        """Return a folder to write a run into, locked, with `config.toml` in it.
+
+        A folder that holds anything is refused unless `resume` (the same configuration, otherwise the difference is
+        shown) or `overwrite` (which empties a run folder, and only a run folder). Raises RunError.
+        """
+        path = Path(path)
+        _make_folder(path)
+        lock = _take_lock(path)
+        run = cls(path, lock)
+        try:
+            run._admit(config, resume=resume, overwrite=overwrite)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @staticmethod
+    def check(path: Path | str, *, resume: bool, overwrite: bool) -> None:
+        """Raise RunError if `start` is bound to refuse the folder; quick, and nothing is written."""
+        path = Path(path)
+        if resume and overwrite:
+            raise RunError("Either --resume or --overwrite: one goes on with a run, the other replaces it.")
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{str(path)!r} is a file: --out wants a folder.")
+        if not path.is_dir() or not _entries(path):
+            return
+        if not (path / "config.toml").exists():
+            raise RunError(f"{str(path)!r} holds files that are not a run's: choose another --out.")
+        if not resume and not overwrite:
+            raise RunError(
+                f"{str(path)!r} already holds a run: choose another --out, or pass --resume to go on with it"
+                " or --overwrite to replace it."
+            )
+
+    def _admit(self, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+        self.check(self.path, resume=resume, overwrite=overwrite)
+        entries, config_path = _entries(self.path), self.path / "config.toml"
+        if entries and overwrite:
+            self._empty(entries)
+        if resume and config_path.exists():
+            _refuse_changes(read_toml(config_path), dict(config))
+        else:
+            write_toml(config_path, config)
+
+    def _empty(self, entries: Sequence[Path]) -> None:
+        strangers = sorted(e.name for e in entries if e.name not in _OWN_NAMES and not e.name.startswith("."))
+        if strangers:
+            raise RunError(
+                f"{str(self.path)!r} also holds {strangers[0]!r}, which no run wrote: move it away or choose"
+                " another --out."
+            )
+        # config.toml goes last: until then the folder is still known as a run's.
+        for entry in sorted(entries, key=lambda e: e.name == "config.toml"):
+            _remove(entry)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its end, which the manifest is told last of all."""
+        return (self.path / "manifest.json").is_file() and "finished" in self.manifest
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return read_toml(self.path / "config.toml")
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What ran: versions, seed, threads, data, command."""
+        return read_json(self.path / "manifest.json")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The final figures, flat."""
+        return read_json(self.path / "metrics.json")
+
+    def write_array(self, name: str, array: np.ndarray) -> None:
+        """Write an array as `.npy`, atomically."""
+        with atomic_write(self.path / name) as file:
+            np.save(file, array, allow_pickle=False)
+
+    def write_table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write `tables/<name>.csv`."""
+        (self.path / "tables").mkdir(exist_ok=True)
+        write_csv(self.path / "tables" / f"{name}.csv", columns)
+
+    def write_thumbnails(self, rows: Sequence[int], pictures: Sequence[bytes]) -> None:
+        """Write `thumbnails.parquet`: PNG or JPEG bytes for some rows of `assignments.csv`."""
+        import pyarrow
+        from pyarrow import parquet
+
+        table = pyarrow.table(
+            {"row": pyarrow.array(rows, pyarrow.int64()), "bytes": pyarrow.array(pictures, pyarrow.binary())}
+        )
+        with atomic_write(self.path / "thumbnails.parquet") as file:
+            parquet.write_table(table, file)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the lines of `metrics.jsonl`, empty where there is none."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+_OWN_NAMES = frozenset(
+    (
+        *("config.toml", "manifest.json", "metrics.jsonl", "metrics.json", "checkpoints", "model", "assignments.csv"),
+        *("embeddings.npy", "thumbnails.parquet", "tables", "bad_images.csv", "report.html"),
+    )
+)
+
+
+def _entries(path: Path) -> list[Path]:
+    """Return what a folder holds besides our lock and what an interrupted `atomic_write` left."""
+    return [entry for entry in path.iterdir() if not entry.name.startswith((".lock", ".config.toml."))]
+
+
+def _make_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{str(path)!r} is a file: --out wants a folder.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"The run folder {str(path)!r} cannot be made: {error.strerror}.") from None
+
+
+def _take_lock(path: Path) -> IO[str]:
+    """Lock the folder for this process; the kernel frees the lock when the process ends, however it ends."""
+    try:
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise RunError(f"The run folder {str(path)!r} cannot be written to: {error.strerror}.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise RunError(f"Another process is writing to {str(path)!r}: wait for it or choose another --out.") from None
+    return lock
+
+
+def _refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    before, after = dict(_flat(old)), dict(_flat(new))
+    changed = [
+        f"{name}: {before.get(name, 'unset')!r} → {after.get(name, 'unset')!r}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    if changed:
+        raise RunError(
+            f"This run was started with another configuration ({'; '.join(changed)}): resume it with the"
+            " same options, or use another --out."
+        )
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        for entry in path.iterdir():
+            _remove(entry)
+        path.rmdir()
+    else:
+        path.unlink()

@@ -1,0 +1,67 @@
+"""Signals: a training that is asked to stop does so at the next safe moment, with its state on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """The process was asked to stop (SIGTERM, Ctrl-C); `signal` is the signal's number.
+
+    Not an `Exception`, like KeyboardInterrupt: nothing on the way up should swallow it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
+class Interrupts:
+    """Turns SIGTERM and SIGINT into `Interrupted`: at once, or inside `deferred` into a number that is `pending`."""
+
+    def __init__(self, *, patience: float = 3.0) -> None:
+        self.pending: int | None = None
+        self._deferring = False
+        self._patience = patience
+        self._alarm: threading.Timer | None = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again, self.pending = self.pending is not None, number
+        if again or not self._deferring:
+            raise Interrupted(number)
+        self._alarm = threading.Timer(self._patience, signal.raise_signal, (number,))
+        self._alarm.daemon = True
+        self._alarm.start()
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Hold a signal back, for whoever looks at `pending`; not a second one, and none longer than the patience.
+
+        patience: in seconds; what is deferred may be a step of a large net, and a killer does not wait for ever.
+        """
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Interrupts]:
+        """Listen while the body runs; elsewhere than in the main thread signals cannot be caught, so nothing is."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
+        try:
+            yield self
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm.join()
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set by C code

@@ -1,0 +1,291 @@
+"""The one training loop: it serves any method, survives interruptions exactly and never steps on a broken gradient."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smidgen.data.batches import Part, as_floats, collect, seeded
+from smidgen.errors import TrainingError
+from smidgen.methods.base import Embed, Method, Stage
+from smidgen.training.callbacks import Callback, Moment
+from smidgen.training.checkpoint import Checkpoints, Snapshot, capture, restore
+from smidgen.training.interrupts import Interrupted, Interrupts
+from smidgen.training.schedules import rate
+
+EMBED_BATCH = 512
+_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train, whatever the method.
+
+    clip: largest norm of the gradient, None for none. checkpoint_every: steps between checkpoints.
+    """
+
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    bfloat16: bool = False
+    clip: float | None = 1.0
+    checkpoint_every: int = 100
+
+
+class _Diverged(Exception):
+    """The loss or the gradient of a step is infinite or not a number."""
+
+    def __init__(self, name: str, parts: dict[str, Part]) -> None:
+        super().__init__(name)
+        self.parts = parts
+
+
+@dataclass
+class _Progress:
+    """How far a training is; with tensors and callbacks' states this is all a resume needs."""
+
+    stage: int = 0
+    step: int = 0
+    done: int = 0  # steps in all
+    begun: bool = False  # whether `begin` has been called for this step
+    scale: float = 1.0  # of the learning rate: halved when a step diverges
+    failures: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains one method on one array of images; see `train`."""
+
+    def __init__(
+        self,
+        method: Method,
+        images: np.ndarray,
+        settings: Settings,
+        *,
+        callbacks: Sequence[Callback] = (),
+        checkpoints: Checkpoints | None = None,
+        interrupts: Interrupts | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.method = method.to(settings.device)
+        self.images, self.settings, self.callbacks = images, settings, callbacks
+        self.checkpoints, self.interrupts, self.say = checkpoints, interrupts or Interrupts(), say
+        self.embed = make_embed(method, images, device=settings.device, bfloat16=settings.bfloat16)
+        self.progress = _Progress()
+        self.optimisers: list[torch.optim.Optimizer] = []
+        self._good: Snapshot | None = None  # the last good state in memory
+        self._started = time.monotonic()
+
+    def train(self) -> float:
+        """Run what is left of the method's stages, then its `finish`; return the seconds spent, before resumes too.
+
+        Goes on from the newest checkpoint if there is one. Raises TrainingError if the loss stays infinite or not a
+        number after three halvings of the learning rate, RunError if a checkpoint cannot be written or read, and
+        Interrupted on a signal, with the state on the disk.
+        """
+        stages = self.method.stages()
+        newest = self.checkpoints.newest() if self.checkpoints else None
+        with torch.random.fork_rng():
+            if newest is None:
+                for callback in self.callbacks:
+                    callback.restore({})
+            else:
+                self._resume(newest, stages)
+            while self.progress.stage < len(stages):
+                self._run_stage(stages[self.progress.stage])
+            self.method.eval()
+            torch.manual_seed(self._generator("finish", 0, "net").initial_seed())
+            self.method.finish(self.embed, self._generator("finish", 0))
+            self.method.to(self.settings.device)
+        return self._seconds()
+
+    def _resume(self, snapshot: Snapshot, stages: Sequence[Stage]) -> None:
+        position = snapshot[1]["progress"]["position"]
+        if position["stage"] < len(stages):
+            self.optimisers = self._new_optimisers(stages[position["stage"]])
+        self._go_back(snapshot)
+        # A training that was not stopped here would go back further if it diverged.
+        self._good = (self.checkpoints.newest_regular() if self.checkpoints else None) or snapshot
+
+    def _run_stage(self, stage: Stage) -> None:
+        if not self.optimisers:
+            self.optimisers = self._new_optimisers(stage)
+            with self.interrupts.deferred():
+                self._save()  # what to go back to if the first steps diverge
+        while self.progress.step < stage.steps:
+            if self.progress.step in stage.begins and not self.progress.begun:
+                self._begin(stage)
+            with self.interrupts.deferred():
+                self._guarded_step(stage)
+                if self.progress.step == stage.steps or self.progress.step % self.settings.checkpoint_every == 0:
+                    self._save()
+                elif self.interrupts.pending:
+                    self._save(regular=False)
+            if self.interrupts.pending:
+                raise Interrupted(self.interrupts.pending)
+        self.progress.stage, self.progress.step, self.optimisers = self.progress.stage + 1, 0, []
+
+    def _begin(self, stage: Stage) -> None:
+        self.method.eval()
+        generator = self._generator(stage.name, self.progress.step, "begin")
+        torch.manual_seed(self._generator(stage.name, self.progress.step, "begin", "net").initial_seed())
+        self.method.begin(stage.name, self.progress.step, self.embed, generator)
+        self.method.to(self.settings.device)
+        self.progress.begun = True
+        with self.interrupts.deferred():
+            self._save()
+
+    def _guarded_step(self, stage: Stage) -> None:
+        try:
+            moment = self._step(stage)
+        except _Diverged as diverged:
+            self._retreat(stage, diverged)
+            return
+        self.progress.step += 1
+        self.progress.done += 1
+        self.progress.begun = False
+        moment.step, moment.total_step = self.progress.step, self.progress.done
+        for callback in self.callbacks:
+            callback.after_step(moment)
+
+    def _step(self, stage: Stage) -> Moment:
+        step, method = self.progress.step, self.method
+        method.train(True)
+        generator = self._generator(stage.name, step)
+        # Dropout, too, is a function of (seed, stage, step), and of other numbers than the request.
+        torch.manual_seed(self._generator(stage.name, step, "net").initial_seed())
+        requests = method.request(stage.name, step, generator)
+        parts = collect(self.images, requests, key=(self.settings.seed, stage.name, step), device=self.settings.device)
+        with _autocast(self.settings):
+            losses = method.loss(parts, stage=stage.name, step=step)
+        share = rate(stage.schedule, step, stage.steps) * self.progress.scale
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = group["initial_lr"] * share
+        losses["total"].backward()
+        method.before_step(stage.name, step)
+        norm = torch.nn.utils.clip_grad_norm_(
+            [p for o in self.optimisers for g in o.param_groups for p in g["params"]],
+            math.inf if self.settings.clip is None else self.settings.clip,
+        )
+        scalars = {name: float(value.detach()) for name, value in losses.items()}
+        if not math.isfinite(scalars["total"]) or not math.isfinite(float(norm)):
+            raise _Diverged("total", parts)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        method.after_step(stage.name, step)
+        return Moment(
+            method=method,
+            stage=stage,
+            step=step + 1,
+            total_step=self.progress.done + 1,
+            losses=scalars,
+            rate=self.optimisers[0].param_groups[0]["lr"],
+            seconds=self._seconds(),
+        )
+
+    def _retreat(self, stage: Stage, diverged: _Diverged) -> None:
+        step, failures, scale = self.progress.step, self.progress.failures + 1, self.progress.scale / 2
+        rows = torch.cat([part.indices.flatten() for part in diverged.parts.values()]).unique()[:5].tolist()
+        where = f"step {step} of stage {stage.name!r} (training images {', '.join(map(str, rows))}, …)"
+        if failures > _RETRIES:
+            raise TrainingError(
+                f"The loss is not finite at {where}, after {_RETRIES} halvings of the learning rate:"
+                " lower the learning rate or look at these images."
+            )
+        assert self._good is not None
+        self._go_back(self._good)
+        self.progress.failures, self.progress.scale = failures, scale
+        self.say(
+            f"The loss is not finite at {where}: going back to step {self.progress.step} with a learning rate"
+            f" {1 / scale:.0f} times lower."
+        )
+
+    # ---------------------------------------------------------------------------------------------------- state
+
+    def _new_optimisers(self, stage: Stage) -> list[torch.optim.Optimizer]:
+        optimisers = self.method.optimisers(stage.name)
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["initial_lr"] = group["lr"]
+        return optimisers
+
+    def _capture(self) -> Snapshot:
+        self.progress.seconds = self._seconds()
+        self._started = time.monotonic()
+        state = {"position": vars(self.progress), "callbacks": [callback.state() for callback in self.callbacks]}
+        return capture(self.method, self.optimisers, state)
+
+    def _save(self) -> None:
+        self._good = self._capture()
+        if self.checkpoints is not None:
+            self.checkpoints.save(self._good, step=2 * self.progress.done + self.progress.begun)
+
+    def _go_back(self, snapshot: Snapshot) -> None:
+        state = restore(snapshot, self.method, self.optimisers)
+        self.progress = _Progress(**state["position"])
+        self._good, self._started = snapshot, time.monotonic()
+        for callback, callback_state in zip(self.callbacks, state["callbacks"], strict=True):
+            callback.restore(callback_state)
+
+    def _seconds(self) -> float:
+        return self.progress.seconds + time.monotonic() - self._started
+
+    def _generator(self, *key: int | str) -> torch.Generator:
+        return seeded(self.settings.seed, *key)
+
+
+def _autocast(settings: Settings) -> contextlib.AbstractContextManager[object]:
+    if settings.bfloat16:
+        return torch.autocast(settings.device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def make_embed(method: Method, images: np.ndarray, *, device: torch.device, bfloat16: bool = False) -> Embed:
+    """Return a function that maps all images, in order and in evaluation mode, to (n_images, features) on the CPU."""
+
+    def embed(function: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        return map_images(function or method.encode, images, method=method, device=device, bfloat16=bfloat16)
+
+    return embed
+
+
+@torch.no_grad()
+def map_images(
+    function: Callable[[Tensor], Tensor],
+    images: np.ndarray,
+    *,
+    method: Method,
+    device: torch.device,
+    bfloat16: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Return `function` of all images, (n_images, …) float32 on the CPU, in batches of one fixed shape.
+
+    The last batch is padded: a float32 net's output changes with the batch size, and an image's result should not
+    depend on which others came with it.
+    """
+    training = method.training
+    method.eval()
+    results = []
+    context = torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else contextlib.nullcontext()
+    try:
+        for start in range(0, len(images), EMBED_BATCH):
+            batch = as_floats(images, slice(start, start + EMBED_BATCH), device=device)
+            n = len(batch)
+            if n < EMBED_BATCH:
+                batch = torch.cat([batch, batch[-1:].expand(EMBED_BATCH - n, *batch.shape[1:])])
+            with context:
+                results.append(function(batch)[:n].float().cpu())
+            if progress is not None:
+                progress(start + n, len(images))
+    finally:
+        method.train(training)
+    return torch.cat(results)

@@ -1,0 +1,78 @@
+import json
+
+import pytest
+from PIL import Image
+
+from smidgen.data.manifests import collect_manifest
+from smidgen.errors import InputError
+
+ROWS = [
+    {"path": "b/2.png", "label": "dog", "split": "train"},
+    {"path": "./a/1.png", "label": "cat", "split": "test"},
+    {"path": "a/3.png", "label": "", "split": ""},
+]
+
+
+def written(path, rows):
+    for row in rows:
+        file = path.parent / next(iter(row.values()))
+        file.parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4)).save(file)
+    if path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    elif path.suffix == ".csv":
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+        path.write_text("\ufeff" + "\r\n".join(lines))
+    else:
+        from pyarrow import Table, parquet
+
+        parquet.write_table(Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_manifest_keeps_its_order_and_gives_classes_and_splits(tmp_path, kind):
+    collection = collect_manifest(written(tmp_path / f"m.{kind}", ROWS))
+    assert [item.id for item in collection.items] == ["b/2.png", "a/1.png", "a/3.png"]
+    assert [item.label for item in collection.items] == ["dog", "cat", None]
+    assert [item.id for item in collection.of_split("test")] == ["a/1.png"]
+    assert all(item.read() for item in collection.items)
+
+
+@pytest.mark.parametrize("column", ["file_name", "filepath", "Path"])
+def test_other_names_of_the_path_column(tmp_path, column):
+    rows = [{column: "1.png", "class": "cat"}]
+    (item,) = collect_manifest(written(tmp_path / "m.csv", rows)).items
+    assert (item.id, item.label, item.split) == ("1.png", "cat", None)
+
+
+def test_ids_that_smidgen_wrote_are_found_again(tmp_path):
+    name = "caf\udce9.png"
+    Image.new("L", (4, 4)).save(tmp_path / "x.png")
+    (tmp_path / "x.png").rename(tmp_path / name)
+    (tmp_path / "m.csv").write_text("path\ncaf\\xe9.png\n")
+    (item,) = collect_manifest(tmp_path / "m.csv").items
+    assert item.id == r"caf\xe9.png"
+    assert item.read()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,label\n1.png,cat\n", "needs a column path or file_name or filepath, but has: image, label"),
+        ("path\n1.png\n./1.png\n", "names '1.png' twice, in rows 1 and 2"),
+        ("path,label\n,cat\n", "names no image in row 1"),
+        ("", "but has: none"),
+    ],
+)
+def test_wrong_manifests_are_refused_in_words(tmp_path, text, message):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        collect_manifest(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(("name", "text"), [("m.jsonl", "[1]\n"), ("m.jsonl", "{"), ("m.parquet", "no")])
+def test_files_of_another_format_are_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="cannot be read"):
+        collect_manifest(tmp_path / name)
