@@ -83,14 +83,15 @@ def fit(
         RunFolder.check(out, resume=resume, overwrite=overwrite)
     config = resolve(config, listener)
     with Interrupts().listening() as interrupts, _threads(config.threads):
-        train, held_out = _open(config, data, test, listener)
+        train, held_out = open_data(config, data, test, listener)
         problem = make_problem(config, train, evidence)
+        fitting = _Fit(config, train, held_out, problem, listener, interrupts, began)  # may refuse: no folder until then
         run = None if out is None else RunFolder.start(out, as_table(config), resume=resume, overwrite=overwrite)
         try:
             if run is not None and run.finished:
                 listener.say(f"The run in {str(out)!r} has finished already: nothing is left to do.")
                 return _finished(run, config)
-            return _Fit(config, train, held_out, problem, run, listener, interrupts, began).run()
+            return fitting.run(run)
         finally:
             if run is not None:
                 run.close()
@@ -158,13 +159,13 @@ class _Fit:
         train: Dataset,
         test: Dataset | None,
         problem: Problem,
-        run: RunFolder | None,
         listener: Listener,
         interrupts: Interrupts,
         began: float,
     ) -> None:
         self.config, self.train, self.test, self.problem = config, train, test, problem
-        self.run_folder, self.listener, self.interrupts, self.began = run, listener, interrupts, began
+        self.listener, self.interrupts, self.began = listener, interrupts, began
+        self.run_folder: RunFolder | None = None
         self.device = torch.device(config.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -172,7 +173,8 @@ class _Fit:
         if config.init_from is not None:
             self.method.start_from(Model.load(config.init_from).method)
 
-    def run(self) -> Outcome:
+    def run(self, run_folder: RunFolder | None) -> Outcome:
+        self.run_folder = run_folder
         if self.run_folder is not None:
             self._write_manifest(self.run_folder)
             write_skipped(self.run_folder, [self.train, self.test])
@@ -277,7 +279,8 @@ def _finished(run: RunFolder, config: Config) -> Outcome:
     return Outcome(Model.load(run.path, device=config.device), run.metrics, config)
 
 
-def _open(config: Config, data: Any, test: Any, listener: Listener) -> tuple[Dataset, Dataset | None]:
+def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple[Dataset, Dataset | None]:
+    """Return the training images and, where there are any, the test images, read as the configuration says."""
     options: dict[str, Any] = {
         "size": config.size,
         "channels": config.channels,

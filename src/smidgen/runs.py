@@ -117,23 +117,37 @@ def restore_cell(text: str) -> str:
 
 def write_csv(path: Path | str, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns of equal length as UTF-8 CSV, atomically; texts that look like formulas are guarded."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    guarded = [[guard_cell(v) if isinstance(v, str) else v for v in column] for column in columns.values()]
-    writer.writerows(zip(*guarded, strict=True))
     with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(csv_text(columns).encode(errors="surrogateescape"))  # names that are not UTF-8 keep their bytes
+
+
+def csv_text(columns: Mapping[str, Sequence[Any]]) -> str:
+    r"""Return columns of equal length as CSV; texts that look like formulas are guarded.
+
+    >>> csv_text({"image": ["=1", "a.png"], "cluster": [0, 1]})
+    'image,cluster\n./=1,0\na.png,1\n'
+    """
+    text = io.StringIO()
+    guarded = [[guard_cell(v) if isinstance(v, str) else v for v in column] for column in columns.values()]
+    # Python < 3.13 does not quote a lone carriage return, and reads it as the end of a row.
+    returns = any(isinstance(v, str) and "\r" in v for column in guarded for v in column)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
+    writer.writerow(columns)
+    writer.writerows(zip(*guarded, strict=True))
+    return text.getvalue()
 
 
 def read_csv(path: Path | str) -> dict[str, list[str]]:
-    """Return the columns of a CSV file written by `write_csv`, texts restored; raise RunError if it is missing."""
+    """Return the columns of a CSV file written by `write_csv`, texts restored; raise RunError if that is impossible."""
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
+        with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            header, *body = csv.reader(file)
     except FileNotFoundError:
         raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
-    header, body = rows[0], rows[1:]
+    except (csv.Error, ValueError) as error:
+        raise RunError(f"{str(path)!r} is not a table ({error}).") from None
+    if any(len(row) != len(header) for row in body):
+        raise RunError(f"{str(path)!r} is not a table: its rows differ in length.")
     return {name: [restore_cell(row[i]) for row in body] for i, name in enumerate(header)}
 
 
@@ -203,18 +217,21 @@ class RunFolder:
             self._empty(entries)
         if resume and config_path.exists():
             _refuse_changes(read_toml(config_path), dict(config))
+            for leftover in filter(_is_leftover, entries):
+                leftover.unlink()
         else:
             write_toml(config_path, config)
 
     def _empty(self, entries: Sequence[Path]) -> None:
-        strangers = sorted(e.name for e in entries if e.name not in _OWN_NAMES and not e.name.startswith("."))
+        own = [e for e in entries if e.name in _OWN_NAMES or _is_leftover(e)]
+        strangers = sorted(e.name for e in entries if e not in own and not e.name.startswith("."))
         if strangers:
             raise RunError(
                 f"{str(self.path)!r} also holds {strangers[0]!r}, which no run wrote: move it away or choose"
                 " another --out."
             )
         # config.toml goes last: until then the folder is still known as a run's.
-        for entry in sorted(entries, key=lambda e: e.name == "config.toml"):
+        for entry in sorted(own, key=lambda e: e.name == "config.toml"):
             _remove(entry)
 
     def close(self) -> None:
@@ -284,6 +301,11 @@ _OWN_NAMES = frozenset(
 )
 
 
+def _is_leftover(entry: Path) -> bool:
+    """Say whether this is a temporary file of an `atomic_write` that was killed."""
+    return entry.name.startswith(tuple(f".{name}." for name in _OWN_NAMES)) and entry.is_file()
+
+
 def _entries(path: Path) -> list[Path]:
     """Return what a folder holds besides our lock and what an interrupted `atomic_write` left."""
     return [entry for entry in path.iterdir() if not entry.name.startswith((".lock", ".config.toml."))]
@@ -331,7 +353,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value  # as TOML gives it back
 
 
 def _remove(path: Path) -> None:

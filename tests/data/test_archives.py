@@ -87,7 +87,10 @@ def test_hostile_zip_members_are_bad_images(tmp_path):
 
 
 def test_zip_member_that_unpacks_to_too_much_is_never_unpacked(tmp_path, monkeypatch):
-    path = packed(tmp_path / "a.zip", **{"bomb.png": bytes(2**22), "good.png": png(), "pad.bin": np.random.bytes(2**15)})
+    path = packed(
+        tmp_path / "a.zip",
+        **{"bomb.png": bytes(2**22), "good.png": png(), "pad.bin": np.random.default_rng(0).bytes(2**15)},
+    )
     bomb, good = collect_zip(path).items
     assert "200 times" in reason(bomb)
     assert good.read() == png()
@@ -135,7 +138,7 @@ def test_damaged_archives_are_refused(tmp_path, damage):
         data[1024 + 148 : 1024 + 156] = b" " * 8
         data[1024 + 148 : 1024 + 156] = b"%06o\0 " % sum(data[1024:1536])
     (tmp_path / "b").write_bytes(b"Dear Sir or Madam" * 100 if damage in ("text", "zip") else bytes(data))
-    with pytest.raises(InputError, match="cannot|can be read"):
+    with pytest.raises(InputError, match=r"cannot|can be read"):
         (collect_zip if damage == "zip" else collect_tar)(tmp_path / "b")
 
 

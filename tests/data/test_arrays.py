@@ -52,7 +52,10 @@ def test_alpha_is_laid_on_white():
         (np.zeros((5, 4)), r"got shape \(5, 4\)"),
         (np.zeros((5, 5, 4, 2)), r"got shape \(5, 5, 4, 2\)"),
         (np.zeros((5, 0, 4)), r"got shape"),
-        (np.full((1, 2, 2), 255.0), r"lie in \[0, 1\], got values from 255.0 to 255.0; scale them, for example by / 255"),
+        (
+            np.full((1, 2, 2), 255.0),
+            r"lie in \[0, 1\], got values from 255.0 to 255.0; scale them, for example by / 255",
+        ),
         (np.full((1, 2, 2), np.nan), r"got values from nan"),
         (np.full((1, 2, 2), -1), r"lie in \[0, 255\], got values from -1"),
         (np.full((1, 2, 2), "a"), r"got an array of <U1"),

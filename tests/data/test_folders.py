@@ -33,15 +33,25 @@ def test_ids_are_reversible_and_writable(path):
 
 @given(st.lists(st.text(alphabet="ab019 ²"), min_size=2, max_size=8))
 def test_natural_order_is_total(names):
-    ordered = sorted(names, key=natural_key)
-    assert ordered == sorted(reversed(names), key=natural_key)
+    backwards = names[::-1]
+    assert sorted(backwards, key=natural_key) == sorted(names, key=natural_key)
 
 
 def test_natural_order_of_numbers():
     assert sorted(["10", "9", "a10b", "a9c"], key=natural_key) == ["9", "10", "a9c", "a10b"]
 
 
-NAMES = ["🐈.png", "new\nline.png", "-rf.png", "=1+1.png", "a b.png", "Cat.png", "cat.png", "x" * 251 + ".png", "..png.png"]
+NAMES = [
+    "🐈.png",
+    "new\nline.png",
+    "-rf.png",
+    "=1+1.png",
+    "a b.png",
+    "Cat.png",
+    "cat.png",
+    "x" * 251 + ".png",
+    "..png.png",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,7 +64,7 @@ def test_unusual_names_are_their_own_ids(tmp_path, name):
 
 def test_undecodable_names_are_read_under_writable_ids(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    os.rename(os.fsencode(tmp_path / "a.png"), os.fsencode(tmp_path) + b"/caf\xe9.png")  # noqa: PTH104: bytes
+    os.rename(os.fsencode(tmp_path / "a.png"), os.fsencode(tmp_path) + b"/caf\xe9.png")  # noqa: PTH104
     (item,) = collect_folder(tmp_path).items
     assert item.id == r"caf\xe9.png"
     assert item.read()
@@ -71,7 +81,7 @@ def test_other_files_are_counted_and_hidden_ones_too(tmp_path):
         (tmp_path / name).write_bytes(b"text")
     collection = made(tmp_path, "a.png")
     assert [item.id for item in collection.items] == ["a.png"]
-    assert collection.ignored == 6
+    assert collection.ignored == 4  # hidden folders are not entered
 
 
 def test_files_without_extension_count_if_they_begin_like_an_image(tmp_path):
@@ -84,8 +94,10 @@ def test_files_without_extension_count_if_they_begin_like_an_image(tmp_path):
         (["cat/1.png", "dog/x/2.png"], {"cat/1.png": "cat", "dog/x/2.png": "dog"}),
         (["cat/1.png", "cat/2.png"], {"cat/1.png": None, "cat/2.png": None}),
         (["cat/1.png", "dog/2.png", "3.png"], {"cat/1.png": None, "dog/2.png": None, "3.png": None}),
-        (["train/cat/1.png", "train/dog/2.png", "test/3.png"],
-         {"train/cat/1.png": "cat", "train/dog/2.png": "dog", "test/3.png": None}),
+        (
+            ["train/cat/1.png", "train/dog/2.png", "test/3.png"],
+            {"train/cat/1.png": "cat", "train/dog/2.png": "dog", "test/3.png": None},
+        ),
     ],
 )
 def test_classes_are_the_top_folders_when_every_image_has_one(tmp_path, names, expected):

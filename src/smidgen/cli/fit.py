@@ -64,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on stdout")
     where.add_argument("--quiet", action="store_true", help="print nothing but errors (and what --json asks for)")
     machine = parser.add_argument_group("on which machine")
-    machine.add_argument("--device", metavar="NAME", type=text, default="auto", help="auto, cpu, cuda, … (default: auto)")
+    machine.add_argument(
+        "--device", metavar="NAME", type=text, default="auto", help="auto, cpu, cuda, … (default: auto)"
+    )
     machine.add_argument("--threads", metavar="N", type=whole_number(1, 4096), help="of the CPU (default: all cores)")
     machine.add_argument(
         "--precision",
@@ -212,24 +214,25 @@ def _print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> No
 
 
 def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
-    from smidgen.reports.tables import duration, is_number, percent
+    from smidgen.reports.tables import duration, interval, percent
 
-    seconds = f"fitted in {duration(metrics['seconds'])}" if is_number(metrics.get("seconds")) else "fitted"
-    total = metrics.get("seconds_total")
-    lines = [f"{metrics['n_images']:,} images {seconds}{f', {duration(total)} in all' if is_number(total) else ''}."]
+    times = [
+        f"{words} {duration(metrics[key])}"
+        for key, words in (("seconds", "fitted in"), ("seconds_total", "with reading and the report"))
+        if key in metrics
+    ]
+    lines = [f"{metrics['n_images']:,} images {', '.join(times)}"]
     for split in ("test", "train"):
-        if is_number(accuracy := metrics.get(f"{split}_accuracy")):
-            low, high = metrics.get(f"{split}_accuracy_low"), metrics.get(f"{split}_accuracy_high")
-            between = f" ({percent(low)[:-2]}–{percent(high)[:-2]})" if is_number(low) and is_number(high) else ""
-            others = "".join(
-                f"   {name.upper()} {value:.3f}"
-                for name in ("nmi", "ari")
-                if is_number(value := metrics.get(f"{split}_{name}"))
+        if f"{split}_accuracy" in metrics:
+            bounds = interval(metrics, f"{split}_accuracy")
+            between = f" ({percent(bounds[0])[:-2]}–{percent(bounds[1])[:-2]})" if bounds else ""
+            others = [f"{name.upper()} {metrics[f'{split}_{name}']:.3f}" for name in ("nmi", "ari")]
+            lines.append(
+                "   ".join((f"  {split:<5} accuracy  {percent(metrics[f'{split}_accuracy'])}{between}", *others))
             )
-            lines.append(f"  {split + ' accuracy':<15} {percent(accuracy)}{between}{others}")
-    lines.append(f"  {'clusters':<15} {_sizes(out, metrics['n_clusters'])}")
+    lines.append(f"  clusters        {_sizes(out, metrics['n_clusters'])}")
     lines += [f"  note            {alarm}" for alarm in metrics.get("alarms", ())]
-    return [*lines, f"  {'report':<15} {out / 'report.html'}"]
+    return [*lines, f"  report          {out / 'report.html'}"]
 
 
 def _sizes(out: Path, n_clusters: int) -> str:

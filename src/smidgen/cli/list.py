@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _methods() -> str:
     rows = [(name, about) for name, (_, _, about) in METHODS.items()]
-    return f"{_table(rows)}\n\n`smidgen list methods NAME` shows a method's options."
+    return f"{table(rows)}\n\n`smidgen list methods NAME` shows a method's options."
 
 
 def _datasets() -> str:
@@ -44,13 +44,13 @@ def _datasets() -> str:
         (d.name, f"{d.n_train:,}", f"{d.n_test:,}", "×".join(map(str, d.shape[1:])), str(d.n_classes), d.about)
         for d in DATASETS.values()
     ]
-    return _table([header, *rows], right=(1, 2, 3, 4))
+    return table([header, *rows], right=(1, 2, 3, 4))
 
 
 def _encoders() -> str:
     from smidgen.nets.encoders import ENCODERS
 
-    return _table([(name, _first_sentence(inspect.getdoc(encoder) or "")) for name, encoder in ENCODERS.items()])
+    return table([(name, _first_sentence(inspect.getdoc(encoder) or "")) for name, encoder in ENCODERS.items()])
 
 
 def _about_method(name: str) -> str:
@@ -64,7 +64,8 @@ def _about_method(name: str) -> str:
     names = [field.name for field in dataclasses.fields(config)]
     about = meanings(inspect.getdoc(config) or "", names)
     rows = [(n, str(getattr(config, n)), about.get(n, "")) for n in names]
-    return f"{name}: {METHODS[name][2]}\n\n{_table([('option', 'default', ''), *rows])}\n\nSet them with `--set option=value`."
+    options = table([("option", "default", ""), *rows])
+    return f"{name}: {METHODS[name][2]}\n\n{options}\n\nSet them with `--set option=value`."
 
 
 def meanings(docstring: str, names: Sequence[str]) -> dict[str, str]:
@@ -88,10 +89,13 @@ def _first_sentence(docstring: str) -> str:
     return " ".join(docstring.split("\n\n")[0].split()).removesuffix(".")
 
 
-def _table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Return rows of texts as aligned lines; `right` are the columns whose numbers stand on the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
     return "\n".join(line.rstrip() for line in lines)

@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("smidgen.cli.check", "look at a collection of images before anything is fitted"),
     "export": ("smidgen.cli.export", "take the clusters out of a run, as a table or as folders of images"),
 }
-"""Name → (module, one line). A module has `add_arguments(parser)` and `run(args)`; only the one asked for is imported."""
+"""Name → (module, one line). A module has `add_arguments(parser)` and `run(args)`; only the verb's own is imported."""
 
 USAGE_ERROR = 2
 _BROKEN_PIPE = 128 + signal.SIGPIPE

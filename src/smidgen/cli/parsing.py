@@ -80,7 +80,9 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
     def convert(text: str) -> int:
         wanted = f"{least} or above" if most is None else f"from {least} to {most}"
-        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not least <= int(text) <= (int(text) if most is None else most):
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not least <= int(text) <= (
+            int(text) if most is None else most
+        ):
             raise argparse.ArgumentTypeError(f"must be a whole number, {wanted}, got {text!r}")
         return int(text)
 

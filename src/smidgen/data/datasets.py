@@ -22,7 +22,7 @@ from smidgen.data.manifests import collect_manifest
 from smidgen.data.named import DATASETS, NamedDataset
 from smidgen.errors import InputError, unknown
 
-__all__ = ["DATASETS", "Dataset", "NamedDataset", "Skipped", "open_dataset", "open_splits"]
+__all__ = ["DATASETS", "Dataset", "NamedDataset", "Skipped", "list_images", "open_dataset", "open_splits"]
 
 Split = Literal["train", "test", "all"]
 
@@ -69,7 +69,8 @@ class Dataset:
         >>> open_dataset("digits").subset([3, 1]).ids.tolist()
         ['train/00003', 'train/00001']
         """
-        chosen = np.arange(len(self))[np.asarray(rows)]
+        rows = np.asarray(rows)
+        chosen = np.arange(len(self))[rows if rows.size else np.empty(0, dtype=np.int64)]
         return replace(
             self,
             ids=self.ids[chosen],
@@ -161,7 +162,7 @@ def open_dataset(
     """
     _check_split(split)
     options = _Options(size, channels, resize, allow_bad, progress)
-    return _opened(data, options).of_split(split, options)
+    return _opened(data).of_split(split, options)
 
 
 def open_splits(
@@ -182,12 +183,21 @@ def open_splits(
     (1438, 359)
     """
     options = _Options(size, channels, resize, allow_bad, progress)
-    opened = _opened(data, options)
+    opened = _opened(data)
     train = opened.of_split("train", options)
     if "test" not in opened.splits():
         return train, None
     n_channels, _, side = train.images.shape[1:]
     return train, opened.of_split("test", replace(options, size=side, channels=n_channels))
+
+
+def list_images(data: str | Path) -> tuple[Item, ...] | None:
+    """Return the image files of all splits behind `data`, listed but not read; None if it is made of arrays.
+
+    Raises InputError if there is no such data.
+    """
+    opened = _opened(data)
+    return opened.collection.items if isinstance(opened, _Files) else None
 
 
 def _check_split(split: str) -> None:
@@ -288,7 +298,7 @@ class _Arrays:
         )
 
 
-def _opened(data: Any, options: _Options) -> _Files | _Arrays:
+def _opened(data: Any) -> _Files | _Arrays:
     """Return what `data` is, listed but not decoded."""
     if isinstance(data, str) and data in DATASETS:
         named = DATASETS[data]
@@ -307,7 +317,7 @@ def _could_be_name(data: str) -> bool:
 
 def _opened_path(given: str, *, is_name: bool) -> _Files | _Arrays:
     path = Path(given).expanduser()
-    if "\0" in given or not path.exists():
+    if given == "" or "\0" in given or not path.exists():
         if is_name:
             raise unknown("dataset", given, DATASETS)
         raise InputError(f"There is no file or folder {given!r}; known names are {', '.join(DATASETS)}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -77,8 +78,8 @@ class _View:
         return ", ".join(self.names[k] for k in numbers[:5].tolist()) + (", …" if len(numbers) > 5 else "")
 
 
-def _number(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+def _number(n: int, one: str, many: str | None = None) -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def _nothing(view: _View, n_clusters: int) -> Iterator[Finding]:
@@ -105,7 +106,7 @@ def _naming(view: _View, n_clusters: int) -> Iterator[Finding]:
     elif view.names and len(view.names) < n_clusters:
         yield Finding(
             "warning",
-            f"The evidence names {_number(len(view.names), 'class').replace('classs', 'classes')}, but {n_clusters}"
+            f"The evidence names {_number(len(view.names), 'class', 'classes')}, but {n_clusters}"
             " clusters are asked for: the others carry numbers and split or gather what is left.",
             f"Ask for {len(view.names)} clusters, or name the other classes.",
         )
@@ -139,11 +140,11 @@ def _pairs(view: _View, n_clusters: int) -> Iterator[Finding]:
             "All pairs are of the same class: they never tell two classes apart, so clusters may merge.",
             "Add pairs of different classes.",
         )
-    groups, contradictory = _pair_groups(view)
+    contradictory = _torn_pairs(view)
     if contradictory:
         yield Finding(
             "problem",
-            f"{_number(contradictory, 'pair')} of different classes lie in a chain of pairs of the same class.",
+            f"{_number(contradictory, 'pair')} of different classes joined by a chain of pairs of the same class.",
             "Look at these again: one link of each chain is wrong.",
         )
     labels = view.labels[view.pairs]
@@ -153,45 +154,19 @@ def _pairs(view: _View, n_clusters: int) -> Iterator[Finding]:
         a, b = view.pairs[np.flatnonzero(wrong)[0]].tolist()
         yield Finding(
             "problem",
-            f"{_number(int(wrong.sum()), 'pair')} contradict labels (first: images in rows {a} and {b}, labelled"
+            f"{_number(int(wrong.sum()), 'pair')} against labels (first: images in rows {a} and {b}, labelled"
             f" {view.names[view.labels[a]]} and {view.names[view.labels[b]]}).",
             "Correct the pair or the label.",
         )
-    clique = _mutually_different(view, groups)
-    if clique > n_clusters:
-        yield Finding(
-            "problem",
-            f"{clique} groups of images are all said to be different from each other, but there are {n_clusters}"
-            " clusters.",
-            f"Ask for at least {clique} clusters.",
-        )
 
 
-def _pair_groups(view: _View) -> tuple[np.ndarray, int]:
-    """Return the group that each image belongs to by pairs of the same class, and how many pairs contradict that."""
+def _torn_pairs(view: _View) -> int:
+    """Return how many pairs of different classes are joined by pairs of the same class."""
     a, b = view.pairs[view.same].T
     n = view.resolved.n_images
     _, groups = csgraph.connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(n, n)), directed=False)
     ends = groups[view.pairs[~view.same]]
-    return groups, int((ends[:, 0] == ends[:, 1]).sum())
-
-
-def _mutually_different(view: _View, groups: np.ndarray) -> int:
-    """Return the size of a set of groups that all differ from each other, found greedily (a lower bound)."""
-    near: dict[int, set[int]] = {}
-    for a, b in groups[view.pairs[~view.same]].tolist():
-        if a != b:
-            near.setdefault(a, set()).add(b)
-            near.setdefault(b, set()).add(a)
-    best = 1
-    for start in sorted(near, key=lambda g: -len(near[g]))[:20]:
-        clique, left = {start}, set(near[start])
-        while left:
-            chosen = max(left, key=lambda g: (len(near[g] & left), g))
-            clique.add(chosen)
-            left &= near[chosen]
-        best = max(best, len(clique))
-    return best
+    return int((ends[:, 0] == ends[:, 1]).sum())
 
 
 def _bags(view: _View, n_clusters: int) -> Iterator[Finding]:
@@ -203,7 +178,7 @@ def _bags(view: _View, n_clusters: int) -> Iterator[Finding]:
         bags = np.unique(distinct[times > 1] // view.resolved.n_images)
         yield Finding(
             "note",
-            f"{_number(len(bags), 'bag')} hold an image twice ({view.listed(bags)}): the second copy tells nothing new.",
+            f"In {_number(len(bags), 'bag')} an image is there twice ({view.listed(bags)}): the copy tells nothing.",
         )
     images, uses = np.unique(distinct % view.resolved.n_images, return_counts=True)
     share = len(images) / view.resolved.n_images
@@ -227,7 +202,7 @@ def _same_bags(view: _View) -> Iterator[Finding]:
     if twins:
         yield Finding(
             "note",
-            f"{_number(len(twins), 'bag')} hold exactly the images of another ({view.listed(np.array(twins))}).",
+            f"In {_number(len(twins), 'bag')} are exactly the images of another ({view.listed(np.array(twins))}).",
             "Drop the copies: they count the same knowledge twice.",
         )
 
@@ -240,8 +215,8 @@ def _counts(view: _View, n_clusters: int) -> Iterator[Finding]:
     if empty.any():
         yield Finding(
             "warning",
-            f"{_number(int(empty.sum()), 'bag')} ({view.listed(view.count_bags[empty])}) may hold anything from 1 to as"
-            " many classes as possible: that says nothing.",
+            f"In {_number(int(empty.sum()), 'bag')} ({view.listed(view.count_bags[empty])}) any count is allowed: that"
+            " says nothing.",
             "Narrow the ranges.",
         )
     known = view.least == view.largest
@@ -263,13 +238,6 @@ def _counts(view: _View, n_clusters: int) -> Iterator[Finding]:
         yield Finding(
             "warning", f"Every bag holds exactly {view.least[0]} classes: a constant.", "Add bags with other counts."
         )
-    tight = known & (view.least == view.sizes[view.count_bags])
-    if tight.any() and not tight.all():
-        yield Finding(
-            "note",
-            f"{_number(int(tight.sum()), 'bag')} hold as many classes as images ({view.listed(view.count_bags[tight])}):"
-            " all their images differ.",
-        )
     yield from _bag_sizes(view, n_clusters)
 
 
@@ -280,17 +248,17 @@ def _bag_sizes(view: _View, n_clusters: int) -> Iterator[Finding]:
     if largest > per_class:
         yield Finding(
             "note",
-            f"The largest bag has {largest:,} images, and a class has about {per_class:,.0f}: bags share most images and"
-            " tell less than their number suggests.",
+            f"The largest bag has {largest:,} images, and a class has about {per_class:,.0f}: bags share many images"
+            " and tell less than their number suggests.",
             "Smaller bags tell more.",
         )
 
 
 def _class_bags(view: _View, n_clusters: int) -> Iterator[Finding]:
     """Which classes are in which bags, where shares or presence say so."""
-    present = np.concatenate([view.shares > 0, view.presence == 1]) if view.names else np.zeros((0, 0), bool)
-    if not len(present):
+    if not (len(view.share_bags) or len(view.presence_bags)):
         return
+    present = np.concatenate([part for part in (view.shares > 0, view.presence == 1) if len(part)])
     missing = np.flatnonzero(~present.any(0))
     if len(missing):
         alone = np.isin(missing, view.labels)
@@ -300,34 +268,36 @@ def _class_bags(view: _View, n_clusters: int) -> Iterator[Finding]:
         )
     if len(view.share_bags):
         there = np.flatnonzero(view.shares.any(0))
-        rank = int(np.linalg.matrix_rank(view.shares[:, there])) if len(there) else 0
-        together = [(a, b) for i, a in enumerate(there) for b in there[i + 1 :]
-                    if np.allclose(*_relative(view.shares[:, a], view.shares[:, b]), atol=1e-4)]  # fmt: skip
-        if together:
-            names = "; ".join(f"{view.names[a]} and {view.names[b]}" for a, b in together[:3])
-            yield Finding(
-                "warning",
-                f"These classes have the same shares in every bag, up to a factor, so nothing tells them apart: {names}.",
-                "Add bags that hold one without the other, or label images of both.",
-            )
-        elif rank < len(there):
-            yield Finding(
-                "warning",
-                f"The shares vary in {rank} directions only, for {len(there)} classes: some cannot be told apart.",
-                "Add bags of other compositions.",
-            )
+        yield from _alike(view, there)
         yield from _never_together(view, there)
 
 
-def _relative(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return a / max(a.sum(), 1e-12), b / max(b.sum(), 1e-12)
+def _alike(view: _View, there: np.ndarray) -> Iterator[Finding]:
+    """Classes whose shares do not vary apart from each other."""
+    scaled = view.shares[:, there] / view.shares[:, there].sum(0)
+    alike = [
+        (a, b) for a, b in combinations(range(len(there)), 2) if np.allclose(scaled[:, a], scaled[:, b], atol=1e-6)
+    ]
+    if alike:
+        names = "; ".join(f"{view.names[there[a]]} and {view.names[there[b]]}" for a, b in alike[:3])
+        yield Finding(
+            "warning",
+            f"The shares of these classes go up and down together, so nothing tells them apart: {names}.",
+            "Add bags that hold one without the other, or label images of both.",
+        )
+    elif (rank := int(np.linalg.matrix_rank(view.shares[:, there], tol=1e-4))) < len(there):
+        yield Finding(
+            "warning",
+            f"The shares vary in {rank} directions only, for {len(there)} classes: some cannot be told apart.",
+            "Add bags of other compositions.",
+        )
 
 
 def _never_together(view: _View, there: np.ndarray) -> Iterator[Finding]:
     held = (view.shares[:, there] > 0).astype(np.int64)
     meets = held.T @ held
     pure = (held.sum(1) == 1).sum()
-    apart = [(a, b) for i, a in enumerate(there) for j, b in enumerate(there) if i < j and meets[i, j] == 0]
+    apart = [(there[i], there[j]) for i, j in combinations(range(len(there)), 2) if meets[i, j] == 0]
     if apart:
         names = "; ".join(f"{view.names[a]} and {view.names[b]}" for a, b in apart[:3])
         more = ", …" if len(apart) > 3 else ""
@@ -344,11 +314,13 @@ def _against_labels(view: _View, n_clusters: int) -> Iterator[Finding]:
         return
     table = view.labelled_in_bags()
     shown = (table[view.count_bags] > 0).sum(1)
-    yield from _conflict(view, view.count_bags[shown > view.largest], "show more labelled classes than their count")
+    yield from _conflict(
+        view, view.count_bags[shown > view.largest], "labelled images show more classes than the count says"
+    )
     ruled_out = ((table[view.share_bags] > 0) & (view.shares == 0)).any(1)
-    yield from _conflict(view, view.share_bags[ruled_out], "hold a labelled image of a class whose share is 0")
+    yield from _conflict(view, view.share_bags[ruled_out], "there is a labelled image of a class whose share is 0")
     ruled_out = ((table[view.presence_bags] > 0) & (view.presence == 0)).any(1)
-    yield from _conflict(view, view.presence_bags[ruled_out], "hold a labelled image of a class said to be absent")
+    yield from _conflict(view, view.presence_bags[ruled_out], "there is a labelled image of a class said to be absent")
 
 
 def _against_shares(view: _View, n_clusters: int) -> Iterator[Finding]:
@@ -358,20 +330,22 @@ def _against_shares(view: _View, n_clusters: int) -> Iterator[Finding]:
     both = share_row[view.count_bags] >= 0
     held = (view.shares[share_row[view.count_bags[both]]] > 0).sum(1)
     wrong = (held < view.least[both]) | (held > view.largest[both])
-    yield from _conflict(view, view.count_bags[both][wrong], "have another number of shares above 0 than their count")
+    yield from _conflict(view, view.count_bags[both][wrong], "the number of shares above 0 is not the count")
     both = share_row[view.presence_bags] >= 0
     shares = view.shares[share_row[view.presence_bags[both]]]
     stated = view.presence[both]
     wrong = (((stated == 0) & (shares > 0)) | ((stated == 1) & (shares == 0))).any(1)
-    yield from _conflict(view, view.presence_bags[both][wrong], "have shares that presence contradicts")
+    yield from _conflict(view, view.presence_bags[both][wrong], "shares and presence contradict each other")
     count_row = np.full(view.n_bags, -1)
     count_row[view.count_bags] = np.arange(len(view.count_bags))
     both = count_row[view.presence_bags] >= 0
     wrong = (view.presence[both] == 1).sum(1) > view.largest[count_row[view.presence_bags[both]]]
-    yield from _conflict(view, view.presence_bags[both][wrong], "are said to hold more classes than their count")
+    yield from _conflict(
+        view, view.presence_bags[both][wrong], "more classes are said to be present than the count says"
+    )
 
 
 def _conflict(view: _View, bags: np.ndarray, what: str) -> Iterator[Finding]:
     if len(bags):
-        text = f"{_number(len(bags), 'bag')} {what} ({view.listed(bags)})."
+        text = f"In {_number(len(bags), 'bag')} {what} ({view.listed(bags)})."
         yield Finding("problem", text, "Correct one of the two; until then both are believed in part.")

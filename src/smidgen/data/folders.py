@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from smidgen.data.images import BadImage, image_format, read_capped
 from smidgen.errors import InputError
@@ -99,12 +100,16 @@ def is_candidate(name: str, start: Callable[[], bytes]) -> bool:
     name: its path below the collection; hidden files, files in hidden folders and `__MACOSX` never are.
     start: returns the first 16 bytes; called only if there is no extension.
     """
-    path = PurePosixPath(name)
-    if any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in path.parts):
+    if any(_is_hidden(part) for part in name.split("/")):
         return False
-    if path.suffix:
-        return path.suffix[1:].lower() in EXTENSIONS
+    extension = posixpath.splitext(name)[1]
+    if extension:
+        return extension[1:].lower() in EXTENSIONS
     return image_format(start()) is not None
+
+
+def _is_hidden(part: str) -> bool:
+    return (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
 
 
 def refused(reason: str) -> bytes:
@@ -116,14 +121,14 @@ def collect_folder(folder: Path) -> Collection:
     """Return the images below a folder, in natural order of their ids, with splits and classes from its folders.
 
     Links to files are read. Links to folders are followed, except to a folder that holds the link or the collection
-    and to one that was followed before: no loop, and no walk through the whole disk. Named pipes and devices are
-    never opened.
+    and to one that was followed before: no loop, and no walk through the whole disk. Hidden folders are not entered;
+    named pipes and devices are never opened.
 
     Raises InputError if a folder cannot be listed.
     """
     items, ignored = [], 0
-    for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
+    for name in _files(folder):
+        path = folder / name
         if not is_candidate(name, partial(_start, path)):
             ignored += 1
             continue
@@ -131,21 +136,22 @@ def collect_folder(folder: Path) -> Collection:
     return Collection(arranged(items), ignored)
 
 
-def _files(root: Path) -> Iterator[Path]:
-    """Yield every entry that is not a folder, depth first."""
+def _files(root: Path) -> Iterator[str]:
+    """Yield the path below the root of every entry that is not a folder."""
     followed = {os.path.realpath(root)}
-    pending = [root]
+    pending = [""]
     while pending:
-        folder = pending.pop()
+        below = pending.pop()
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(root / below), key=lambda entry: entry.name)
         except OSError as error:
-            raise InputError(f"The folder {os.fspath(folder)!r} cannot be listed ({error.strerror}).") from error
+            raise InputError(f"The folder {os.fspath(root / below)!r} cannot be listed ({error.strerror}).") from error
         for entry in entries:
             if entry.is_dir(follow_symlinks=False) or (entry.is_dir() and _may_follow(entry, root, followed)):
-                pending.append(Path(entry.path))
+                if not _is_hidden(entry.name):
+                    pending.append(f"{below}{entry.name}/")
             elif not entry.is_dir():
-                yield Path(entry.path)
+                yield below + entry.name
 
 
 def _may_follow(link: os.DirEntry[str], root: Path, followed: set[str]) -> bool:

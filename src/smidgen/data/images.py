@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,14 +129,20 @@ def read_capped(path: Path) -> bytes:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's own warnings (broken EXIF, more than 89 megapixels); our checks speak instead.
+    """Silence Pillow's own warnings and log (broken EXIF, more than 89 megapixels); our checks speak instead.
 
+    Log records still reach handlers that the user has set up; only Python's last resort, standard error, is kept out.
     Python's warning filters belong to the process, so enter this once, in the calling thread, around all decoding:
     entering it in several threads at once could leave the filters changed. Pillow's switches stay as they are.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\b")
-        yield
+    log, nowhere = logging.getLogger("PIL"), logging.NullHandler()
+    log.addHandler(nowhere)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\b")
+            yield
+    finally:
+        log.removeHandler(nowhere)
 
 
 def image_format(start: bytes) -> str | None:
@@ -222,7 +229,8 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise BadImage(f"more than {MAX_PIXELS // 10**6} megapixels") from error
     except Exception as error:  # SyntaxError, struct.error, zlib.error, EOFError, IndexError …: depends on the codec
-        raise BadImage(f"damaged {image_format(data[:16]) or 'image'} ({error or type(error).__name__})") from error
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise BadImage(f"damaged {image_format(data[:16]) or 'image'} ({words})") from error
 
 
 def _unidentified(data: bytes) -> str:

@@ -138,14 +138,14 @@ class _Walk:
         rows = self.rows("labels", [image for image, _ in statements])
         classes = np.array([number[label] for _, label in statements], dtype=np.int64)
         result = np.full(len(self.ids), -1, dtype=np.int64)
-        result[rows[rows >= 0]] = classes[rows >= 0]
+        result[rows[rows >= 0][::-1]] = classes[rows >= 0][::-1]  # the first statement about an image stays
         wrong = np.flatnonzero((rows >= 0) & (result[rows] != classes))
         if len(wrong):
             i = int(wrong[0])
             j = int(np.flatnonzero((rows == rows[i]) & (classes == result[rows[i]]))[0])
             raise InputError(
-                f"{self.evidence.where('labels', j)}: image {statements[j][0]!r} is labelled {statements[j][1]!r},"
-                f" but {self.evidence.where('labels', i)} labels it {statements[i][1]!r}; keep one."
+                f"{self.evidence.where('labels', i)}: image {statements[i][0]!r} is labelled {statements[i][1]!r},"
+                f" but {self.evidence.where('labels', j)} labels it {statements[j][1]!r}; keep one."
             )
         return torch.from_numpy(result)
 

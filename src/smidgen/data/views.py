@@ -43,6 +43,12 @@ class View:
         for name in ("rotate", "scale", "shear", "shift", "brightness", "contrast", "saturation"):
             if getattr(self, name) < 0:
                 raise InputError(f"A view's `{name}` must be 0 or above, got {getattr(self, name)}.")
+        if self.scale >= 1:
+            raise InputError(f"A view's `scale` is a share of the size, below 1, got {self.scale}.")
+        if not 0 <= self.grey <= 1:
+            raise InputError(f"A view's `grey` is a probability, got {self.grey}.")
+        if self.size is not None and self.size < 1:
+            raise InputError(f"A view's `size` is a side in pixels, at least 1, got {self.size}.")
         if not 0 < self.crop <= 1:
             raise InputError(f"A view's `crop` is the smallest share of the area kept, in (0, 1], got {self.crop}.")
 

@@ -20,7 +20,7 @@ def clustering_accuracy(classes: np.ndarray, clusters: np.ndarray) -> float:
     """Return the share of images whose cluster is matched to their class by the best one-to-one match, in [0, 1].
 
     The match is found on these very images (Hungarian method on counts). With more clusters than classes the images of
-    unmatched clusters count as wrong; with fewer, those of unmatched classes do. Raises InputError if no class is known.
+    unmatched clusters count as wrong; with fewer, those of unmatched classes do. InputError if no class is known.
 
     >>> clustering_accuracy(np.array([0, 0, 1, 1, -1]), np.array([1, 1, 0, 1, 0]))
     0.75
@@ -70,7 +70,7 @@ def normalised_mutual_information(classes: np.ndarray, clusters: np.ndarray) -> 
 
 
 def adjusted_mutual_information(classes: np.ndarray, clusters: np.ndarray) -> float:
-    """Return mutual information adjusted for chance (arithmetic mean), at most 1, 0 on average if random; scikit-learn's.
+    """Return mutual information adjusted for chance (arithmetic mean): at most 1, about 0 if random; scikit-learn's.
 
     >>> adjusted_mutual_information(np.array([0, 0, 1, 1]), np.array([5, 5, 3, 3]))
     1.0
@@ -81,7 +81,7 @@ def adjusted_mutual_information(classes: np.ndarray, clusters: np.ndarray) -> fl
 
 
 def adjusted_rand_index(classes: np.ndarray, clusters: np.ndarray) -> float:
-    """Return the share of pairs treated alike, adjusted for chance, in [-0.5, 1], 0 on average if random; scikit-learn's.
+    """Return the share of pairs treated alike, adjusted for chance, in [-0.5, 1], about 0 if random; scikit-learn's.
 
     >>> adjusted_rand_index(np.array([0, 0, 1, 1]), np.array([5, 5, 3, 3]))
     1.0

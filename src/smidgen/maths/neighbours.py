@@ -66,7 +66,7 @@ def nearest_neighbours(
     for rows in torch.arange(n, device=points.device).split(rows_at_once):
         indices[rows], halves[rows], doubtful[rows] = search.nearest(rows, n_neighbours)
         if progress is not None:
-            progress(int(rows[-1]) + 1, n)
+            progress(int(rows[-1]) + 1 if n else 0, n)
     if bool(doubtful.any()) and points.device.type != "mps":  # mps has no float64
         again = doubtful.nonzero().flatten()
         search = _Search(space, dtype=torch.float64, block_size=min(rows_at_once, len(again)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -62,6 +62,8 @@ class Method(nn.Module, ABC):
     (seed, stage, step) and on buffers changed in `begin`.
     """
 
+    config: Any
+    problem: Problem
     name: ClassVar[str]
     training_only: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the state that a saved model can do without: neighbours, teachers, pseudo-labels."""

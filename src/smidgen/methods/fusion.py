@@ -123,7 +123,8 @@ class Fusion(Method):
         if stage == "cluster":
             pixels = embed(lambda images: images.flatten(1))
             pca = fit_pca(pixels, min(self.config.pca_components, *pixels.shape))
-            self.neighbours, _ = nearest_neighbours(pca.transform(pixels), self.config.neighbours)
+            wanted = min(self.config.neighbours, len(pixels) - 1)
+            self.neighbours = nearest_neighbours(pca.transform(pixels), wanted)[0].to(torch.int32)
         else:
             self.head = self.running_loss.argmin()
             self.teacher.update(self.net, decay=0)
@@ -166,19 +167,24 @@ class Fusion(Method):
         """Let the teacher follow."""
         self.teacher.update(self.net)
 
+    def finish(self, embed: Embed, generator: torch.Generator) -> None:
+        """Choose the head, if no second stage has."""
+        if self.config.refine_steps == 0:
+            self.head = self.running_loss.argmin()
+
     @property
     def backbone(self) -> nn.Module:
-        """The encoder of the net."""
-        return self.net[0]
+        """The encoder of the teacher: the one that a saved model holds."""
+        return self.teacher.net.get_submodule("0")
 
     def start_from(self, other: Method) -> None:
-        """Take another method's encoder, for the teacher too."""
+        """Take another method's encoder, for the net too."""
         super().start_from(other)
-        self.teacher.update(self.net, decay=0)
+        self.net[0].load_state_dict(self.backbone.state_dict())
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the teacher's embeddings (batch, features)."""
-        return self.teacher.net[0](images)
+        return self.backbone(images)
 
     def assign(self, images: Tensor) -> Tensor:
         """Return the teacher's assignments (batch, clusters) by the head whose neighbours agree best."""

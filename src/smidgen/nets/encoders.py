@@ -26,7 +26,13 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
-class ConvEncoder(nn.Module):
+class Encoder(nn.Module):
+    """Images (batch, channels, height, width) in [0, 1] in, embeddings (batch, features) out."""
+
+    features: int
+
+
+class ConvEncoder(Encoder):
     """A small net for small images: 3×3 stride-2 convolutions until at most 4×4 pixels are left, then one linear layer.
 
     Widths double from 32 to at most 256. For 28×28 digits that is 32, 64, 128 channels and 2,048 → `features` numbers.
@@ -52,13 +58,13 @@ class ConvEncoder(nn.Module):
         return self.layers(images)
 
 
-ENCODERS: dict[str, Callable[..., nn.Module]] = {"conv": ConvEncoder}
+ENCODERS: dict[str, Callable[..., Encoder]] = {"conv": ConvEncoder}
 
 
 def make_encoder(
     name: str, image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]
-) -> nn.Module:
-    """Return a new encoder with an attribute `features`, the length of its embeddings.
+) -> Encoder:
+    """Return a new encoder, random or pretrained as its name says.
 
     image_shape: (channels, height, width). mean, std: per channel, over the training images in [0, 1].
     Raises InputError for a name that is not in ENCODERS.

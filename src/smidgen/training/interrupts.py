@@ -33,7 +33,8 @@ class Interrupts:
         again, self.pending = self.pending is not None, number
         if again or not self._deferring:
             raise Interrupted(number)
-        self._alarm = threading.Timer(self._patience, signal.raise_signal, (number,))
+        main = threading.main_thread().ident  # to this very thread, so that a system call it waits in returns
+        self._alarm = threading.Timer(self._patience, signal.pthread_kill, (main, number))
         self._alarm.daemon = True
         self._alarm.start()
 

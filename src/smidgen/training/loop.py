@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from smidgen.data.batches import Part, as_floats, collect, seeded
 from smidgen.errors import TrainingError
@@ -110,8 +111,9 @@ class Trainer:
         if position["stage"] < len(stages):
             self.optimisers = self._new_optimisers(stages[position["stage"]])
         self._go_back(snapshot)
-        # A training that was not stopped here would go back further if it diverged.
-        self._good = (self.checkpoints.newest_regular() if self.checkpoints else None) or snapshot
+        regular = self.checkpoints.newest_regular() if self.checkpoints else None
+        if regular is not None and regular[1]["progress"]["position"]["stage"] == position["stage"]:
+            self._good = regular  # where a training that was not stopped here would go back to if it diverged
 
     def _run_stage(self, stage: Stage) -> None:
         if not self.optimisers:
@@ -147,6 +149,13 @@ class Trainer:
         except _Diverged as diverged:
             self._retreat(stage, diverged)
             return
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"Memory ran out in step {self.progress.step} of stage {stage.name!r}: lower `batch_size`"
+                f" ({_batch_size(self.method)}) or the size of the images."
+            ) from error
         self.progress.step += 1
         self.progress.done += 1
         self.progress.begun = False
@@ -171,16 +180,18 @@ class Trainer:
                 group["lr"] = group["initial_lr"] * share
         losses["total"].backward()
         method.before_step(stage.name, step)
-        norm = torch.nn.utils.clip_grad_norm_(
-            [p for o in self.optimisers for g in o.param_groups for p in g["params"]],
-            math.inf if self.settings.clip is None else self.settings.clip,
-        )
+        weights = [p for o in self.optimisers for g in o.param_groups for p in g["params"]]
+        clip = math.inf if self.settings.clip is None else self.settings.clip
+        norm = torch.nn.utils.clip_grad_norm_(weights, clip)
         scalars = {name: float(value.detach()) for name, value in losses.items()}
         if not math.isfinite(scalars["total"]) or not math.isfinite(float(norm)):
             raise _Diverged("total", parts)
         for optimiser in self.optimisers:
             optimiser.step()
         method.after_step(stage.name, step)
+        # A finite gradient can still throw the weights to infinity, and no checkpoint may hold that.
+        if not math.isfinite(float(torch.nn.utils.get_total_norm([p.detach() for p in weights]))):
+            raise _Diverged("weights", parts)
         return Moment(
             method=method,
             stage=stage,
@@ -195,13 +206,13 @@ class Trainer:
         step, failures, scale = self.progress.step, self.progress.failures + 1, self.progress.scale / 2
         rows = torch.cat([part.indices.flatten() for part in diverged.parts.values()]).unique()[:5].tolist()
         where = f"step {step} of stage {stage.name!r} (training images {', '.join(map(str, rows))}, …)"
+        assert self._good is not None
+        self._go_back(self._good)
         if failures > _RETRIES:
             raise TrainingError(
                 f"The loss is not finite at {where}, after {_RETRIES} halvings of the learning rate:"
                 " lower the learning rate or look at these images."
             )
-        assert self._good is not None
-        self._go_back(self._good)
         self.progress.failures, self.progress.scale = failures, scale
         self.say(
             f"The loss is not finite at {where}: going back to step {self.progress.step} with a learning rate"
@@ -223,10 +234,12 @@ class Trainer:
         state = {"position": vars(self.progress), "callbacks": [callback.state() for callback in self.callbacks]}
         return capture(self.method, self.optimisers, state)
 
-    def _save(self) -> None:
-        self._good = self._capture()
+    def _save(self, *, regular: bool = True) -> None:
+        snapshot = self._capture()
+        if regular:
+            self._good = snapshot
         if self.checkpoints is not None:
-            self.checkpoints.save(self._good, step=2 * self.progress.done + self.progress.begun)
+            self.checkpoints.save(snapshot, step=2 * self.progress.done + self.progress.begun, regular=regular)
 
     def _go_back(self, snapshot: Snapshot) -> None:
         state = restore(snapshot, self.method, self.optimisers)
@@ -240,6 +253,15 @@ class Trainer:
 
     def _generator(self, *key: int | str) -> torch.Generator:
         return seeded(self.settings.seed, *key)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # On the CPU it is a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _batch_size(method: Method) -> object:
+    return getattr(getattr(method, "config", None), "batch_size", "unknown")
 
 
 def _autocast(settings: Settings) -> contextlib.AbstractContextManager[object]:
@@ -270,22 +292,30 @@ def map_images(
     """Return `function` of all images, (n_images, …) float32 on the CPU, in batches of one fixed shape.
 
     The last batch is padded: a float32 net's output changes with the batch size, and an image's result should not
-    depend on which others came with it.
+    depend on which others came with it. (To the last bit it does not where layers have a multiple of 16 inputs: BLAS
+    may add up other rows in an order that depends on where they lie in memory.) Where the memory of an accelerator
+    runs out, the batch is halved.
     """
     training = method.training
     method.eval()
-    results = []
+    results: list[Tensor] = []
+    size, done = EMBED_BATCH, 0
     context = torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else contextlib.nullcontext()
     try:
-        for start in range(0, len(images), EMBED_BATCH):
-            batch = as_floats(images, slice(start, start + EMBED_BATCH), device=device)
+        while done < len(images) or not results:  # once for no images at all, to learn the shape of the results
+            batch = as_floats(images, slice(done, done + size), device=device)
             n = len(batch)
-            if n < EMBED_BATCH:
-                batch = torch.cat([batch, batch[-1:].expand(EMBED_BATCH - n, *batch.shape[1:])])
-            with context:
-                results.append(function(batch)[:n].float().cpu())
+            try:
+                with context:
+                    results.append(function(F.pad(batch, (0, 0) * 3 + (0, size - n)))[:n].float().cpu())
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size //= 2
+                continue
+            done += n
             if progress is not None:
-                progress(start + n, len(images))
+                progress(done, len(images))
     finally:
         method.train(training)
     return torch.cat(results)

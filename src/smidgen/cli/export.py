@@ -1,0 +1,54 @@
+"""`smidgen export`: the clusters of a run as files for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+from smidgen.cli.console import printable, progress
+from smidgen.cli.data import SPLITS
+from smidgen.cli.parsing import one_of, text
+
+FORMATS: dict[str, tuple[str, str]] = {
+    "csv": ("smidgen.cli.export_csv", "a table with a row for each image"),
+    "folders": ("smidgen.cli.export_folders", "a folder for each cluster with its images in it"),
+}
+"""Name → (module with `export(run, args, console) -> str`, one line)."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    formats = "; ".join(f"{name}: {line}" for name, (_, line) in FORMATS.items())
+    parser.add_argument("run", metavar="RUN", type=text, help="the run folder")
+    parser.add_argument("--to", metavar="FORMAT", required=True, type=one_of("format", FORMATS), help=formats)
+    parser.add_argument(
+        "--out", metavar="PATH", required=True, type=text, help="the file to write, or a folder that is empty or new"
+    )
+    parser.add_argument(
+        "--split", metavar="NAME", default="all", type=one_of("split", SPLITS), help="train, test or all (default: all)"
+    )
+    table = parser.add_argument_group("csv")
+    table.add_argument(
+        "--columns", metavar="A,B", default="image,cluster", type=text, help="which columns (default: image,cluster)"
+    )
+    table.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    folders = parser.add_argument_group("folders")
+    how = folders.add_mutually_exclusive_group()
+    how.add_argument("--copy", action="store_true", help="copy the original files (the default)")
+    how.add_argument("--link", action="store_true", help="make symbolic links to the original files")
+    folders.add_argument("--data", metavar="DATA", type=text, help="where the images are now, if they have moved")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, and say where it is."""
+    from smidgen.runs import RunFolder
+
+    folder = RunFolder.open(args.run)
+    module = importlib.import_module(FORMATS[args.to][0])
+    with progress(quiet=args.quiet) as console:
+        done = module.export(folder, args, console)
+    if not args.quiet:
+        print(printable(f"{done}: {Path(args.out)}"))
+    return 0

@@ -1,0 +1,164 @@
+"""Export to folders: one for each cluster, with copies of (or links to) the original images in it."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from smidgen.cli.console import Progress
+from smidgen.cli.export_csv import chosen_rows
+from smidgen.cli.files import Names, require_new_folder
+from smidgen.errors import InputError
+from smidgen.runs import RunFolder, write_csv
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Key = tuple[str, str]  # (split, image id)
+
+
+@dataclass(frozen=True)
+class Original:
+    """The image behind an id: what to call it, and what puts it under a path."""
+
+    name: str
+    put: Callable[[Path], None]
+
+
+def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
+    """Write the folders and `images.csv`, which says where each image went; all of it, or nothing under that name."""
+    out = Path(args.out)
+    require_new_folder(out)
+    table = chosen_rows(run, args.split)
+    keys = list(zip(table["split"], table["image"], strict=True))
+    originals = find_originals(run, data=args.data, link=args.link, splits=set(table["split"]), console=console)
+    rows = [i for i, key in enumerate(keys) if key in originals]
+    if not rows:
+        raise InputError(
+            f"None of the run's images is in {args.data or run.config['data']!r}: say with `--data` where they are now."
+        )
+    if len(rows) < len(keys):
+        console.say(f"{len(keys) - len(rows):,} of the run's images are no longer there and left out.")
+    with _appearing(out) as building:
+        folders = _make_folders(building, [table["cluster"][i] for i in rows])
+        taken, files = {cluster: Names() for cluster in folders}, []
+        for done, i in enumerate(rows, start=1):
+            cluster, original = table["cluster"][i], originals[keys[i]]
+            path = folders[cluster] / taken[cluster].take(original.name)
+            original.put(path)
+            files.append(path.relative_to(building).as_posix())
+            if done % 64 == 0 or done == len(rows):
+                console.update("export", done, len(rows))
+        columns = {name: [column[i] for i in rows] for name, column in table.items()}
+        write_csv(building / "images.csv", {"file": files, **columns})
+    return f"{len(rows):,} images in {len(folders)} folders"
+
+
+def _make_folders(building: Path, clusters: list[str]) -> dict[str, Path]:
+    """Make a folder for each cluster and return them by cluster."""
+    free = Names()
+    free.take("images.csv")
+    folders = {cluster: building / free.take(cluster, otherwise="cluster") for cluster in sorted(set(clusters))}
+    for folder in folders.values():
+        folder.mkdir()
+    return folders
+
+
+def find_originals(
+    run: RunFolder, *, data: str | None, link: bool, splits: set[str], console: Progress
+) -> dict[Key, Original]:
+    """Return the images of some splits. Only what the collection itself lists is found: an id can name no other file.
+
+    data: where the images are now, None for where they were. Raises InputError if there is nothing.
+    """
+    main, test = data or run.config["data"], run.config.get("test")
+    found: dict[Key, Original] = {}
+    for split in sorted(splits):
+        source = test if split == "test" and test is not None else main
+        found |= _in_source(run, source, split=split, link=link, console=console)
+    return found
+
+
+def _in_source(run: RunFolder, source: str, *, split: str, link: bool, console: Progress) -> dict[Key, Original]:
+    from smidgen.data.datasets import list_images
+    from smidgen.data.folders import path_from_id
+
+    try:
+        items, root = list_images(source), Path(source).expanduser()
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}; say with `--data` where the images are now.") from None
+    if link and (items is None or not root.is_dir()):
+        raise InputError(f"{source!r} is no folder of image files to link to: leave out `--link`.")
+    if items is None:
+        return _in_arrays(run, source, split=split, console=console)
+    paths = {item.id: path_from_id(item.id) for item in items}
+    return {
+        (split, item.id): Original(
+            PurePosixPath(paths[item.id]).name,
+            partial(_link, (root / paths[item.id]).absolute()) if link else partial(_write, item.read),
+        )
+        for item in items
+    }
+
+
+def _in_arrays(run: RunFolder, source: str, *, split: str, console: Progress) -> dict[Key, Original]:
+    """Return the images of a named dataset or an .npz, as PNG files of what the method saw."""
+    from smidgen.data.datasets import open_dataset
+
+    channels, _, side = run.manifest["data"]["shape"]
+    dataset = open_dataset(
+        source,
+        split=split,  # type: ignore[arg-type]
+        size=side,
+        channels=channels,
+        resize=run.config["resize"],
+        progress=console.of("read images"),
+    )
+    return {
+        (split, image): Original(
+            f"{image.replace('/', '-')}.png", partial(_write, partial(_as_png, dataset.images[row]))
+        )
+        for row, image in enumerate(map(str, dataset.ids))
+    }
+
+
+def _as_png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _link(original: Path, path: Path) -> None:
+    path.symlink_to(original)
+
+
+def _write(read: Callable[[], bytes], path: Path) -> None:
+    with path.open("xb") as file:  # never over anything
+        file.write(read())
+
+
+@contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """Give a new folder beside `out` to build in, and rename it when the body is done; nothing is left if it fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:40]}."))
+    try:
+        yield building
+        mask = os.umask(0)
+        os.umask(mask)
+        building.chmod(0o777 & ~mask)
+        building.replace(out)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise

@@ -1,0 +1,52 @@
+import io
+
+from smidgen.cli.console import Bars, Lines, printable
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def lines_of(seconds_per_step, *, steps=100):
+    clock, stream = Clock(), io.StringIO()
+    lines = Lines(stream, clock=clock)
+    for step in range(1, steps + 1):
+        clock.now += seconds_per_step
+        lines.update("train", step, steps, "loss 1.000")
+    return stream.getvalue().splitlines()
+
+
+def test_what_is_over_at_once_is_worth_no_line():
+    assert lines_of(0.001) == []
+
+
+def test_one_line_for_each_tenth():
+    found = lines_of(1.0)
+    assert len(found) == 10
+    assert found[-1] == "train: 100 of 100 (loss 1.000, 99 s)"
+
+
+def test_slow_work_gives_a_sign_of_life_each_half_minute():
+    assert len(lines_of(31.0, steps=5)) == 4
+
+
+def test_lines_are_seconds_apart():
+    assert len(lines_of(0.1)) == 4
+
+
+def test_bars_show_how_far_and_go_when_all_is_done():
+    stream = io.StringIO()
+    bars = Bars(stream)
+    bars.say("[bold]hello\nworld")
+    bars.update("train", 1, 2)
+    bars.update("train", 2, 2)
+    bars.close()
+    assert stream.getvalue().startswith("[bold]hello\\nworld\n")
+
+
+def test_direction_overrides_become_visible():
+    assert printable("cat\u202egnp.exe\udcff") == "cat\\u202egnp.exe\\udcff"
