@@ -109,6 +109,8 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
             listener.say(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
     if n_clusters < 1:
         raise InputError(f"`n_clusters` must be 1 or above, got {n_clusters}.")
+    if config.seed < 0:
+        raise InputError(f"`seed` must be 0 or above, got {config.seed}.")
     options = dict(config.options)
     if config.init_from is not None:
         options.setdefault("encoder", Model.load(config.init_from).method.config.encoder)
@@ -289,10 +291,11 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         "progress": lambda done, total: listener.progress("read images", done, total),
     }
     train, held_out = open_splits(config.data if data is None else data, **options)
-    if test is not None or config.test is not None:
+    test = config.test if test is None else test
+    if test is not None:
         shape = train.images.shape[1:]
         options |= {"channels": shape[0], "size": shape[-1]}
-        held_out = open_dataset(config.test if test is None else test, split="test", **options)
+        held_out = open_dataset(test, split="test", **options)
     size = "×".join(map(str, train.images.shape[2:]))
     others = "" if held_out is None else f", {len(held_out):,} test images"
     bad = f"; {len(train.skipped)} could not be read (bad_images.csv)" if train.skipped else ""

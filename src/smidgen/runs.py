@@ -20,6 +20,9 @@ import tomli_w
 
 from smidgen.errors import RunError
 
+Column = Sequence[Any] | np.ndarray
+"""One column of a table."""
+
 _DANGEROUS = "=+-@\t\r"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
 
@@ -115,13 +118,13 @@ def restore_cell(text: str) -> str:
     return text
 
 
-def write_csv(path: Path | str, columns: Mapping[str, Sequence[Any]]) -> None:
+def write_csv(path: Path | str, columns: Mapping[str, Column]) -> None:
     """Write columns of equal length as UTF-8 CSV, atomically; texts that look like formulas are guarded."""
     with atomic_write(path) as file:
         file.write(csv_text(columns).encode(errors="surrogateescape"))  # names that are not UTF-8 keep their bytes
 
 
-def csv_text(columns: Mapping[str, Sequence[Any]]) -> str:
+def csv_text(columns: Mapping[str, Column]) -> str:
     r"""Return columns of equal length as CSV; texts that look like formulas are guarded.
 
     >>> csv_text({"image": ["=1", "a.png"], "cluster": [0, 1]})
@@ -217,7 +220,7 @@ class RunFolder:
             self._empty(entries)
         if resume and config_path.exists():
             _refuse_changes(read_toml(config_path), dict(config))
-            for leftover in filter(_is_leftover, entries):
+            for leftover in [*filter(_is_leftover, self.path.iterdir())]:
                 leftover.unlink()
         else:
             write_toml(config_path, config)
@@ -271,12 +274,12 @@ class RunFolder:
         with atomic_write(self.path / name) as file:
             np.save(file, array, allow_pickle=False)
 
-    def write_table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    def write_table(self, name: str, columns: Mapping[str, Column]) -> None:
         """Write `tables/<name>.csv`."""
         (self.path / "tables").mkdir(exist_ok=True)
         write_csv(self.path / "tables" / f"{name}.csv", columns)
 
-    def write_thumbnails(self, rows: Sequence[int], pictures: Sequence[bytes]) -> None:
+    def write_thumbnails(self, rows: Column, pictures: Sequence[bytes]) -> None:
         """Write `thumbnails.parquet`: PNG or JPEG bytes for some rows of `assignments.csv`."""
         import pyarrow
         from pyarrow import parquet

@@ -22,8 +22,11 @@ def png(grey: int, *, mark: int = 0) -> bytes:
 
 def huge_png() -> bytes:
     """A PNG whose header promises 200 megapixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + b"\0" * 64
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 20_000, 10_000, 8, 0, 0, 0, 0), b"IDAT": zlib.compress(bytes(100))}
+    parts = [
+        struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def fill(folder: Path, *, per_class: int = 20, classes: tuple[str, ...] = ("black", "grey", "white")) -> Path:

@@ -99,7 +99,8 @@ def test_safe_names_name_one_file_below_their_folder(text):
     name = safe_name(text)
     assert name not in ("", ".", "..")
     assert not set('/\\:*?"<>|\0\n') & set(name)
-    assert not name.startswith((".", "-")) and not name.endswith((".", " "))
+    assert not name.startswith((".", "-"))
+    assert not name.endswith((".", " "))
     assert len(name.encode()) <= 200
 
 

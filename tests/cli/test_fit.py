@@ -78,7 +78,7 @@ def test_finished_run_resumes_to_nothing(smidgen, run):
     assert (run / "assignments.csv").read_bytes() == before
 
 
-# ------------------------------------------------------------------------------------------- bad input, as issue 2 has it
+# ----------------------------------------------------------------------------------------- bad input, as issue 2 has it
 
 
 def refused(smidgen, data, tmp_path, *options):

@@ -138,7 +138,8 @@ def _advice(found: Findings, *, n_clusters: int) -> list[str]:
         sentences.append(
             "Classes are used for scores only; no method is shown them unless it is asked to be supervised."
         )
-    (width, height), side = max(found.sizes, key=lambda s: s[0] * s[1]), dataset.images.shape[-1]
+    side = dataset.images.shape[-1]
+    width, height = max(found.sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     if max(width, height) > 2 * side:
         sentences.append(f"Images of up to {width} × {height} are made into {side} × {side}: `--size` changes that.")
     return sentences

@@ -14,7 +14,7 @@ from smidgen.cli.console import printable, progress, tell
 from smidgen.cli.data import add_data, add_reading, require_data
 from smidgen.cli.parsing import one_of, setting, text, whole_number
 from smidgen.errors import InputError
-from smidgen.methods import METHODS
+from smidgen.methods import METHODS, make_config
 from smidgen.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=setting,
         help="an option of the method, see `smidgen list methods NAME`; may be repeated",
     )
-    what.add_argument("--seed", metavar="N", type=whole_number(0, 2**63 - 1), default=0, help="default: 0")
+    what.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="default: 0")
     what.add_argument("--test", metavar="DATA", type=text, help="images to score on that are not trained on")
     what.add_argument("--init-from", metavar="RUN", type=text, help="start from the encoder of another run")
     add_reading(parser.add_argument_group("how images are read"))  # type: ignore[arg-type]
@@ -86,10 +86,12 @@ def run(args: argparse.Namespace) -> int:
     RunFolder.check(out, resume=args.resume, overwrite=args.overwrite)
     require_data(args.data, args.test)
     with progress(quiet=args.quiet) as console:
-        if not args.out:
-            console.say(f"The run goes to {str(out)!r} (`--out` changes it).")
         from smidgen.cli.listener import ConsoleListener
         from smidgen.recipe import fit
+
+        make_config(args.method, options)  # refuses what it does not know, before anything is said
+        if not args.out:
+            console.say(f"The run goes to {str(out)!r} (`--out` changes it).")
 
         config, listener = _config(args, options), ConsoleListener(console)
         if args.dry_run:
@@ -163,7 +165,7 @@ def _how_to_go_on(args: argparse.Namespace, out: Path) -> str:
 
 def _plan(config: Config, listener: Listener) -> dict[str, Any]:
     """Return what would run: everything that `fit` does before it writes or trains."""
-    from smidgen.methods import make_config, make_method
+    from smidgen.methods import make_method
     from smidgen.recipe import make_problem, open_data, resolve
 
     config = resolve(config, listener)

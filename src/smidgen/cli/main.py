@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import os
@@ -39,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(argv)
-    except SystemExit as done:  # --help and --version
-        return int(done.code or 0)
+        code = _dispatch(argv)
+        sys.stdout.flush()  # here, where a full disk or a closed pipe still becomes a sentence
+        return code
     except Interrupted as stop:
         complain("Interrupted.")
         return 128 + stop.signal
@@ -53,14 +52,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _BROKEN_PIPE
     except OSError as error:
-        where = f": {error.filename!r}" if error.filename is not None else ""
-        complain(f"{error.strerror or error}{where}.")
+        complain(_about(error))
     except MemoryError as error:
         complain(f"Memory ran out ({error or 'no more to be had'}): try a smaller `--size` or fewer images.")
     return USAGE_ERROR
 
 
+def _about(error: OSError) -> str:
+    if error.strerror is None:  # numpy's: "115008 requested and 5088 written"
+        return f"Writing failed ({error}): is the disk full?"
+    return f"{error.strerror}{'' if error.filename is None else f': {error.filename!r}'}."
+
+
 def _dispatch(argv: list[str]) -> int:
+    try:
+        return _run_verb(argv)
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+
+
+def _run_verb(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         top = _top_parser()
         top.parse(argv)
@@ -98,9 +109,6 @@ def run() -> None:
     code = main()
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        code = _BROKEN_PIPE
-    if code == _BROKEN_PIPE:  # so that Python's own flush at exit finds a pipe that takes it
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:  # said already: what is left goes nowhere, so that Python's own flush at exit does not complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

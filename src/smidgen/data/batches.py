@@ -78,4 +78,7 @@ def collect(
 def as_floats(images: np.ndarray, indices: Tensor | slice, *, device: torch.device) -> Tensor:
     """Return the chosen uint8 images as a (batch, channels, height, width) float32 tensor in [0, 1]."""
     rows = indices if isinstance(indices, slice) else indices.cpu().numpy()
-    return torch.from_numpy(np.ascontiguousarray(images[rows])).to(device, non_blocking=True).float() / 255
+    pixels = np.ascontiguousarray(images[rows])
+    if not pixels.flags.writeable:  # of a mapped file: torch would warn
+        pixels = pixels.copy()
+    return torch.from_numpy(pixels).to(device, non_blocking=True).float() / 255
