@@ -64,7 +64,7 @@ class Model:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {
-            name: value.detach().cpu().contiguous()
+            name: value.detach().to("cpu", copy=True).contiguous()  # safetensors refuses tensors that share memory
             for name, value in self.method.state_dict().items()
             if not name.startswith(self.method.training_only)
         }

@@ -85,7 +85,7 @@ def fit(
     with Interrupts().listening() as interrupts, _threads(config.threads):
         train, held_out = open_data(config, data, test, listener)
         problem = make_problem(config, train, evidence)
-        fitting = _Fit(config, train, held_out, problem, listener, interrupts, began)  # may refuse: no folder until then
+        fitting = _Fit(config, train, held_out, problem, listener, interrupts, began)  # may refuse: no folder before
         run = None if out is None else RunFolder.start(out, as_table(config), resume=resume, overwrite=overwrite)
         try:
             if run is not None and run.finished:
@@ -107,10 +107,10 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
         n_clusters = known.n_classes if known else DEFAULT_CLUSTERS
         if known is None and listener is not None:
             listener.say(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
-    if n_clusters < 1:
-        raise InputError(f"`n_clusters` must be 1 or above, got {n_clusters}.")
-    if config.seed < 0:
-        raise InputError(f"`seed` must be 0 or above, got {config.seed}.")
+    for name, least in (("n_clusters", 1), ("seed", 0), ("threads", 1), ("checkpoint_every", 1)):
+        value = n_clusters if name == "n_clusters" else getattr(config, name)
+        if value is not None and value < least:
+            raise InputError(f"`{name}` must be {least} or above, got {value}.")
     options = dict(config.options)
     if config.init_from is not None:
         options.setdefault("encoder", Model.load(config.init_from).method.config.encoder)
@@ -132,6 +132,11 @@ def make_problem(config: Config, train: Dataset, evidence: Resolved | None) -> P
     if len(train) < n_clusters:
         raise InputError(f"{n_clusters} clusters were wanted of {len(train)} images: ask for fewer clusters.")
     evidence = evidence or Resolved.nothing(len(train))
+    if evidence.n_images != len(train):
+        raise InputError(
+            f"The evidence is about {evidence.n_images} images, and there are {len(train)} training images: resolve it"
+            " against these images."
+        )
     if config.method == "supervised" and train.classes is not None and not (evidence.labels >= 0).any():
         evidence = dataclasses.replace(
             evidence, labels=torch.from_numpy(train.classes.astype(np.int64)), class_names=tuple(train.class_names)
@@ -241,7 +246,7 @@ class _Fit:
 
     def _write_manifest(self, run: RunFolder) -> None:
         path = run.path / "manifest.json"
-        manifest = describe(self.config, self.train, self.test)
+        manifest = describe(self.config, self.train, self.test) | {"evidence": self.problem.evidence.fingerprint()}
         if path.exists():
             before = run.manifest
             if before["data"]["fingerprint"] != manifest["data"]["fingerprint"]:
@@ -249,6 +254,8 @@ class _Fit:
                     f"The images of {self.config.data!r} are not those that this run was started with:"
                     " use another --out."
                 )
+            if before.get("evidence") != manifest["evidence"]:
+                raise InputError("The evidence is not that which this run was started with: use another --out.")
             manifest["started"] = before["started"]
         write_json(path, manifest)
 

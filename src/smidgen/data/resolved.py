@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 import torch
@@ -45,6 +46,15 @@ class Resolved:
     def nothing(n_images: int) -> Resolved:
         """Return the evidence of someone who knows nothing about `n_images` images."""
         return Resolved(n_images=n_images, labels=torch.full((n_images,), -1))
+
+    def fingerprint(self) -> str:
+        """Return the sha256, as hex, over all that is known: a run is resumed with the same evidence only."""
+        hasher = hashlib.sha256(repr((self.n_images, self.class_names, self.bag_names)).encode(errors="replace"))
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                hasher.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                hasher.update(value.contiguous().numpy().tobytes())
+        return hasher.hexdigest()
 
     @property
     def bag_sizes(self) -> Tensor:

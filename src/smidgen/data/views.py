@@ -21,9 +21,10 @@ class View:
 
     Geometry, drawn uniformly and applied as one affine map: rotate (± degrees), scale (± share of the size), shear
     (± tangent), shift (± share of the side), flip (mirror left and right with probability 1/2), crop (smallest share
-    of the area that a random crop keeps; 1 keeps all). Colour: brightness and contrast (± share), saturation (± share,
-    colour images only), grey (probability). size: side of the result in pixels, None for that of the image.
-    padding: what lies outside the image.
+    of the area that a random crop keeps; 1 keeps all). Strokes: thickness (up to this share of the way to the
+    brightest or the darkest of each 3×3 neighbourhood). Colour: brightness and contrast (± share), saturation
+    (± share, colour images only), grey (probability of losing all colour). size: side of the result in pixels, None
+    for that of the image. padding: what lies outside the image.
     """
 
     rotate: float = 0.0
@@ -32,6 +33,7 @@ class View:
     shift: float = 0.0
     flip: bool = False
     crop: float = 1.0
+    thickness: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
@@ -40,7 +42,7 @@ class View:
     padding: Literal["zeros", "border", "reflection"] = "zeros"
 
     def __post_init__(self) -> None:
-        for name in ("rotate", "scale", "shear", "shift", "brightness", "contrast", "saturation"):
+        for name in ("rotate", "scale", "shear", "shift", "thickness", "brightness", "contrast", "saturation"):
             if getattr(self, name) < 0:
                 raise InputError(f"A view's `{name}` must be 0 or above, got {getattr(self, name)}.")
         if self.scale >= 1:
@@ -66,7 +68,7 @@ def apply_view(view: View, images: Tensor, *, generator: torch.Generator) -> Ten
     matrices = _affine_matrices(view, len(images), generator)
     if matrices is not None or view.size is not None:
         images = _warp(images, matrices, view)
-    return _recolour(view, images, generator)
+    return _recolour(view, _thicken(view, images, generator), generator)
 
 
 def _affine_matrices(view: View, n: int, generator: torch.Generator) -> Tensor | None:
@@ -99,6 +101,14 @@ def _warp(images: Tensor, matrices: Tensor | None, view: View) -> Tensor:
         return F.interpolate(images, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
     grid = F.affine_grid(matrices.to(images), [n, channels, height, width], align_corners=False)
     return F.grid_sample(images, grid, padding_mode=view.padding, align_corners=False)
+
+
+def _thicken(view: View, images: Tensor, generator: torch.Generator) -> Tensor:
+    if not view.thickness:
+        return images
+    amount = view.thickness * (2 * torch.rand(len(images), 1, 1, 1, generator=generator).to(images) - 1)
+    brightest, darkest = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
+    return torch.lerp(images, torch.where(amount > 0, brightest, darkest), amount.abs())
 
 
 def _recolour(view: View, images: Tensor, generator: torch.Generator) -> Tensor:

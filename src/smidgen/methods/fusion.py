@@ -1,17 +1,24 @@
 """Fusion: our own method, and the default. One model p(k | image), one objective made of all that is known.
 
-Idea. Images that lie close together usually show the same thing; clusters are not empty; so a softmax head that agrees
-on neighbours under random views, and uses all clusters, finds classes. Several heads share the encoder and the one
-whose neighbours agree best is kept, without labels. A second stage lets a slow average of the net (the teacher) label
-the images it is sure of on weak views, and trains the net to say the same on strong ones.
+Idea. Images that lie close together usually show the same thing, and clusters are not empty; so a softmax head that
+agrees on neighbours under random views, and uses all clusters, finds classes. Every piece of evidence adds the
+logarithm of its likelihood under the same p. Several heads share the encoder; the one that explains neighbours and
+evidence best is kept, which needs no labels. In a second stage a slow average of the net (the teacher) labels the
+images it is sure of on weak views, and the net learns to say the same on strong ones.
 
-Source: `neighbour_loss` and `balance_loss` after SCAN (Van Gansbeke et al., ECCV 2020), written from their equations;
-teacher and strong views after FixMatch (Sohn et al., NeurIPS 2020) and Mean Teacher (Tarvainen & Valpola, NIPS 2017).
+Source. Neighbours and balance after SCAN (Van Gansbeke et al., ECCV 2020), teacher and strong views after FixMatch
+(Sohn et al., NeurIPS 2020) and Mean Teacher (Tarvainen & Valpola, NIPS 2017), written from their equations; the law of
+the unique class count and the robust mixtures are ours (`maths.counts`, `maths.likelihoods`).
 
 Equation → function
-    L_nb = −mean log Σ_k p_k(view of x) p_k(view of neighbour)   neighbour_loss
-    −H(mean p)                                                   balance_loss
-    CE(p(strong view), argmax teacher) where max teacher > τ     self_label_loss
+    L_nb = −mean log((1 − ε) Σ_k p_k(view of x) p_k(view of neighbour) + ε / clusters)   neighbour_loss
+    −H(mean p)                                                                           balance_loss
+    CE(p(strong view), argmax teacher) where max teacher > τ                             self_label_loss
+    −log P(evidence | p), each averaged over its own items                               terms.EvidenceTerms
+
+The first stage works with ε = 0 until clusters have formed (`settle`). Then ε lets it disbelieve wrong neighbours, and
+clusters are matched to the classes that evidence names, so that one label per class never pulls at half-formed
+clusters: only from here on do labels and presences add their terms.
 """
 
 from __future__ import annotations
@@ -26,46 +33,57 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import View
 from smidgen.maths.entropy import entropy
+from smidgen.maths.matching import match_counts
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
 from smidgen.methods.base import Embed, Method, Problem, Stage
+from smidgen.methods.terms import NAMING, EvidenceTerms
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
-
-WEAK = View(rotate=10, scale=0.15, shear=0.2, shift=0.1)
-STRONG = View(rotate=20, scale=0.25, shear=0.35, shift=0.1)
 
 
 @dataclass(frozen=True)
 class FusionConfig:
     """Settings of `fusion`; the defaults are the ones measured on MNIST (LAB.md).
 
-    steps, refine_steps: lengths of the two stages. neighbours: how many nearest images count as neighbours.
-    balance: weight λ of the entropy of the mean assignment. threshold: the teacher's confidence above which its
-    label is used. decay: of the teacher.
+    encoder: the net, see `smidgen list encoders`. heads: how many share it in the first stage.
+    steps, refine_steps: optimiser steps of the two stages. batch_size: images per step, besides those of evidence.
+    neighbours: how many nearest images count as neighbours, among pca_components principal components of the pixels.
+    settle: share of the first stage after which clusters have formed. doubt: ε, the share of neighbours that may be
+    wrong. balance, refine_balance: weights of the entropy of the mean assignment in the two stages.
+    evidence: weight of every kind of evidence. wrong: the share of it that may be wrong.
+    threshold: the teacher's confidence above which its label is used. decay: of the teacher.
+    learning_rate, weight_decay: of AdamW, the rate at its peak.
     """
 
     encoder: str = "conv"
     heads: int = 5
-    steps: int = 1000
-    refine_steps: int = 800
+    steps: int = 600
+    refine_steps: int = 1500
     batch_size: int = 256
     neighbours: int = 10
     pca_components: int = 50
+    settle: float = 0.6
+    doubt: float = 0.3
     balance: float = 5.0
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    refine_balance: float = 0.5
+    evidence: float = 1.0
+    wrong: float = 0.1
     threshold: float = 0.9
     decay: float = 0.99
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
 
 
-def neighbour_loss(p: Tensor, q: Tensor) -> Tensor:
-    """Return L_nb = −mean_i log Σ_k p_ik q_ik for each head: how far an image and its neighbour disagree.
+def neighbour_loss(p: Tensor, q: Tensor, *, doubt: float = 0.0) -> Tensor:
+    """Return L_nb = −mean_i log((1 − ε) Σ_k p_ik q_ik + ε / clusters) for each head: how far neighbours disagree.
 
-    p, q: assignments (batch, heads, clusters), rows sum to one. Returns (heads,), ≥ 0; the sum is clamped at 1e-6.
+    p, q: assignments (batch, heads, clusters), rows sum to one. doubt: ε. Returns (heads,), ≥ 0; the logarithm's
+    argument is clamped at 1e-6.
     """
-    return -(p * q).sum(-1).clamp_min(1e-6).log().mean(0)
+    agreement = (1 - doubt) * (p * q).sum(-1) + doubt / p.shape[-1]
+    return -agreement.clamp_min(1e-6).log().mean(0)
 
 
 def balance_loss(p: Tensor) -> Tensor:
@@ -86,82 +104,135 @@ def self_label_loss(logits: Tensor, teacher: Tensor, *, threshold: float) -> Ten
     return (F.cross_entropy(logits, labels, reduction="none") * sure).sum() / sure.sum().clamp_min(1)
 
 
+def views(image_shape: tuple[int, int, int]) -> tuple[View, View]:
+    """Return the weak and the strong view: strokes for grey images, which may be writing; photographs for colour."""
+    if image_shape[0] == 1:
+        return (
+            View(rotate=10, scale=0.15, shear=0.2, shift=0.1),
+            View(rotate=20, scale=0.25, shear=0.35, shift=0.1, thickness=0.7),
+        )
+    weak = View(flip=True, crop=0.6, shift=0.05, brightness=0.2, contrast=0.2, padding="reflection")
+    strong = View(flip=True, crop=0.3, rotate=15, brightness=0.4, contrast=0.4, saturation=0.4, grey=0.2,
+                  padding="reflection")  # fmt: skip
+    return weak, strong
+
+
 class Fusion(Method):
     """See the module's docstring."""
 
     name = "fusion"
-    training_only = ("neighbours", "net.")
+    training_only = ("neighbours", "net.", "running_loss", "terms.")
 
     neighbours: Tensor
     running_loss: Tensor
     head: Tensor
+    order: Tensor
 
     def __init__(self, config: FusionConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem = config, problem
+        self.weak, self.strong = views(problem.image_shape)
+        self.terms = EvidenceTerms(problem.evidence, problem.n_clusters, epsilon=config.wrong)
         encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
         self.net = nn.Sequential(encoder, LinearHeads(encoder.features, problem.n_clusters, heads=config.heads))
         self.teacher = Average(self.net, decay=config.decay)
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
         self.register_buffer("running_loss", torch.zeros(config.heads))
         self.register_buffer("head", torch.tensor(0))
+        self.register_buffer("order", torch.arange(problem.n_clusters).repeat(config.heads, 1))  # cluster → output
 
     def stages(self) -> list[Stage]:
-        """Return "cluster" (neighbours agree) and "refine" (self-labelling)."""
-        return [Stage("cluster", self.config.steps), Stage("refine", self.config.refine_steps)]
+        """Return "cluster" (neighbours agree) and "refine" (the teacher labels)."""
+        first = Stage("cluster", self.config.steps, begins=(0, self._settled))
+        return [first, Stage("refine", self.config.refine_steps)]
+
+    @property
+    def _settled(self) -> int:
+        """The step of the first stage at which clusters have formed."""
+        return max(1, round(self.config.settle * self.config.steps))
 
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Return AdamW over the net; the teacher has no gradient."""
-        return [
-            torch.optim.AdamW(
-                self.net.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
-            )
-        ]
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        return [torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=decay)]
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
-        """Find neighbours on the pixels' principal components; or choose the head and start the teacher from it."""
-        if stage == "cluster":
-            pixels = embed(lambda images: images.flatten(1))
-            pca = fit_pca(pixels, min(self.config.pca_components, *pixels.shape))
-            wanted = min(self.config.neighbours, len(pixels) - 1)
-            self.neighbours = nearest_neighbours(pca.transform(pixels), wanted)[0].to(torch.int32)
-        else:
+        """Find neighbours among the pixels; name the clusters once they have formed; choose the head to refine."""
+        if stage == "cluster" and step == 0:
+            self._find_neighbours(embed)
+        elif stage == "refine":
             self.head = self.running_loss.argmin()
             self.teacher.update(self.net, decay=0)
+        if self.terms.names_classes and (stage, step) != ("cluster", 0):
+            self._name_clusters(embed)
+
+    def _find_neighbours(self, embed: Embed) -> None:
+        pixels = embed(lambda images: images.flatten(1))
+        pca = fit_pca(pixels, min(self.config.pca_components, *pixels.shape))
+        wanted = min(self.config.neighbours, len(pixels) - 1)
+        self.neighbours = nearest_neighbours(pca.transform(pixels), wanted)[0].to(torch.int32)
+
+    def _name_clusters(self, embed: Embed) -> None:
+        """Put each head's outputs into the order of the classes that the evidence names."""
+        p = embed(lambda images: self._assignments(self.net, images).flatten(1))
+        for head, assignments in enumerate(p.view(len(p), -1, self.problem.n_clusters).unbind(1)):
+            votes = self.terms.class_evidence(assignments)
+            named = match_counts((votes - votes.min()).T.numpy())  # class → cluster
+            others = [k for k in range(self.problem.n_clusters) if k not in named]
+            self.order[head] = self.order[head, torch.tensor([*named, *others], device=self.order.device)]
 
     def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
-        """Ask for images and one random neighbour each; or for the same images as weak and as strong views."""
+        """Ask for images and one random neighbour each, or for images as weak and strong views; and for evidence."""
         rows = torch.randint(self.problem.n_images, (self.config.batch_size,), generator=generator)
         if stage == "refine":
-            return {"weak": Request(rows, WEAK), "strong": Request(rows, STRONG)}
-        column = torch.randint(self.neighbours.shape[1], rows.shape, generator=generator)
-        near = self.neighbours.cpu()[rows, column].long()
-        return {"images": Request(rows, WEAK), "neighbours": Request(near, WEAK)}
+            requests = {"weak": Request(rows, self.weak), "strong": Request(rows, self.strong)}
+        else:
+            column = torch.randint(self.neighbours.shape[1], rows.shape, generator=generator)
+            near = self.neighbours.cpu()[rows, column].long()
+            requests = {"images": Request(rows, self.weak), "neighbours": Request(near, self.weak)}
+        return requests | self.terms.request(generator, view=self.weak)
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
-        """Return neighbour (or self-labelling) loss and balance loss."""
+        """Return the stage's own loss, balance, and the loss of each kind of evidence; totals are sums over heads."""
+        shown = {name: part for name, part in parts.items() if name != "weak"}
+        logits = self._logits(self.net, torch.cat([part.images for part in shown.values()]))
+        by_part = dict(zip(shown, logits.split([len(part.images) for part in shown.values()]), strict=True))
         if stage == "refine":
-            return self._refine_loss(parts["weak"].images, parts["strong"].images)
-        both = torch.cat([parts["images"].images, parts["neighbours"].images])
-        p = self.net(both).float().softmax(-1)
-        near = neighbour_loss(*p.chunk(2))
-        balance = balance_loss(p)
-        with torch.no_grad():
-            self.running_loss.lerp_(near, 1 / min(step + 1, 100))
-        total = (near + self.config.balance * balance).sum()
-        return {"total": total, "neighbour": near.min(), "balance": balance.mean()}
+            own = self._refine_losses(parts["weak"].images, by_part.pop("strong"))
+            heads, weight = [int(self.head)], self.config.refine_balance
+        else:
+            own = self._cluster_losses(by_part.pop("images"), by_part.pop("neighbours"), settled=step >= self._settled)
+            heads, weight = list(range(self.config.heads)), self.config.balance
+        known = self._evidence_losses(parts, by_part, heads, named=stage == "refine" or step >= self._settled)
+        per_head = own["own"] + self.config.evidence * sum(known.values())
+        if stage == "cluster":
+            with torch.no_grad():
+                self.running_loss.lerp_(per_head, 1 / min(step + 1, 100))
+        logged = {name: values.mean() for name, values in (own | known).items() if name != "own"}
+        return {"total": (per_head + weight * own["balance"]).sum(), **logged}
 
-    def _refine_loss(self, weak: Tensor, strong: Tensor) -> dict[str, Tensor]:
-        teacher = self.teacher(weak)[:, self.head].float().softmax(-1)
-        logits = self.net(strong)[:, self.head].float()
-        labelled = self_label_loss(logits, teacher, threshold=self.config.threshold)
-        balance = balance_loss(logits.softmax(-1))
-        return {
-            "total": labelled + self.config.balance * balance,
-            "self_label": labelled,
-            "balance": balance,
-            "sure": (teacher.amax(1) > self.config.threshold).float().mean(),
-        }
+    def _cluster_losses(self, images: Tensor, neighbours: Tensor, *, settled: bool) -> dict[str, Tensor]:
+        p, q = images.softmax(-1), neighbours.softmax(-1)
+        near = neighbour_loss(p, q, doubt=self.config.doubt if settled else 0.0)
+        return {"own": near, "neighbour": near, "balance": balance_loss(torch.cat([p, q]))}
+
+    def _refine_losses(self, weak: Tensor, strong: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            teacher = self._assignments(self.teacher.net, weak)[:, self.head]
+        logits = strong[:, self.head]
+        labelled = self_label_loss(logits, teacher, threshold=self.config.threshold).view(1)
+        sure = (teacher.amax(1) > self.config.threshold).float()
+        return {"own": labelled, "self_label": labelled, "balance": balance_loss(logits.softmax(1)[:, None]),
+                "sure": sure}  # fmt: skip
+
+    def _evidence_losses(
+        self, parts: Mapping[str, Part], logits: Mapping[str, Tensor], heads: list[int], *, named: bool
+    ) -> dict[str, Tensor]:
+        """Return (heads,) per kind of evidence; kinds that name classes only where clusters are named."""
+        p = {name: values.softmax(-1) for name, values in logits.items()}
+        per_head = [self.terms.losses(parts, {name: values[:, h] for name, values in p.items()}) for h in heads]
+        kinds = [kind for kind in per_head[0] if named or kind not in NAMING]
+        return {kind: torch.stack([losses[kind] for losses in per_head]) for kind in kinds}
 
     def after_step(self, stage: str, step: int) -> None:
         """Let the teacher follow."""
@@ -172,6 +243,14 @@ class Fusion(Method):
         if self.config.refine_steps == 0:
             self.head = self.running_loss.argmin()
 
+    def _logits(self, net: nn.Module, images: Tensor) -> Tensor:
+        """Return (batch, heads, clusters) in float32, clusters in the order of the names."""
+        logits = net(images).float()
+        return logits.gather(2, self.order.expand(len(logits), -1, -1))
+
+    def _assignments(self, net: nn.Module, images: Tensor) -> Tensor:
+        return self._logits(net, images).softmax(-1)
+
     @property
     def backbone(self) -> nn.Module:
         """The encoder of the teacher: the one that a saved model holds."""
@@ -180,12 +259,12 @@ class Fusion(Method):
     def start_from(self, other: Method) -> None:
         """Take another method's encoder, for the net too."""
         super().start_from(other)
-        self.net[0].load_state_dict(self.backbone.state_dict())
+        self.net.load_state_dict(self.teacher.net.state_dict())
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the teacher's embeddings (batch, features)."""
         return self.backbone(images)
 
     def assign(self, images: Tensor) -> Tensor:
-        """Return the teacher's assignments (batch, clusters) by the head whose neighbours agree best."""
-        return self.teacher(images)[:, self.head].float().softmax(-1)
+        """Return the teacher's assignments (batch, clusters) by the head that explains the data best."""
+        return self._assignments(self.teacher.net, images)[:, self.head]

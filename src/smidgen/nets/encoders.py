@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from smidgen.errors import unknown
-
 
 class Normalise(nn.Module):
     """Subtract the mean and divide by the standard deviation of each channel (a constant channel is only centred)."""
@@ -58,7 +56,22 @@ class ConvEncoder(Encoder):
         return self.layers(images)
 
 
-ENCODERS: dict[str, Callable[..., Encoder]] = {"conv": ConvEncoder}
+def _pretrained(name: str) -> Callable[..., Encoder]:
+    """Return what makes a pretrained encoder: it takes images of any size and brings its own normalisation."""
+
+    def make(image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
+        from smidgen.nets.pretrained import pretrained_encoder  # builds on this module
+
+        return pretrained_encoder(name)
+
+    return make
+
+
+ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "conv": ConvEncoder,
+    "lite0": _pretrained("lite0"),
+    "lite2": _pretrained("lite2"),
+}
 
 
 def make_encoder(
@@ -66,9 +79,9 @@ def make_encoder(
 ) -> Encoder:
     """Return a new encoder, random or pretrained as its name says.
 
-    image_shape: (channels, height, width). mean, std: per channel, over the training images in [0, 1].
-    Raises InputError for a name that is not in ENCODERS.
+    name: one of ENCODERS, or a net of timm's, see `pretrained.pretrained_encoder`.
+    image_shape: (channels, height, width). mean, std: per channel, over the training images in [0, 1]; pretrained
+        encoders take any shape and have a mean and deviation of their own.
+    Raises InputError for a name that is neither in ENCODERS nor timm's.
     """
-    if name not in ENCODERS:
-        raise unknown("encoder", name, ENCODERS)
-    return ENCODERS[name](image_shape, mean=mean, std=std)
+    return ENCODERS.get(name, _pretrained(name))(image_shape, mean=mean, std=std)

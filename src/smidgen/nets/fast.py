@@ -1,17 +1,17 @@
-"""Inference at speed: batch norm folded into convolutions, activations fused, channels last, bfloat16, small batches."""
+"""Inference at speed: batch norm folded into convolutions, fused activations, channels last, bfloat16."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+Net = TypeVar("Net", bound=nn.Module)
 
 FAST_BATCH = 16
 """Images at a time on a CPU: larger batches leave its caches (METHODS.md §9), smaller ones cost more calls."""
@@ -29,7 +29,8 @@ class FoldedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         super().__init__()
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         self.weight, self.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
@@ -37,12 +38,13 @@ class FoldedConv(nn.Module):
         self.same = type(conv).__name__ == "Conv2dSame"
         self.padding = tuple((k - 1) // 2 for k in conv.kernel_size) if self.same else conv.padding
         self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
+        self.fused = True  # whether the kernel below may be used
         self._packed: dict[tuple[Any, ...], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, out, height, width) of (batch, in, height, width)."""
         kind = _kernel_activation(self.activation)
-        if kind is None or self.training or torch.is_grad_enabled() or not _has_kernels(x):
+        if kind is None or not self.fused or torch.is_grad_enabled() or not _has_kernels(x):
             y = F.conv2d(x, self._kernel(x), self.bias, self.stride, self.padding, self.dilation, self.groups)
             return self.activation(y)
         # What torch.compile emits for convolution + activation on CPUs; alone it is worth a third of the time.
@@ -84,7 +86,7 @@ def _has_kernels(x: Tensor) -> bool:
     return x.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
-def fold_batch_norm(net: nn.Module, *, example: Tensor) -> nn.Module:
+def fold_batch_norm(net: Net, *, example: Tensor) -> Net:
     """Return a copy of a net, in evaluation mode, with each batch norm folded into the convolution before it.
 
     Convolutions and batch norms are paired by their order in the module that holds them, which is a guess: the copy
@@ -99,38 +101,40 @@ def fold_batch_norm(net: nn.Module, *, example: Tensor) -> nn.Module:
     plain = copy.deepcopy(net).eval()
     folded = copy.deepcopy(plain)
     _fold_children(folded)
-    with torch.no_grad():
-        expected = plain(example)
-        try:
-            errors = [_relative_error(folded(example), expected)]
-            with torch.inference_mode():
-                errors.append(_relative_error(folded(example.contiguous(memory_format=torch.channels_last)), expected))
-        except (RuntimeError, AttributeError, TypeError):  # the kernels are torch's own affair and may change
-            return plain
-    return folded if max(errors) <= _ALLOWED_ERROR else plain
+    for fused in (True, False):
+        for module in folded.modules():
+            if isinstance(module, FoldedConv):
+                module.fused = fused
+        if _same_function(folded, plain, example):
+            return folded
+    return plain
+
+
+@torch.no_grad()
+def _same_function(folded: nn.Module, plain: nn.Module, example: Tensor) -> bool:
+    expected = plain(example)
+    try:
+        given = folded(example.contiguous(memory_format=torch.channels_last))
+    except (RuntimeError, AttributeError, TypeError):  # the fused kernels are torch's own affair and may change
+        return False
+    error = (given - expected).abs().max() / expected.abs().max().clamp_min(1e-12)
+    return given.shape == expected.shape and bool(error <= _ALLOWED_ERROR)
 
 
 def _fold_children(net: nn.Module) -> None:
     for parent in list(net.modules()):
         for (conv_name, conv), (norm_name, norm) in pairwise(list(parent.named_children())):
-            if _can_fold(conv) and isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _can_fold(conv, norm):
                 setattr(parent, conv_name, FoldedConv(conv, norm))
                 setattr(parent, norm_name, nn.Identity())
 
 
-def _can_fold(conv: nn.Module) -> bool:
-    if not isinstance(conv, nn.Conv2d) or type(conv).__name__ not in ("Conv2d", "Conv2dSame"):
+def _can_fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    if norm.running_mean is None or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         return False
-    if type(conv) is nn.Conv2d:
-        return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    return all(k % 2 == 1 for k in conv.kernel_size) and {*conv.stride} <= {1, 2} and {*conv.dilation} == {1}
-
-
-def _relative_error(given: Tensor, expected: Tensor) -> float:
-    if given.shape != expected.shape:
-        return math.inf
-    error = float((given - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-    return error if math.isfinite(error) else math.inf
+    if type(conv).__name__ == "Conv2dSame":
+        return all(k % 2 == 1 for k in conv.kernel_size) and {*conv.stride} <= {1, 2} and {*conv.dilation} == {1}
+    return type(conv) is nn.Conv2d
 
 
 def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
@@ -143,8 +147,8 @@ def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
 
 
 def accelerate(
-    net: nn.Module, *, example: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> nn.Module:
+    net: Net, *, example: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> Net:
     """Return a copy of a net for inference on a device: folded, channels last, in bfloat16 where that is fast.
 
     The copy takes images of its own type and gives embeddings of it; it is for `torch.inference_mode()`.
@@ -152,14 +156,6 @@ def accelerate(
 
     example: (batch, channels, height, width), see `fold_batch_norm`. dtype: None for `fast_dtype(device)`.
     """
-    folded = fold_batch_norm(net.cpu() if _elsewhere(net) else net, example=example.cpu())
-    for parameter in folded.parameters():
-        parameter.requires_grad_(False)
+    fast = fold_batch_norm(net, example=example.to(next(net.parameters()).device))
     dtype = fast_dtype(device) if dtype is None else dtype
-    return folded.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-
-
-def _elsewhere(net: nn.Module) -> bool:
-    with contextlib.suppress(StopIteration):
-        return next(net.parameters()).device.type != "cpu"
-    return False
+    return fast.requires_grad_(False).to(device, dtype).to(memory_format=torch.channels_last)

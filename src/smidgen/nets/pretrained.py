@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.errors import InputError, unknown
+from smidgen.nets.encoders import Encoder
 from smidgen.nets.fast import accelerate
 
 CONNECTION_TIMEOUT = 5.0
@@ -91,16 +92,19 @@ class Preprocess:
         for name in table:
             if name not in known:
                 raise unknown("setting of the preprocessing", name, known)
-        return Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+        return Preprocess(**values)
 
 
 class Trunk(nn.Module):
     """A timm net without its classifier: normalised images in, the averages of the chosen layers out, in float32."""
 
+    net: Any  # timm's nets share methods, not a class
+
     def __init__(self, net: nn.Module, layers: Sequence[str]) -> None:
         super().__init__()
         self.net, self.layers = net, tuple(layers)
-        known = [*(f"block{i}" for i in range(len(net.blocks))), "head"] if _has_stages(net) else ["head"]
+        known = [*(f"block{i}" for i in range(len(self.net.blocks))), "head"] if _has_stages(net) else ["head"]
         for layer in self.layers:
             if layer not in known:
                 raise unknown("layer of the encoder", layer, known)
@@ -129,7 +133,7 @@ def _average(x: Tensor) -> Tensor:
     return x.mean((2, 3), dtype=torch.float32)
 
 
-class PretrainedEncoder(nn.Module):
+class PretrainedEncoder(Encoder):
     """A pretrained net with its preprocessing: images of any size and one or three channels in, features out.
 
     name: as the user gave it. features: the length of an embedding. It can be trained further; `frozen` returns the
@@ -211,6 +215,7 @@ def pretrained_encoder(
     size: int | None = None,
     layers: Sequence[str] | None = None,
     flip: bool = False,
+    preprocess: Preprocess | None = None,
     pretrained: bool = True,
 ) -> PretrainedEncoder:
     """Return an encoder with pretrained weights.
@@ -219,7 +224,9 @@ def pretrained_encoder(
         those weights are downloaded on first use.
     weights: a .safetensors or .pt/.pth state dict for the net `name`; its classifier is passed over.
     size: side in pixels; None for the packaged encoders' own, or what timm says the net was trained on.
-    layers: see `Preprocess`; None is stages 4 to 6 and the head where the weights are packaged, otherwise the head.
+    layers, flip: see `Preprocess`; no layers are stages 4 to 6 and the head where the weights are packaged, otherwise
+        the head.
+    preprocess: what a model was stored with; it takes the place of `size`, `layers` and `flip`.
     pretrained: False leaves random weights, for a state dict that is loaded next.
 
     Raises InputError for an unknown name or layer, weights that cannot be had, or that belong to another net.
@@ -231,9 +238,8 @@ def pretrained_encoder(
     packaged = PACKAGED.get(name)
     timm_name = packaged.timm if packaged else name.removeprefix(_PREFIX)
     settings = _timm_settings(timm_name, given=name)
-    side = size or (packaged.size if packaged else int(settings["input_size"][-1]))
-    preprocess = Preprocess(
-        size=side,
+    preprocess = preprocess or Preprocess(
+        size=size or (packaged.size if packaged else int(settings["input_size"][-1])),
         mean=tuple(settings["mean"]),
         std=tuple(settings["std"]),
         layers=tuple(layers) if layers else LITE_LAYERS if packaged else ("head",),
@@ -242,19 +248,10 @@ def pretrained_encoder(
     if pretrained and weights is None and packaged:
         weights = packaged_weights(name)
     download = pretrained and weights is None
-    net = _make_net(timm_name, settings, size=side, download=download)
+    net = _make_net(timm_name, settings, size=preprocess.size, download=download)
     if pretrained and weights is not None:
         _load_weights(net, Path(weights), classifier=settings["classifier"], name=name)
     return PretrainedEncoder(name, net, preprocess)
-
-
-def is_pretrained(name: str) -> bool:
-    """Tell whether `pretrained_encoder` knows a name; names that are not packaged are looked up in timm (seconds)."""
-    if name in PACKAGED or name.startswith(_PREFIX):
-        return True
-    import timm
-
-    return bool(timm.is_model(name))
 
 
 def packaged_weights(name: str) -> Path:
@@ -339,7 +336,7 @@ def _out_of_reach(timm_name: str, reason: str) -> InputError:
 # ------------------------------------------------------------------------------------------------------- from a file
 
 
-def _load_weights(net: nn.Module, path: Path, *, classifier: str | Sequence[str], name: str) -> None:
+def _load_weights(net: Any, path: Path, *, classifier: str | Sequence[str], name: str) -> None:
     state = read_weights(path)
     if "_conv_stem.weight" in state:
         state = timm_keys(state, stages=[len(stage) for stage in net.blocks])
@@ -373,7 +370,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(outer), dict):
             state = state[outer]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"The weights {str(path)!r} are not a state dict, a table of named tensors; save one of those.")
+        raise InputError(
+            f"The weights {str(path)!r} are not a state dict, a table of named tensors; save one of those."
+        )
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state

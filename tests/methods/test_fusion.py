@@ -1,0 +1,112 @@
+"""Fusion's objective against slow, obvious loops, and the choices it makes between its stages."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from smidgen.data.evidence import Resolved
+from smidgen.methods.base import Problem
+from smidgen.methods.fusion import Fusion, FusionConfig, balance_loss, neighbour_loss, self_label_loss
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).softmax(-1)
+
+
+def test_neighbour_loss_is_the_equation():
+    p, q = draw(5, 2, 3), draw(5, 2, 3, seed=1)
+    for h in range(2):
+        agreement = [math.log(sum(float(p[i, h, k] * q[i, h, k]) for k in range(3))) for i in range(5)]
+        assert float(neighbour_loss(p, q)[h]) == pytest.approx(-sum(agreement) / 5, rel=1e-5)
+
+
+def test_neighbour_loss_is_zero_for_sure_agreement_and_bounded_for_sure_disagreement():
+    one, other = torch.eye(3)[[0, 1]][:, None], torch.eye(3)[[1, 2]][:, None]
+    assert neighbour_loss(one, one).item() == 0
+    assert neighbour_loss(one, other).item() == pytest.approx(-math.log(1e-6))
+
+
+def test_balance_loss_is_smallest_for_equal_clusters():
+    even, uneven = torch.eye(4)[[0, 1, 2, 3]][:, None], torch.eye(4)[[0, 0, 0, 0]][:, None]
+    assert balance_loss(even).item() == pytest.approx(-math.log(4))
+    assert balance_loss(uneven).item() == pytest.approx(0, abs=1e-6)
+    assert balance_loss(even.mean(0, keepdim=True)).item() == pytest.approx(-math.log(4))  # of the mean, not the mean
+
+
+def test_self_labels_count_only_where_the_teacher_is_sure():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]])
+    teacher = torch.tensor([[0.95, 0.05], [0.4, 0.6], [0.05, 0.95]])
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(5))) / 2
+    assert self_label_loss(logits, teacher, threshold=0.9).item() == pytest.approx(expected, rel=1e-5)
+    assert self_label_loss(logits, teacher, threshold=0.99).item() == 0
+
+
+def fusion(**options):
+    torch.manual_seed(0)
+    problem = Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), Resolved.nothing(12))
+    return Fusion(FusionConfig(heads=4, batch_size=8, neighbours=3, **options), problem)
+
+
+def embed_of(images):
+    return lambda function: function(images)
+
+
+def test_neighbours_are_the_nearest_other_images_and_few_images_have_few():
+    images = torch.linspace(0, 1, 12)[:, None].expand(12, 64).reshape(12, 1, 8, 8)
+    method = fusion()
+    method.begin("cluster", 0, embed_of(images), torch.Generator())
+    assert method.neighbours.dtype == torch.int32
+    assert set(method.neighbours[5].tolist()) in ({4, 6, 3}, {4, 6, 7})
+    method.begin("cluster", 0, embed_of(images[:3]), torch.Generator())
+    assert sorted(method.neighbours[0].tolist()) == [1, 2]
+
+
+def test_a_batch_is_made_of_images_and_their_neighbours():
+    method = fusion()
+    method.neighbours = ((torch.arange(12)[:, None] + torch.tensor([1, 2])) % 12).int()
+    parts = method.request("cluster", 0, torch.Generator().manual_seed(0))
+    apart = (parts["neighbours"].indices - parts["images"].indices) % 12
+    assert set(apart.tolist()) == {1, 2}
+
+
+def test_the_head_with_the_lowest_loss_is_kept_and_the_teacher_starts_from_the_net():
+    method = fusion()
+    method.running_loss = torch.tensor([2.0, 1.0, 0.5, 3.0])
+    with torch.no_grad():
+        method.net[1].linear.weight.add_(1)
+    method.begin("refine", 0, embed_of(None), torch.Generator())
+    assert int(method.head) == 2
+    assert method.teacher.net[1].linear.weight.equal(method.net[1].linear.weight)
+    images = torch.rand(2, 1, 8, 8)
+    expected = method.eval().net(images)[:, 2].softmax(1)
+    torch.testing.assert_close(method.assign(images), expected)
+
+
+def test_without_a_second_stage_the_head_is_chosen_at_the_end():
+    method = fusion(refine_steps=0)
+    method.running_loss = torch.tensor([2.0, 1.0, 0.5, 3.0])
+    method.finish(embed_of(None), torch.Generator())
+    assert int(method.head) == 2
+
+
+def test_only_the_net_is_trained():
+    method = fusion()
+    trained = {id(p) for o in method.optimisers("cluster") for g in o.param_groups for p in g["params"]}
+    assert trained == {id(p) for p in method.net.parameters()}
+
+
+def test_an_encoder_to_start_from_reaches_net_and_teacher():
+    method, other = fusion(), fusion()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.5)
+    method.start_from(other)
+    for mine in (method.net[0], method.teacher.net[0]):
+        for key, value in mine.state_dict().items():
+            assert value.equal(other.teacher.net[0].state_dict()[key])
+
+
+def test_its_defaults_are_plain_values():
+    assert all(isinstance(value, (int, float, str)) for value in dataclasses.asdict(FusionConfig()).values())

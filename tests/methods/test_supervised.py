@@ -1,0 +1,39 @@
+"""Supervised: it sees labelled images only, and learns them."""
+
+import numpy as np
+import pytest
+import torch
+
+from smidgen.data.evidence import Resolved
+from smidgen.errors import InputError
+from smidgen.methods.base import Problem
+from smidgen.methods.supervised import Supervised, SupervisedConfig
+from smidgen.training.loop import Settings, Trainer
+
+LABELS = torch.tensor([0, -1, 1, -1, 2, 0])
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
+
+
+def supervised(labels=LABELS, **options):
+    torch.manual_seed(0)
+    problem = Problem(6, (1, 8, 8), 3, (0.5,), (0.25,), Resolved(6, labels=labels))
+    return Supervised(SupervisedConfig(batch_size=64, steps=30, **options), problem)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_it_asks_for_labelled_images_only_and_all_of_them(augment):
+    request = supervised(augment=augment).request("train", 0, torch.Generator().manual_seed(0))["labelled"]
+    assert set(request.indices.tolist()) == {0, 2, 4, 5}
+    assert (request.view is not None) == augment
+
+
+def test_it_learns_its_labels():
+    method = supervised(augment=False)
+    Trainer(method, IMAGES, Settings()).train()
+    clusters = method.eval().assign(torch.from_numpy(IMAGES).float() / 255).argmax(1)
+    assert clusters[LABELS >= 0].equal(LABELS[LABELS >= 0])
+
+
+def test_without_labels_it_says_what_to_give():
+    with pytest.raises(InputError, match="give --labels, or data with classes"):
+        supervised(torch.full((6,), -1)).stages()

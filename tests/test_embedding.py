@@ -1,0 +1,176 @@
+"""Embedding: no bit depends on threads, neighbours in the batch or interruptions; the cache is by content."""
+
+import io
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from smidgen import embedding
+from smidgen.data.folders import Item
+from smidgen.embedding import embed_files, embed_images
+from smidgen.errors import InputError
+from smidgen.nets.pretrained import pretrained_encoder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return pretrained_encoder("lite0", size=32, layers=["block6", "head"], flip=True).eval()
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(embedding, "BLOCK", 8)
+    monkeypatch.setattr(embedding, "FAST_BATCH", 4)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (30, 3, 12, 12), dtype=np.uint8)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """How many images each block sent through the net."""
+    sent, run = [], embedding._Runner._run
+
+    def counted(self, pixels):
+        sent.append(len(pixels))
+        return run(self, pixels)
+
+    monkeypatch.setattr(embedding._Runner, "_run", counted)
+    return sent
+
+
+def test_embeddings_are_the_encoders(images, encoder):
+    with torch.inference_mode():
+        expected = encoder(torch.from_numpy(images)).numpy()
+    found = embed_images(images, encoder, cache=False, dtype=torch.float32)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_embedding_depends_on_no_other_image_and_no_number_of_threads(images, encoder, dtype):
+    embed = partial(embed_images, encoder=encoder, cache=False, dtype=dtype)
+    whole = embed(images, threads=1)
+    assert (embed(images, threads=3) == whole).all()
+    rows = [29, 3, 17, 4, 5]
+    assert (embed(images[rows]) == whole[rows]).all()
+    assert (embed(images[7:8]) == whole[7:8]).all()
+
+
+def test_torchs_number_of_threads_is_given_back(images, encoder):
+    before = torch.get_num_threads()
+    embed_images(images, encoder, cache=False, threads=2)
+    assert torch.get_num_threads() == before
+
+
+def test_an_interrupted_call_goes_on_from_its_last_block(images, encoder, tmp_path, runs):
+    def interrupt(done, _total):
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(images, encoder, cache=tmp_path, threads=1, progress=interrupt)
+    blocks = sorted(path.name for path in tmp_path.glob("*/*.npy"))
+    assert blocks[:2] == ["000000000.npy", "000000008.npy"]
+    runs.clear()
+    seen = []
+    found = embed_images(images, encoder, cache=tmp_path, threads=1, progress=lambda *step: seen.append(step))
+    assert sum(runs) == 30 - 8 * len(blocks)
+    assert seen[-1] == (30, 30)
+    assert (found == embed_images(images, encoder, cache=False)).all()
+    assert [path.name for path in tmp_path.iterdir()] == [next(tmp_path.glob("*.npy")).name]  # no blocks left
+
+
+def test_the_second_call_runs_no_net(images, encoder, tmp_path, runs):
+    first = embed_images(images, encoder, cache=tmp_path)
+    runs.clear()
+    assert (embed_images(images.copy(), encoder, cache=tmp_path) == first).all()
+    assert runs == []
+
+
+def test_other_pixels_another_encoder_and_another_precision_have_embeddings_of_their_own(images, encoder, tmp_path):
+    other = images.copy()
+    other[4, 0, 0, 0] ^= 1
+    unflipped = pretrained_encoder("lite0", size=32, layers=["block6", "head"])
+    embed_images(images, encoder, cache=tmp_path, dtype=torch.bfloat16)
+    embed_images(other, encoder, cache=tmp_path, dtype=torch.bfloat16)
+    embed_images(images, unflipped, cache=tmp_path, dtype=torch.bfloat16)
+    embed_images(images, encoder, cache=tmp_path, dtype=torch.float32)
+    assert len(list(tmp_path.glob("*.npy"))) == 4
+
+
+def test_the_default_cache_lies_in_the_cache_folder(images, encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMIDGEN_CACHE", str(tmp_path))
+    embed_images(images[:2], encoder)
+    assert len(list((tmp_path / "embeddings").glob("*.npy"))) == 1
+
+
+def test_a_damaged_file_is_made_anew(images, encoder, tmp_path):
+    first = embed_images(images, encoder, cache=tmp_path)
+    path = next(tmp_path.glob("*.npy"))
+    path.write_bytes(path.read_bytes()[:-100])
+    assert (embed_images(images, encoder, cache=tmp_path) == first).all()
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(images, encoder, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    found = embed_images(images, encoder, cache=tmp_path / "file" / "cache")
+    assert (found == embed_images(images, encoder, cache=False)).all()
+
+
+def test_when_memory_runs_out_the_batch_is_halved(images, encoder, monkeypatch):
+    expected = embed_images(images, encoder, cache=False, dtype=torch.float32)
+    sizes, forward = [], type(encoder).forward
+
+    def small_memory(self, batch):
+        sizes.append(len(batch))
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError
+        return forward(self, batch)
+
+    monkeypatch.setattr(type(encoder), "forward", small_memory)
+    found = embed_images(images, encoder, cache=False, dtype=torch.float32, threads=1)
+    assert sizes[:3] == [4, 2, 1]
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_an_error_in_a_thread_is_the_callers(images, encoder, monkeypatch):
+    def broken(self, batch):
+        raise RuntimeError("kernel")
+
+    monkeypatch.setattr(type(encoder), "forward", broken)
+    with pytest.raises(RuntimeError, match="kernel"):
+        embed_images(images, encoder, cache=False)
+
+
+def test_no_images_have_no_embeddings(encoder):
+    assert embed_images(np.zeros((0, 3, 8, 8), dtype=np.uint8), encoder, cache=False).shape == (0, encoder.features)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 8, 8), np.uint8), np.zeros((2, 3, 8, 8), np.float32)])
+def test_other_arrays_are_refused_in_words(wrong, encoder):
+    with pytest.raises(InputError, match="wants uint8 images"):
+        embed_images(wrong, encoder)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_files_are_read_while_the_net_runs_and_bad_ones_are_skipped_with_their_reason(encoder, tmp_path):
+    photos = np.random.default_rng(1).integers(0, 256, (11, 3, 32, 32), dtype=np.uint8)
+    contents = [png(photo) for photo in photos]
+    contents[5] = b"Dear Sir,"
+    items = [Item(f"{i}.png", lambda data=data: data) for i, data in enumerate(contents)]
+    for _ in range(2):  # the second time from the cache
+        found, rows, skipped = embed_files(items, encoder, cache=tmp_path, threads=2)
+        assert rows.tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+        assert [(bad.id, bad.reason[:12]) for bad in skipped] == [("5.png", "not an image")]
+        assert (found == embed_images(photos[rows], encoder, cache=False)).all()

@@ -1,0 +1,83 @@
+"""A saved model: what is refused on loading, and what travels with it."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from smidgen.data.evidence import Resolved
+from smidgen.errors import RunError
+from smidgen.methods import make_config, make_method
+from smidgen.methods.base import Problem
+from smidgen.model import Model, Preprocessing
+from smidgen.runs import read_json, write_json
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    problem = Problem(
+        5, (3, 8, 8), 2, (0.1, 0.2, 0.3), (0.3, 0.2, 0.1), Resolved(5, labels=torch.tensor([0, 1, 0, 1, -1]))
+    )
+    method = make_method("supervised", make_config("supervised", {"steps": 7}), problem).eval()
+    Model(method, "supervised", Preprocessing(8, 3, "pad"), ("cat", "dög")).save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_everything_that_prediction_needs_travels(folder):
+    model = Model.load(folder)
+    assert model.cluster_names == ("cat", "dög")
+    assert model.preprocessing == Preprocessing(8, 3, "pad")
+    assert model.method.config.steps == 7
+    assert model.method.problem.std == (0.3, 0.2, 0.1)
+    assert model.assign(IMAGES).shape == (5, 2)
+    assert Model.load(folder.parent).assign(IMAGES).tolist() == model.assign(IMAGES).tolist()  # the run folder
+
+
+def test_what_only_training_needs_stays_behind(folder):
+    assert not {"labels", "labelled"} & set(load_file(folder / "weights.safetensors"))
+
+
+def test_progress_is_told():
+    problem = Problem(5, (3, 8, 8), 2, (0.1,) * 3, (0.3,) * 3, Resolved.nothing(5))
+    method = make_method("supervised", make_config("supervised"), problem)
+    seen = []
+    Model(method, "supervised", Preprocessing(8, 3), ("0", "1")).assign(
+        np.zeros((600, 3, 8, 8), np.uint8), progress=lambda *at: seen.append(at)
+    )
+    assert seen == [(512, 600), (600, 600)]
+
+
+def test_a_folder_without_a_model_is_said(tmp_path):
+    with pytest.raises(RunError, match="holds no trained model"):
+        Model.load(tmp_path)
+
+
+def test_a_newer_format_is_said(folder):
+    write_json(folder / "model.json", read_json(folder / "model.json") | {"format": 99})
+    with pytest.raises(RunError, match=r"of format 99; this smidgen reads format 1: update smidgen"):
+        Model.load(folder)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "other"])
+def test_damaged_weights_are_said(damage, folder):
+    path = folder / "weights.safetensors"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-5])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(RunError, match=r"cannot be read|of another model"):
+        Model.load(folder)
+
+
+def test_weights_that_share_memory_can_be_saved(folder, tmp_path):
+    model = Model.load(folder)
+    whole = torch.rand(4, 3)
+    model.method.register_buffer("one", whole[:2])
+    model.method.register_buffer("other", whole[1:])
+    model.save(tmp_path / "shared")
+    assert load_file(tmp_path / "shared" / "weights.safetensors")["other"].equal(whole[1:])
