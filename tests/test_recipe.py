@@ -208,7 +208,7 @@ def test_a_full_folder_is_refused_before_any_image_is_read(whole):
         ({"method": "fussion"}, r"Unknown method 'fussion'\. Did you mean 'fusion'"),
         ({"options": {"stepps": 3}}, r"Unknown option of supervised 'stepps'\. Did you mean 'steps'"),
         ({"n_clusters": 0}, "`n_clusters` must be 1 or above, got 0"),
-        ({"n_clusters": 9}, "labels name 10 classes, and there are 9 clusters"),
+        ({"n_clusters": 9}, "evidence names 10 classes, and there are 9 clusters"),
         ({"n_clusters": 2000}, "2000 clusters were wanted of 1438 images"),
         ({"seed": -1}, "`seed` must be 0 or above, got -1"),
         ({"device": "tpu9"}, "device 'tpu9' cannot be used here"),

@@ -60,6 +60,11 @@ def embed_images(
 
     An image's embedding depends on no other image: all batches have one shape. Raises InputError for another shape or
     type of `images`.
+
+    >>> from smidgen.nets.pretrained import pretrained_encoder
+    >>> encoder = pretrained_encoder("lite0", size=32, flip=True)
+    >>> embed_images(np.zeros((2, 1, 8, 8), dtype=np.uint8), encoder, cache=False).shape
+    (2, 1904)
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != np.uint8:
         raise InputError(
@@ -290,8 +295,10 @@ class _Store:
         self._write(f"{self.key}/{start:09d}.npy", rows)
 
     def finish(self, rows: np.ndarray) -> None:
-        self._write(f"{self.key}.npy", rows)
+        self._write(f"{self.key}/whole.npy", rows)  # among the blocks first: what a kill leaves goes with them
         if self.folder is not None and not self.lost.is_set():
+            with contextlib.suppress(OSError):
+                (self._blocks / "whole.npy").replace(self.folder / f"{self.key}.npy")
             shutil.rmtree(self._blocks, ignore_errors=True)
 
     @property

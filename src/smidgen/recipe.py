@@ -141,10 +141,10 @@ def make_problem(config: Config, train: Dataset, evidence: Resolved | None) -> P
         evidence = dataclasses.replace(
             evidence, labels=torch.from_numpy(train.classes.astype(np.int64)), class_names=tuple(train.class_names)
         )
-    if evidence.labels.numel() and int(evidence.labels.max()) >= n_clusters:
+    n_named = max(len(evidence.class_names), int(evidence.labels.max()) + 1)
+    if n_named > n_clusters:
         raise InputError(
-            f"The labels name {int(evidence.labels.max()) + 1} classes, and there are {n_clusters}"
-            " clusters: ask for more clusters."
+            f"The evidence names {n_named} classes, and there are {n_clusters} clusters: ask for more clusters."
         )
     mean, std = _channel_statistics(train.images)
     return Problem(

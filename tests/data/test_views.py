@@ -38,6 +38,7 @@ VIEWS = st.builds(
     shift=st.sampled_from([0.0, 0.2]),
     flip=st.booleans(),
     crop=st.sampled_from([1.0, 0.3]),
+    thickness=st.sampled_from([0.0, 0.7]),
     brightness=st.sampled_from([0.0, 0.9]),
     contrast=st.sampled_from([0.0, 0.9]),
     saturation=st.sampled_from([0.0, 0.9]),
@@ -141,6 +142,15 @@ def test_a_size_alone_resizes(size):
     torch.testing.assert_close(
         apply_view(View(size=size), images, generator=seeded()), torch.full((2, 1, size, size), 0.25)
     )
+
+
+def test_strokes_become_thicker_and_thinner():
+    square = torch.zeros(200, 1, 9, 9)
+    square[:, :, 3:6, 3:6] = 1.0  # 9 pixels; one more on each side makes 25, one less leaves 1
+    mass = apply_view(View(thickness=1.0), square, generator=seeded()).sum((1, 2, 3))
+    assert 1 <= float(mass.min()) < 1.2
+    assert 24.5 < float(mass.max()) <= 25
+    assert 80 < int((mass > 9).sum()) < 120
 
 
 def test_brightness_multiplies():

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from smidgen.data.evidence import Resolved
 from smidgen.methods.base import Problem
@@ -20,6 +21,14 @@ def test_neighbour_loss_is_the_equation():
     for h in range(2):
         agreement = [math.log(sum(float(p[i, h, k] * q[i, h, k]) for k in range(3))) for i in range(5)]
         assert float(neighbour_loss(p, q)[h]) == pytest.approx(-sum(agreement) / 5, rel=1e-5)
+
+
+def test_doubt_takes_a_wrong_neighbour_for_chance():
+    p, q = draw(5, 2, 3), draw(5, 2, 3, seed=1)
+    expected = -((p * q).sum(-1) * 0.7 + 0.3 / 3).log().mean(0)
+    torch.testing.assert_close(neighbour_loss(p, q, doubt=0.3), expected)
+    one, other = torch.eye(3)[[0]][:, None], torch.eye(3)[[1]][:, None]
+    assert neighbour_loss(one, other, doubt=0.3).item() == pytest.approx(-math.log(0.1))
 
 
 def test_neighbour_loss_is_zero_for_sure_agreement_and_bounded_for_sure_disagreement():
@@ -89,6 +98,27 @@ def test_without_a_second_stage_the_head_is_chosen_at_the_end():
     method.running_loss = torch.tensor([2.0, 1.0, 0.5, 3.0])
     method.finish(embed_of(None), torch.Generator())
     assert int(method.head) == 2
+
+
+def test_clusters_take_the_places_of_the_classes_that_labels_name():
+    labels = torch.tensor([2, 0, 1] * 4)
+    torch.manual_seed(0)
+    evidence = Resolved(12, labels=labels, class_names=("a", "b", "c"))
+    method = Fusion(FusionConfig(heads=2), Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), evidence)).eval()
+    images = torch.rand(12, 1, 8, 8)
+    outputs = torch.arange(12) % 3  # what the heads say, whatever the images: output k is class (2, 0, 1)[k]
+    method.net = nn.Sequential(nn.Identity(), Says(torch.eye(3)[outputs][:, None].repeat(1, 2, 1) * 9))
+    method.begin("cluster", method.stages()[0].begins[1], embed_of(images), torch.Generator())
+    assert method._assignments(method.net, images).argmax(2).equal(labels[:, None].expand(-1, 2))
+
+
+class Says(nn.Module):
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, embeddings):
+        return self.logits
 
 
 def test_only_the_net_is_trained():

@@ -50,7 +50,8 @@ class Toy(Method):
     def begin(self, stage, step, embed, generator):
         self.hook("begin", stage, step, self)
         noise = torch.randn(N_IMAGES, 3, generator=generator) + torch.rand(3)  # the global generator counts too
-        self.targets = (embed() + noise).argmax(1)  # another type than it was registered with
+        # Another type than it was registered with, and twice would be wrong.
+        self.targets = (self.targets + (embed() + noise).argmax(1)) % 3
 
     def request(self, stage, step, generator):
         self.hook("request", stage, step, self)

@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 from markupsafe import Markup, escape
 
-# Petroff, "Accessible Color Sequences for Data Visualization" (2021), ten colours; the order is ours.
+# Okabe & Ito (2008), the yellow darkened for white ground; then three found by the distance used in `palette`.
 _TEN = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#94a4a2", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8a1c3b", "#dcc93c", "#4b3fb5", "#77dfc0",
 )  # fmt: skip
 
 # Machado, Oliveira & Fernandes (2009), severity 1: how linear RGB looks without L (protan) and M (deutan) cones.
@@ -26,11 +26,11 @@ _SIGHTS = (
 def palette(n: int) -> tuple[str, ...]:
     """Return n different colours as `#rrggbb`, readable on light and dark ground.
 
-    The first ten are Petroff's; each further one is as far as can be from those before, in the eyes of people with
-    and without red-green blindness alike.
+    The first six are those of Okabe and Ito; each further one is far from all before, in the eyes of people with and
+    without red-green blindness alike.
 
     >>> palette(3)
-    ('#3f90da', '#ffa90e', '#bd1f01')
+    ('#0072b2', '#e69f00', '#009e73')
     """
     colours = list(_TEN[:n])
     if n <= len(_TEN):
@@ -92,7 +92,8 @@ def line_chart(
     """Return lines over training steps, with the stages of training as shaded bands, as SVG.
 
     series: name to strokes, one for each stage, of (step, value) points, finite, in order; at most three names. Long
-    strokes are drawn as the mean of short stretches within the band of their extremes. stages: (name, first step, last step). label: for screen readers.
+    strokes are drawn as the mean of short stretches within the band of their extremes.
+    stages: (name, first step, last step). label: for screen readers.
     """
     values = [y for strokes in series.values() for points in strokes for _, y in points]
     first, last = stages[0][1], max(stages[-1][2], stages[0][1] + 1)
@@ -108,9 +109,12 @@ def line_chart(
     for number, strokes in enumerate(series.values()):
         for points in strokes:
             parts.extend(_line(points, number, place))
-    return Markup(
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
+    return _svg(parts, "chart", (_WIDTH, _HEIGHT), label)
+
+
+def _svg(parts: Sequence[str], kind: str, size: tuple[int, int], label: str, *, style: str = "") -> Markup:
+    opening = f'<svg class="{kind}" viewBox="0 0 {size[0]} {size[1]}" style="{style}" role="img"'
+    return Markup(f'{opening} aria-label="{escape(label)}">{"".join(parts)}</svg>')
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
@@ -203,9 +207,7 @@ def histogram(confidence: np.ndarray, wrong: np.ndarray | None, *, label: str, b
     parts.extend(f'<text x="{10 + (value - low) / (high - low) * (width - 20):.1f}" y="{height - 6}"'
                  f' text-anchor="middle">{value:.1f}</text>' for value in np.linspace(low, high, 6))  # fmt: skip
     parts.append(f'<text x="{10 + (int(counts.argmax()) + 0.5) * step:.1f}" y="14" text-anchor="middle">{top:,}</text>')
-    return Markup(
-        f'<svg class="chart wide" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
+    return _svg(parts, "chart wide", (width, height), label)
 
 
 def heat_map(
@@ -216,7 +218,7 @@ def heat_map(
     counts: (rows, columns) int. right: (rows, columns) bool, cells drawn in the colour of agreement.
     rows, columns: names. Numbers are written into the cells up to 24 columns.
     """
-    cell = 38 if len(columns) <= 12 else 30 if len(columns) <= 24 else 10
+    cell = 44 if len(columns) <= 12 else 30 if len(columns) <= 24 else 10
     left, top = 12 + 7 * min(max((len(name) for name in rows), default=0), 16), 30 if cell > 10 else 8
     totals = np.maximum(counts.sum(axis=1), 1)
     parts = [f'<text class="name" x="{left - 8}" y="{top + (i + 0.5) * cell + 4:.1f}" text-anchor="end">'
@@ -227,16 +229,20 @@ def heat_map(
                      f"{escape(_short(name, cell // 7))}</text>" for j, name in enumerate(columns))  # fmt: skip
     for i, j in np.argwhere(counts > 0).tolist():
         share = counts[i, j] / totals[i]
-        x, y, kind = left + j * cell, top + i * cell, "right" if right[i, j] else "wrong"
         note = f"class {rows[i]}, cluster {columns[j]}: {counts[i, j]:,} ({100 * share:.1f} %)"
-        text = f'<text x="{x + cell / 2}" y="{y + cell / 2 + 3.5}" class="{"on" if share > 0.5 else ""}">{_compact(int(counts[i, j]))}</text>'
-        parts.append(f'<g class="{kind}"><title>{escape(note)}</title><rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}"'
-                     f' rx="2" fill-opacity="{0.08 + 0.92 * share**0.7:.2f}"/>{text if cell > 10 else ""}</g>')  # fmt: skip
-    width, height = left + len(columns) * cell + 2, top + len(rows) * cell + 2
-    return Markup(
-        f'<svg class="heat" viewBox="0 0 {width} {height}" style="width:{width}px" role="img"'
-        f' aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
+        parts.append(f'<g class="{"right" if right[i, j] else "wrong"}"><title>{escape(note)}</title>'
+                     f"{_cell(left + j * cell, top + i * cell, cell, int(counts[i, j]), share)}</g>")  # fmt: skip
+    size = (left + len(columns) * cell + 2, top + len(rows) * cell + 2)
+    return _svg(parts, "heat", size, label, style=f"width:{size[0]}px")
+
+
+def _cell(x: int, y: int, side: int, count: int, share: float) -> str:
+    strength = f"{0.08 + 0.92 * share**0.7:.2f}"
+    square = f'<rect x="{x}" y="{y}" width="{side - 1}" height="{side - 1}" rx="2" fill-opacity="{strength}"/>'
+    if side <= 10:
+        return square
+    on_dark = ' class="on"' if share > 0.5 else ""
+    return f'{square}<text x="{x + side / 2}" y="{y + side / 2 + 3.5}"{on_dark}>{_compact(count)}</text>'
 
 
 def _short(text: str, length: int) -> str:

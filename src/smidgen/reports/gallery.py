@@ -59,7 +59,7 @@ def gallery_rows(
 
     Reads `assignments.csv` and, where there is one, `embeddings.npy`.
 
-    per_cluster: images in each cluster's gallery; two thirds are its most typical, the rest its least certain.
+    per_cluster: images in each cluster's gallery; three quarters are its most typical, the rest its least certain.
     map_points: images on the map, drawn alike from each cluster. uncertain: the least certain images of all.
     Raises RunError if `assignments.csv` is missing, InputError for a negative number.
     """
@@ -103,8 +103,8 @@ def choose(
     sizes = np.bincount(assignments.clusters, minlength=len(assignments.cluster_names))
     largest = np.sort(np.argsort(-sizes, kind="stable")[:MOST_CARDS])
     members = _members(assignments)
-    typical = per_cluster - per_cluster // 3
-    clusters = [_cluster_gallery(c, members[c], distance, doubt, (typical, per_cluster // 3)) for c in largest]
+    typical = per_cluster - per_cluster // 4
+    clusters = [_cluster_gallery(c, members[c], distance, doubt, (typical, per_cluster // 4)) for c in largest]
     return Galleries(
         clusters=clusters,
         mistakes=_mistakes(assignments),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import importlib
 
 import numpy as np
 
 from smidgen.errors import InputError, unknown
 
-Layout = Literal["tsne", "umap", "pca"]
+LAYOUTS = ("tsne", "umap", "pca")
 
 
 def map_points(embeddings: np.ndarray, *, layout: str = "tsne", seed: int = 0) -> np.ndarray:
@@ -24,8 +24,8 @@ def map_points(embeddings: np.ndarray, *, layout: str = "tsne", seed: int = 0) -
     >>> map_points(np.eye(4, dtype=np.float32)).shape
     (4, 2)
     """
-    if layout not in ("tsne", "umap", "pca"):
-        raise unknown("layout", layout, ["tsne", "umap", "pca"])
+    if layout not in LAYOUTS:
+        raise unknown("layout", layout, LAYOUTS)
     reduced = _principal_components(embeddings, components=50, seed=seed)
     n, features = reduced.shape
     if layout == "pca" or n < 10 or features < 2 or not np.ptp(reduced, axis=0).all():
@@ -48,7 +48,7 @@ def _principal_components(embeddings: np.ndarray, *, components: int, seed: int)
 
 def _tsne(reduced: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     perplexity = min(30.0, (len(reduced) - 1) / 3)
     # 500 steps: beyond, a few thousand points hardly move. One thread: a second one saves a second on an idle machine,
@@ -59,10 +59,10 @@ def _tsne(reduced: np.ndarray, seed: int) -> np.ndarray:
 
 def _umap(reduced: np.ndarray, seed: int) -> np.ndarray:
     try:
-        from umap import UMAP
+        umap = importlib.import_module("umap")
     except ImportError:
         raise InputError("layout 'umap' needs umap-learn: `pip install smidgen[map]`, or use 'tsne'.") from None
-    return UMAP(n_neighbors=min(15, len(reduced) - 1), random_state=seed, n_jobs=1).fit_transform(reduced)
+    return umap.UMAP(n_neighbors=min(15, len(reduced) - 1), random_state=seed, n_jobs=1).fit_transform(reduced)
 
 
 def _fitted(places: np.ndarray) -> np.ndarray:

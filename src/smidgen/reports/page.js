@@ -62,12 +62,17 @@
   const property = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   function place(i) {
-    const side = Math.min(width, height) - 48;
-    const x = (data.x[i] / 1000 - 0.5) * side * stretch(), y = (data.y[i] / 1000 - 0.5) * side;
+    const [kx, ky] = scales();
+    const x = (data.x[i] / 1000 - 0.5) * kx, y = (data.y[i] / 1000 - 0.5) * ky;
     return [width / 2 + (x + state.dx) * state.zoom, height / 2 + (y + state.dy) * state.zoom];
   }
-  // The plane's axes mean nothing in themselves: a wide canvas is filled by stretching them a little.
-  const stretch = () => Math.min(1.5, Math.max(1, (width - 48) / (height - 48)));
+  // The plane's axes mean nothing in themselves: the canvas is filled by stretching one of them a little.
+  const span = (values) => Math.max(1, Math.max(...values) - Math.min(...values)) / 1000;
+  const spans = [span(data.x), span(data.y)];
+  function scales() {
+    const kx = (width - 48) / spans[0], ky = (height - 48) / spans[1];
+    return [Math.min(kx, 1.5 * ky), Math.min(ky, 1.5 * kx)];
+  }
 
   function picture(i) {
     const src = thumbnails[data.row[i]];
@@ -143,7 +148,7 @@
   function names() {
     const list = groups();
     if (list.length > 60) return;
-    context.font = `600 13px ${getComputedStyle(document.body).fontFamily}`;
+    context.font = `650 15px ${getComputedStyle(document.body).fontFamily}`;
     context.textAlign = "center";
     context.textBaseline = "middle";
     context.lineJoin = "round";

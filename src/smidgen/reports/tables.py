@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -271,7 +271,7 @@ def interval(metrics: Mapping[str, Any], key: str) -> tuple[float, float] | None
     return (low, high) if is_number(low) and is_number(high) else None
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Tell whether a value is a finite number, not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -301,8 +301,11 @@ def compare_runs(run_folders: Sequence[Path | str]) -> Comparison:
     runs = [RunFolder.open(folder) for folder in run_folders]
     metrics = [read_optional_json(run.path / "metrics.json") for run in runs]
     scores = [f"{split}_{score}" for split in ("test", "train", "all") for score in _COMPARED]
-    columns = [key for key in (*scores, "n_images", "n_clusters", "seconds", "peak_memory_mb")
-               if any(is_number(m.get(key)) for m in metrics)]
+    columns = [
+        key
+        for key in (*scores, "n_images", "n_clusters", "seconds", "peak_memory_mb")
+        if any(is_number(m.get(key)) for m in metrics)
+    ]
     best = [max((m[key] for m in metrics if is_number(m.get(key))), default=0) for key in columns]
     return Comparison(
         runs=[str(folder) for folder in run_folders],

@@ -125,6 +125,6 @@ def display_side(width: int) -> int:
     """Return the edge at which thumbnails `width` pixels wide are drawn: whole multiples keep pixel art crisp.
 
     >>> display_side(8), display_side(28), display_side(32), display_side(96)
-    (56, 56, 64, 72)
+    (56, 56, 64, 56)
     """
-    return max(1, round(56 / width)) * width if width <= 32 else 72
+    return max(1, round(56 / width)) * width if width <= 32 else 56

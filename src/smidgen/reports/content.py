@@ -1,0 +1,357 @@
+"""What a report says: everything that stands on the page, taken from the run folder, ready for the template."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from smidgen.reports import figures, tables
+from smidgen.reports.curves import charts
+from smidgen.reports.gallery import Galleries, Mistake
+from smidgen.reports.names import cluster_title, is_numbered, visible
+from smidgen.reports.tables import Assignments, Table, duration, is_number, percent, plain, thousands
+from smidgen.runs import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything a page is made of: the run, its images as arrays, those to show, and the map's places in [0, 1]."""
+
+    run: RunFolder
+    assignments: Assignments
+    galleries: Galleries
+    places: np.ndarray | None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The final figures, empty where the run wrote none."""
+        return tables.read_optional_json(self.run.path / "metrics.json")
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What ran on what, empty where the run wrote nothing about it."""
+        return tables.read_optional_json(self.run.path / "manifest.json")
+
+
+def content(report: Report) -> dict[str, Any]:
+    """Return what the template shows, by the names it uses; images as rows of `assignments.csv`."""
+    metrics, manifest, history = report.metrics, report.manifest, report.run.history()
+    assignments, galleries = report.assignments, report.galleries
+    cluster_colours, class_colours = colours(assignments)
+    return {
+        "title": _title(manifest, report.run),
+        "lead": _lead(assignments, manifest),
+        "facts": _facts(manifest, metrics),
+        "tiles": list(_tiles(assignments, metrics)),
+        "alarms": alarms(history, metrics),
+        "cards": _cards(assignments, galleries, cluster_colours),
+        "more_clusters": len(assignments.cluster_names) - len(galleries.clusters),
+        "map": _map_data(report, cluster_colours, class_colours),
+        "map_note": _map_note(assignments, galleries),
+        "charts": charts(history),
+        "classes": _classes(report),
+        "uncertain": galleries.uncertain.tolist(),
+        "histogram": _histogram(assignments),
+        "tables": tables.read_tables(report.run.path),
+        "metrics_table": tables.key_values("metrics.json", metrics),
+        "config_table": tables.key_values("config.toml", report.run.config),
+        "bad_images": _bad_images(report.run.path),
+        "command": _command(manifest),
+        "gallery_rows": {row for rows in galleries.shown() for row in rows.tolist()},
+        "smidgen_version": plain(manifest.get("smidgen")),
+    }
+
+
+def _title(manifest: Mapping[str, Any], run: RunFolder) -> str:
+    data = manifest.get("data")
+    name = data.get("name") if isinstance(data, Mapping) else data
+    return str(name) if name else run.path.resolve().name
+
+
+def _lead(assignments: Assignments, manifest: Mapping[str, Any]) -> list[str]:
+    """Return short phrases: how many images and clusters, by which method, knowing what."""
+    splits, counts = np.unique(assignments.splits.astype(str), return_counts=True)
+    named = {"train": "training ", "test": "test "}
+    order = sorted(zip(splits, counts, strict=True), key=lambda pair: (pair[0] == "test", pair[0]))
+    images = " and ".join(f"{thousands(count)} {named.get(str(split), '')}" for split, count in order)
+    n = len(assignments.cluster_names)
+    phrases = [f"{images.strip() or '0'} {_plural(len(assignments), 'image')[1]}", " ".join(_plural(n, "cluster"))]
+    phrases.extend(_evidence(manifest))
+    if n and all(map(is_numbered, assignments.cluster_names)):
+        phrases.append("clusters carry numbers, not names")
+    return phrases
+
+
+def _plural(count: float, word: str) -> tuple[str, str]:
+    return thousands(count), word if count == 1 else f"{word}s"
+
+
+def _evidence(manifest: Mapping[str, Any]) -> list[str]:
+    """Return a phrase about the evidence, as {kind: how many} or a text; none where only its fingerprint is known."""
+    given = manifest.get("evidence", "")
+    if isinstance(given, Mapping):
+        kinds = [(name, value) for name, value in given.items() if value and name != "fingerprint"]
+        words = [f"{thousands(value)} {name}" if is_number(value) else plain(name) for name, value in kinds]
+        return [f"evidence: {', '.join(words)}" if words else "no evidence"]
+    fingerprint = isinstance(given, str) and re.fullmatch(r"[0-9a-f]{64}", given)
+    if "evidence" not in manifest or fingerprint:
+        return []
+    return [f"evidence: {plain(given)}" if given else "no evidence"]
+
+
+_FACTS = {"method": "Method", "encoder": "Encoder", "trained_on": "Trained on", "seed": "Seed"}
+_VERSIONS = ("smidgen", "python", "torch", "torchvision", "timm")
+
+
+def _facts(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (name, value) pairs for the header; what the run did not record does not appear."""
+    data = manifest.get("data") if isinstance(manifest.get("data"), Mapping) else {}
+    facts = [(word, plain(manifest.get(key))) for key, word in _FACTS.items()]
+    shape = data.get("shape") if isinstance(data, Mapping) else None
+    if isinstance(shape, list) and len(shape) == 3:
+        facts.append(("Image size", f"{shape[2]} × {shape[1]}, {'grey' if shape[0] == 1 else 'colour'}"))
+    if is_number(metrics.get("seconds")):
+        facts.append(("Fitted in", duration(metrics["seconds"])))
+    if is_number(metrics.get("peak_memory_mb")):
+        facts.append(("Peak memory", f"{thousands(metrics['peak_memory_mb'])} MB"))
+    device, threads = plain(manifest.get("device")), manifest.get("threads")
+    facts.append(("Device", f"{device}, {' '.join(_plural(threads, 'thread'))}" if is_number(threads) else device))
+    facts.append(("Finished", _moment(manifest.get("finished"))))
+    named = {key: plain(manifest[key]) for key in _VERSIONS if key in manifest}
+    versions = manifest.get("versions")
+    named |= {key: plain(value) for key, value in versions.items()} if isinstance(versions, Mapping) else {}
+    facts.append(("Versions", ", ".join(f"{key} {value}" for key, value in named.items() if value)))
+    return [(name, value) for name, value in facts if value]
+
+
+def _moment(value: Any) -> str:
+    """Return an ISO 8601 time as people write it."""
+    return plain(value).replace("T", " ").replace("+00:00", " UTC")
+
+
+def _command(manifest: Mapping[str, Any]) -> str:
+    command = manifest.get("command") or ""
+    return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
+
+
+_SCORES = {"named_accuracy": "Named accuracy", "accuracy": "Accuracy", "nmi": "NMI", "ari": "ARI"}
+_MEANINGS = {
+    "named_accuracy": "by the clusters’ own names",
+    "accuracy": "best one-to-one match",
+    "nmi": "normalised mutual information",
+    "ari": "adjusted Rand index",
+}
+
+
+def _tiles(assignments: Assignments, metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the key figures: the scores of the test split where there are any, then what is always known."""
+    splits = [s for s in ("test", "train", "all") if any(is_number(metrics.get(f"{s}_{key}")) for key in _SCORES)]
+    for key, name in _SCORES.items() if splits else ():
+        value = metrics.get(f"{splits[0]}_{key}")
+        if is_number(value):
+            yield _tile(f"{name}, {splits[0]}", _shown_score(key, value), *_score_notes(key, splits, metrics))
+    sizes = np.bincount(assignments.clusters, minlength=len(assignments.cluster_names))
+    if len(sizes):
+        wanted = metrics.get("n_clusters")
+        empty = int(wanted) - len(sizes) if is_number(wanted) else 0
+        spread = f"{thousands(sizes.min())} to {thousands(sizes.max())} images"
+        yield _tile("Clusters", thousands(len(sizes)), spread, f"{empty} more are empty" if empty > 0 else "")
+    known = assignments.confidence[~np.isnan(assignments.confidence)]
+    if len(known):
+        below = f"{percent((known < 0.5).mean())} of images below 0.5"
+        yield _tile("Mean confidence", percent(known.mean()), below)
+
+
+def _tile(name: str, value: str, *notes: str) -> dict[str, Any]:
+    return {"name": name, "value": value, "notes": [note for note in notes if note]}
+
+
+def _shown_score(key: str, value: float) -> str:
+    return percent(value) if "accuracy" in key else f"{value:.3f}"
+
+
+def _score_notes(key: str, splits: Sequence[str], metrics: Mapping[str, Any]) -> list[str]:
+    """Return what stands below a score: its meaning, its interval, and the score of the other split."""
+    words = [_MEANINGS[key]]
+    bounds = tables.interval(metrics, f"{splits[0]}_{key}")
+    if bounds:
+        low, high = (_shown_score(key, bound).removesuffix(" %") for bound in bounds)
+        words.append(f"95 % interval {low}–{high}")
+    others = [(split, metrics.get(f"{split}_{key}")) for split in splits[1:]]
+    return words + [f"{split} {_shown_score(key, value)}" for split, value in others if is_number(value)]
+
+
+def alarms(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return each alarm of the run once, with where it was raised.
+
+    >>> alarms([{"stage": "heads", "step": 5, "alarms": ["One cluster is empty."]}], {})
+    [{'text': 'One cluster is empty.', 'where': 'heads, step 5'}]
+    """
+    places: dict[str, list[str]] = {}
+    for line in history:
+        for text in line.get("alarms") or ():
+            place = [plain(line.get("stage")), f"step {plain(line['step'])}" if "step" in line else ""]
+            places.setdefault(str(text), []).append(", ".join(word for word in place if word))
+    for text in metrics.get("alarms") or ():
+        places.setdefault(str(text), []).append("at the end")
+    return [{"text": text, "where": _span(where)} for text, where in places.items()]
+
+
+def _span(where: Sequence[str]) -> str:
+    return where[0] if len(where) == 1 else f"{len(where)} times: first {where[0]}, last {where[-1]}"
+
+
+def colours(assignments: Assignments) -> tuple[list[str], list[str]]:
+    """Return a colour for each cluster and one for each class; a class has the colour of the cluster found for it."""
+    n_clusters, n_classes = len(assignments.cluster_names), len(assignments.class_names)
+    first_cluster = {int(c): k for k, c in reversed(list(enumerate(assignments.class_of))) if c >= 0}
+    lonely = [c for c in range(n_classes) if c not in first_cluster]
+    every = figures.palette(n_clusters + len(lonely))
+    spare = dict(zip(lonely, every[n_clusters:], strict=True))
+    classes = [every[first_cluster[c]] if c in first_cluster else spare[c] for c in range(n_classes)]
+    return list(every[:n_clusters]), classes
+
+
+def _cards(assignments: Assignments, galleries: Galleries, cluster_colours: Sequence[str]) -> list[dict[str, Any]]:
+    n_clusters, n_classes = len(assignments.cluster_names), len(assignments.class_names)
+    sizes = np.bincount(assignments.clusters, minlength=n_clusters)
+    known = assignments.classes >= 0
+    pairs = (assignments.clusters[known], assignments.classes[known])
+    counts = tables.count_pairs(*pairs, shape=(n_clusters, n_classes))
+    sure = np.nan_to_num(assignments.confidence)
+    stated = np.bincount(assignments.clusters[~np.isnan(assignments.confidence)], minlength=n_clusters)
+    confidence = np.bincount(assignments.clusters, weights=sure, minlength=n_clusters) / np.maximum(stated, 1)
+    return [
+        {
+            "number": c.number,
+            "title": _heading(assignments.cluster_names[c.number]),
+            "colour": cluster_colours[c.number],
+            "size": int(sizes[c.number]),
+            "share": sizes[c.number] / max(len(assignments), 1),
+            "width": sizes[c.number] / sizes.max(),
+            "confidence": f"{confidence[c.number]:.2f}" if stated[c.number] else "",
+            "typical": c.typical.tolist(),
+            "uncertain": c.uncertain.tolist(),
+            **_dominant(counts[c.number], assignments.class_names),
+        }
+        for c in galleries.clusters
+    ]
+
+
+def _heading(cluster_name: str) -> str:
+    return f"Cluster {cluster_name}" if is_numbered(cluster_name) else cluster_name
+
+
+def _dominant(counts: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    if not counts.sum():
+        return {"dominant": None, "purity": None}
+    return {"dominant": class_names[int(counts.argmax())], "purity": float(counts.max() / counts.sum())}
+
+
+def _map_data(report: Report, cluster_colours: Sequence[str], class_colours: Sequence[str]) -> dict[str, Any] | None:
+    """Return what the page's script draws, names made visible here because no template touches them."""
+    if report.places is None:
+        return None
+    assignments, rows = report.assignments, report.galleries.sample
+    confidence = assignments.confidence[rows]
+    clusters = zip(assignments.cluster_names, cluster_colours, strict=True)
+    classes = zip(assignments.class_names, class_colours, strict=True)
+    wrong = assignments.mistaken()[rows]
+    return {
+        "x": np.rint(1000 * report.places[:, 0]).astype(int).tolist(),
+        "y": np.rint(1000 * report.places[:, 1]).astype(int).tolist(),
+        "row": rows.tolist(),
+        "id": [visible(assignments.images[row]) for row in rows],
+        "note": [visible(image_note(assignments, row)) for row in rows],
+        "cluster": assignments.clusters[rows].tolist(),
+        "class": assignments.classes[rows].tolist() if assignments.class_names else None,
+        "wrong": np.flatnonzero(wrong).tolist(),
+        "confidence": [None if np.isnan(value) else round(float(value), 3) for value in confidence],
+        "clusters": [[visible(cluster_title(name)), colour, visible(name)] for name, colour in clusters],
+        "classes": [[visible(name), colour, visible(name)] for name, colour in classes],
+    }
+
+
+def _map_note(assignments: Assignments, galleries: Galleries) -> str:
+    if len(galleries.sample) == len(assignments):
+        return "Each point is an image; images with similar embeddings lie together."
+    return (
+        f"Each point is one of {thousands(len(galleries.sample))} images, drawn alike from each cluster so that small"
+        " clusters are seen; images with similar embeddings lie together."
+    )
+
+
+def _classes(report: Report) -> dict[str, Any] | None:
+    """Return the confusion matrix and the mistakes of the judged split, or None where no class is known."""
+    assignments = report.assignments
+    split = assignments.judged_split
+    counts = tables.confusion(assignments, split=split)
+    if not counts.sum():
+        return None
+    every = np.arange(len(assignments.class_names))
+    order = np.argsort(np.where(assignments.class_of < 0, len(every), assignments.class_of), kind="stable")
+    counts, class_of = counts[:, order][:100, :100], assignments.class_of[order][:100]
+    names = [assignments.cluster_names[k] for k in order[:100]]
+    matched_on = "train" if assignments.in_split("train").any() else split
+    if any("named_accuracy" in key for key in report.metrics):
+        matched_on = "names"
+    judged = assignments.in_split(split)
+    wrong = int((judged & assignments.mistaken()).sum())
+    return {
+        "split": split,
+        "matched_on": matched_on,
+        "images": int(judged.sum()),
+        "wrong": wrong,
+        "cut": max(len(every), len(order)) > 100,
+        "matrix": figures.heat_map(
+            counts, class_of[None, :] == every[:100, None],
+            rows=[visible(name) for name in assignments.class_names[:100]],
+            columns=[visible(name) for name in names],
+            label=f"Confusion matrix of the {split} split: classes in rows, clusters in columns",
+        ),
+        "mistakes": [_mistake(assignments, mistake) for mistake in report.galleries.mistakes],
+    }  # fmt: skip
+
+
+def _mistake(assignments: Assignments, mistake: Mistake) -> dict[str, Any]:
+    stands_for = int(assignments.class_of[mistake.cluster])
+    return {
+        "class_name": assignments.class_names[mistake.class_number],
+        "cluster": cluster_title(assignments.cluster_names[mistake.cluster]),
+        "stands_for": assignments.class_names[stands_for] if stands_for >= 0 else None,
+        "count": mistake.count,
+        "rows": mistake.rows.tolist(),
+    }
+
+
+def _histogram(assignments: Assignments) -> Markup | None:
+    known = ~np.isnan(assignments.confidence)
+    if not known.any():
+        return None
+    wrong = assignments.mistaken()[known] if (assignments.classes >= 0).any() else None
+    return figures.histogram(assignments.confidence[known], wrong, label="How many images have which confidence")
+
+
+def _bad_images(folder: Path) -> Table | None:
+    path = folder / "bad_images.csv"
+    table = tables.read_table(path, limit=200) if path.exists() else None
+    return table if table and table.total else None
+
+
+def image_note(assignments: Assignments, row: int) -> str:
+    """Return what is known about one image in a line: cluster, confidence, class, split."""
+    words = [cluster_title(assignments.cluster_names[assignments.clusters[row]])]
+    if not np.isnan(assignments.confidence[row]):
+        words.append(f"confidence {assignments.confidence[row]:.3f}")
+    if assignments.classes[row] >= 0:
+        words.append(f"class {assignments.class_names[assignments.classes[row]]}")
+    if assignments.splits[row] not in ("", "all"):
+        words.append(str(assignments.splits[row]))
+    return " · ".join(words)

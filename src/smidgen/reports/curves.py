@@ -1,0 +1,73 @@
+"""Training curves: from the lines of `metrics.jsonl` to one small figure for each loss, score and rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smidgen.reports import figures
+from smidgen.reports.names import visible
+from smidgen.reports.tables import is_number, plain
+
+_NOT_CURVES = {"stage", "step", "seconds", "epoch", "alarms"}
+_SCORE_WORDS = ("accuracy", "nmi", "ari", "ami", "purity")
+
+
+def charts(history: Sequence[Mapping[str, Any]], *, most: int = 24) -> list[dict[str, Any]]:
+    """Return the training curves: the total loss first, then scores, other losses and rates, one figure each.
+
+    history: the lines of `metrics.jsonl`. A score measured on several splits is one figure with several lines.
+    """
+    lines = [line for line in history if is_number(line.get("step"))]
+    if not lines:
+        return []
+    steps, stages = _timeline(lines)
+    found = []
+    for name, keys in _figures_of(lines).items():
+        series = {key: _strokes(lines, steps, key) for key in keys}
+        if any(len(stroke) > 1 for strokes in series.values() for stroke in strokes):
+            last = [(key, plain(float(strokes[-1][-1][1]))) for key, strokes in series.items()]
+            chart = figures.line_chart(series, stages, label=f"{visible(name)} over training steps")
+            found.append({"name": name, "last": last, "svg": chart})
+    return found[:most]
+
+
+def _timeline(lines: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[tuple[str, float, float]]]:
+    """Return each line's step counted from the very start, and the stages with their first and last steps."""
+    steps: list[float] = []
+    stages: list[tuple[str, float, float]] = []
+    offset = 0.0
+    for line in lines:
+        stage = str(line.get("stage", ""))
+        begins = not stages or stage != stages[-1][0]
+        if begins and steps and line["step"] + offset < steps[-1]:
+            offset = steps[-1]  # this run counts the steps of each stage from zero
+        steps.append(line["step"] + offset)
+        if begins:
+            stages.append((visible(stage), steps[-2] if len(steps) > 1 else min(steps[0], 0.0), steps[-1]))
+        else:
+            stages[-1] = (*stages[-1][:2], max(steps[-1], stages[-1][2]))
+    return steps, stages
+
+
+def _figures_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    keys = list(dict.fromkeys(key for line in lines for key, value in line.items() if is_number(value)))
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        score = next((word for word in _SCORE_WORDS if key == word or key.endswith(f"_{word}")), None)
+        if key not in _NOT_CURVES and len(found.get(score or key, ())) < 3:
+            found.setdefault(score or key, []).append(key)
+    place = {"total": 0, "learning_rate": 3} | dict.fromkeys(_SCORE_WORDS, 1)
+    return dict(sorted(found.items(), key=lambda item: place.get(item[0], 2)))
+
+
+def _strokes(lines: Sequence[Mapping[str, Any]], steps: Sequence[float], key: str) -> list[list[figures.Point]]:
+    strokes: list[list[figures.Point]] = []
+    stage = None
+    for line, step in zip(lines, steps, strict=True):
+        if is_number(line.get(key)):
+            if not strokes or line.get("stage") != stage:
+                strokes.append([])
+            stage = line.get("stage")
+            strokes[-1].append((step, float(line[key])))
+    return strokes
