@@ -1,3 +1,36 @@
 """smidgen labels image collections from a smidgen of supervision."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smidgen.config import Config
+    from smidgen.data.datasets import open_dataset
+    from smidgen.data.evidence import Evidence
+    from smidgen.estimator import ImageClusterer
+    from smidgen.recipe import fit
+
 __version__ = "0.1.0"
+
+__all__ = ["Config", "Evidence", "ImageClusterer", "fit", "open_dataset"]
+
+_HOMES = {
+    "Config": "config",
+    "Evidence": "data.evidence",
+    "ImageClusterer": "estimator",
+    "fit": "recipe",
+    "open_dataset": "data.datasets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Nothing is imported before it is asked for: torch alone takes seconds, and the command line must answer at once.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'smidgen' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"smidgen.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

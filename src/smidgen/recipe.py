@@ -16,7 +16,7 @@ import torch
 
 from smidgen.config import Config, as_table
 from smidgen.data.datasets import DATASETS, Dataset, open_dataset, open_splits
-from smidgen.data.evidence import Resolved
+from smidgen.data.evidence import Evidence, Resolved
 from smidgen.errors import InputError, unknown
 from smidgen.evaluation.watch import Watch, collapse_alarms
 from smidgen.methods import METHODS, make_config, make_method
@@ -28,6 +28,7 @@ from smidgen.record import (
     peak_memory_mb,
     score_split,
     write_assignments,
+    write_issues,
     write_skipped,
     write_thumbnails,
 )
@@ -53,11 +54,17 @@ class Listener:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished fit. metrics: as in `metrics.json`."""
+    """A finished fit.
+
+    metrics: as in `metrics.json`. train: the images trained on; assignments: theirs, (n, clusters) float32. Both are
+    None for a run that had finished before.
+    """
 
     model: Model
     metrics: dict[str, Any]
     config: Config
+    train: Dataset | None = None
+    assignments: np.ndarray | None = None
 
 
 def fit(
@@ -65,7 +72,7 @@ def fit(
     *,
     data: Any = None,
     test: Any = None,
-    evidence: Resolved | None = None,
+    evidence: Evidence | Resolved | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -74,7 +81,7 @@ def fit(
     """Fit a method to images and return the trained model with its scores; with `out`, write a run folder.
 
     data, test: anything `open_dataset` takes, in place of `config.data` and `config.test`.
-    evidence: over the training images. resume: go on in `out` from its newest checkpoint; overwrite: empty it first.
+    evidence: about the training images. resume: go on in `out` from its newest checkpoint; overwrite: empty it first.
     Raises InputError for what is wrong with the arguments or the data, RunError for the folder, TrainingError if
     training cannot go on, Interrupted on SIGTERM or Ctrl-C (resume then goes on exactly).
     """
@@ -82,7 +89,7 @@ def fit(
     if out is not None:
         RunFolder.check(out, resume=resume, overwrite=overwrite)
     config = resolve(config, listener)
-    with Interrupts().listening() as interrupts, _threads(config.threads):
+    with Interrupts().listening() as interrupts, torch_threads(config.threads):
         train, held_out = open_data(config, data, test, listener)
         problem = make_problem(config, train, evidence)
         fitting = _Fit(config, train, held_out, problem, listener, interrupts, began)  # may refuse: no folder before
@@ -115,7 +122,7 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
     if config.init_from is not None:
         options.setdefault("encoder", Model.load(config.init_from).method.config.encoder)
     method_config = make_config(config.method, options)
-    device = _device(config.device)
+    device = choose_device(config.device)
     return dataclasses.replace(
         config,
         n_clusters=n_clusters,
@@ -126,11 +133,14 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
     )
 
 
-def make_problem(config: Config, train: Dataset, evidence: Resolved | None) -> Problem:
+def make_problem(config: Config, train: Dataset, evidence: Evidence | Resolved | None) -> Problem:
     """Return what a method may know of the training set; `supervised` without labels is given all known classes."""
     n_clusters = config.n_clusters or DEFAULT_CLUSTERS
     if len(train) < n_clusters:
         raise InputError(f"{n_clusters} clusters were wanted of {len(train)} images: ask for fewer clusters.")
+    if isinstance(evidence, Evidence):
+        skipped = [bad.id for bad in train.skipped]
+        evidence = evidence.resolve(train.ids, n_clusters=n_clusters, skipped=skipped)
     evidence = evidence or Resolved.nothing(len(train))
     if evidence.n_images != len(train):
         raise InputError(
@@ -188,14 +198,15 @@ class _Fit:
         seconds = self._train()
         preprocessing = Preprocessing(self.train.images.shape[-1], self.train.images.shape[1], self.config.resize)
         names = self.problem.evidence.class_names
-        names = names + tuple(str(k) for k in range(len(names), self.problem.n_clusters))
+        others = map(str, range(len(names), self.problem.n_clusters))
+        names = names + tuple(f"cluster {k}" if k in names else k for k in others)  # a class may be called "3"
         model = Model(self.method.eval(), self.config.method, preprocessing, names, self.device)
         datasets = [d for d in (self.train, self.test) if d is not None]
         assignments = [model.assign(d.images, progress=self._ticks("assign")) for d in datasets]
         metrics = self._metrics(assignments, seconds)
         if self.run_folder is not None:
             self._write(self.run_folder, model, datasets, assignments, metrics)
-        return Outcome(model, metrics, self.config)
+        return Outcome(model, metrics, self.config, self.train, assignments[0])
 
     def _train(self) -> float:
         callbacks: list[Callback] = [
@@ -274,6 +285,7 @@ class _Fit:
         embed = make_embed(self.method, self.train.images, device=self.device)
         for name, table in self.method.tables(embed).items():
             run.write_table(name, table)
+        write_issues(run, datasets, progress=self.listener.progress)
         write_json(run.path / "metrics.json", metrics)
         self.listener.progress("report", 0, 1)
         write_thumbnails(run, datasets)
@@ -301,17 +313,31 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
     test = config.test if test is None else test
     if test is not None:
         shape = train.images.shape[1:]
-        options |= {"channels": shape[0], "size": shape[-1]}
+        if not train.holds_vectors:
+            options |= {"channels": shape[0], "size": shape[-1]}
         held_out = open_dataset(test, split="test", **options)
-    size = "×".join(map(str, train.images.shape[2:]))
-    others = "" if held_out is None else f", {len(held_out):,} test images"
+        if held_out.images.shape[1:] != shape or held_out.images.dtype != train.images.dtype:
+            raise InputError(f"The test data are of shape {held_out.images.shape[1:]}, the training data of {shape}.")
+    what, size = "images", f"{'×'.join(map(str, train.images.shape[2:]))} pixels"
+    if train.holds_vectors:
+        what, size = "embeddings", f"{train.images.shape[1]:,} features"
+    others = "" if held_out is None else f", {len(held_out):,} test {what}"
     bad = f"; {len(train.skipped)} could not be read (bad_images.csv)" if train.skipped else ""
-    listener.say(f"{len(train):,} training images of {size} pixels{others}{bad}.")
+    listener.say(f"{len(train):,} training {what} of {size}{others}{bad}.")
     return train, held_out
 
 
 def _channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel in [0, 1], exactly and without a float copy of the images."""
+    """Return mean and standard deviation per channel in [0, 1], exactly and without a float copy of the images.
+
+    Of ready embeddings: per feature, as they are.
+    """
+    if images.dtype != np.uint8:
+        vectors = images.reshape(images.shape[:2])
+        means = vectors.mean(0, dtype=np.float64)
+        blocks = (vectors[start : start + 1024] - means for start in range(0, len(vectors), 1024))
+        variances = sum((block**2).sum(0) for block in blocks) / len(vectors)
+        return tuple(means.tolist()), tuple(np.sqrt(variances).tolist())
     counts = np.zeros((images.shape[1], 256))
     for start in range(0, len(images), 1024):
         for c in range(images.shape[1]):
@@ -322,7 +348,8 @@ def _channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[fl
     return tuple(float(m) for m in mean), tuple(math.sqrt(v) for v in variance)
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """Return the device to compute on, "auto" being an accelerator if there is one; InputError if it is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -347,7 +374,8 @@ def _precision(wanted: str, device: str) -> Literal["float32", "bfloat16"]:
 
 
 @contextlib.contextmanager
-def _threads(n: int | None) -> Iterator[None]:
+def torch_threads(n: int | None) -> Iterator[None]:
+    """Let torch use `n` threads in the body, or as many as it does where that is None."""
     before = torch.get_num_threads()
     torch.set_num_threads(n or before)
     try:

@@ -6,6 +6,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from smidgen import __version__
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset
+from smidgen.evaluation.issues import find_issues, issue_columns
 from smidgen.evaluation.scores import score_assignments
 from smidgen.reports.page import gallery_rows
 from smidgen.runs import RunFolder, write_csv
@@ -59,13 +61,35 @@ def _class_texts(dataset: Dataset) -> list[str]:
 
 
 def write_thumbnails(run: RunFolder, datasets: list[Dataset]) -> None:
-    """Write `thumbnails.parquet`, the pictures that the report shows, so that it needs the images no more."""
+    """Write `thumbnails.parquet`, the pictures that the report shows, so that it needs the images no more.
+
+    Of ready embeddings there are none, and the report shows placeholders.
+    """
+    if datasets[0].holds_vectors:
+        return
     rows = gallery_rows(run.path)
     first_of_test = len(datasets[0])
     pictures = [
         datasets[int(row >= first_of_test)].thumbnail(int(row - first_of_test * (row >= first_of_test))) for row in rows
     ]
     run.write_thumbnails(rows, pictures)
+
+
+def write_issues(
+    run: RunFolder, datasets: list[Dataset], *, progress: Callable[[str, int, int], None] | None = None
+) -> None:
+    """Write `tables/issues.csv`, the images that deserve a look (`evaluation.issues`), if there are any.
+
+    Outliers are those of the run's `embeddings.npy`. Of ready embeddings there is nothing to look at.
+    """
+    if datasets[0].holds_vectors:
+        return
+    embeddings = np.load(run.path / "embeddings.npy", mmap_mode="r", allow_pickle=False)
+    issues = find_issues([dataset.images for dataset in datasets], embeddings=embeddings, progress=progress)
+    if issues:
+        ids = [image for dataset in datasets for image in dataset.ids]
+        splits = [dataset.split for dataset in datasets for _ in dataset.ids]
+        run.write_table("issues", issue_columns(issues, ids, splits))
 
 
 def write_skipped(run: RunFolder, datasets: list[Dataset | None]) -> None:

@@ -6,16 +6,21 @@ import argparse
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import Progress, printable, progress
 from smidgen.cli.data import add_data, add_reading, require_data
-from smidgen.cli.parsing import whole_number
+from smidgen.cli.files import require_new_file
+from smidgen.cli.parsing import text, whole_number
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from smidgen.data.datasets import Dataset
+    from smidgen.evaluation.issues import Issue
 
 _EXAMPLES = 3
 _FEW_PER_CLUSTER = 20
@@ -26,18 +31,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--clusters", metavar="N", type=whole_number(1), help="how many clusters you mean to ask for")
     add_reading(parser)
+    parser.add_argument(
+        "--encoder",
+        metavar="NAME",
+        type=text,
+        help="look for outliers and look-alikes among this encoder's embeddings (`smidgen list encoders`; lite0 is fast)",
+    )
+    parser.add_argument("--out", metavar="FILE.csv", type=text, help="write every image that deserves a look to a table")
+    parser.add_argument("--overwrite", action="store_true", help="replace that table if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 @dataclass
 class Findings:
-    """What was found. sizes: (width, height) in the files, with how often; groups: rows with the same content."""
+    """What was found. sizes: (width, height) in the files, with how often; groups: rows with the same content.
+
+    issues: what deserves a look, by kind, the worst first.
+    """
 
     dataset: Dataset
     splits: list[str]
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     groups: list[list[int]] = field(default_factory=list)
+    issues: dict[str, list[Issue]] = field(default_factory=dict)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     from smidgen.data.datasets import DATASETS, open_dataset
 
     require_data(args.data)
+    if args.out is not None:
+        require_new_file(Path(args.out), overwrite=args.overwrite)
     with progress(quiet=args.quiet) as console:
         dataset = open_dataset(
             args.data,
@@ -54,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
             allow_bad=1.0,
             progress=console.of("read images"),
         )
-        found = look(dataset, console)
+        found = look(dataset, console, encoder=args.encoder)
+    if args.out is not None:
+        _write(Path(args.out), found)
     default = DATASETS[args.data].n_classes if args.data in DATASETS else 10
     n_clusters = args.clusters or default
     refusals = _refusals(found, n_clusters=n_clusters, allow_bad=args.allow_bad)
@@ -69,11 +90,18 @@ def run(args: argparse.Namespace) -> int:
     return 2 if refusals else 0
 
 
-def look(dataset: Dataset, console: Progress) -> Findings:
-    """Return what is in a dataset: sizes as the files have them, and groups of images that are the same to the byte."""
+def look(dataset: Dataset, console: Progress, *, encoder: str | None = None) -> Findings:
+    """Return what is in a dataset: sizes as the files have them, groups of the same bytes, and images with issues.
+
+    encoder: the net whose embeddings outliers and look-alikes are found among; None is none.
+    """
+    import numpy as np
+
     from smidgen.data.images import BadImage, image_size
+    from smidgen.evaluation.issues import find_issues
 
     found = Findings(dataset, [_split_of(dataset, row) for row in range(len(dataset))])
+    sizes = np.zeros((len(dataset), 2), dtype=np.int64)
     rows_of: defaultdict[bytes, list[int]] = defaultdict(list)
     for row in range(len(dataset)):
         try:
@@ -81,12 +109,35 @@ def look(dataset: Dataset, console: Progress) -> Findings:
             size = dataset.images.shape[:1:-1] if dataset.items is None else image_size(content)
         except BadImage:  # gone since it was read
             continue
+        sizes[row] = size
         found.sizes[(int(size[0]), int(size[1]))] += 1
         rows_of[hashlib.sha256(content).digest()].append(row)
         if row % 64 == 0 or row == len(dataset) - 1:
             console.update("compare", row + 1, len(dataset))
     found.groups = [rows for rows in rows_of.values() if len(rows) > 1]
+    embeddings = None if encoder is None else _embedded(dataset, encoder, console)
+    issues = find_issues(
+        [dataset.images], embeddings=embeddings, look_alikes=True, sizes=sizes, progress=console.update
+    )
+    for issue in issues:
+        found.issues.setdefault(issue.kind, []).append(issue)
     return found
+
+
+def _embedded(dataset: Dataset, encoder: str, console: Progress) -> np.ndarray:
+    from smidgen.embedding import embed_images
+    from smidgen.nets.pretrained import pretrained_encoder
+
+    return embed_images(dataset.images, pretrained_encoder(encoder), progress=console.of("embed"))
+
+
+def _write(path: Path, found: Findings) -> None:
+    """Write all issues as a table: image, split, kind, score and group."""
+    from smidgen.evaluation.issues import issue_columns
+    from smidgen.runs import write_csv
+
+    issues = [issue for issues in found.issues.values() for issue in issues]
+    write_csv(path, issue_columns(issues, found.dataset.ids, found.splits))
 
 
 def _split_of(dataset: Dataset, row: int) -> str:
@@ -131,6 +182,9 @@ def _advice(found: Findings, *, n_clusters: int) -> list[str]:
     leaks = sum({"train", "test"} <= {found.splits[row] for row in rows} for rows in found.groups)
     if leaks:
         sentences.append(f"{leaks:,} images are in both train and test: scores on the test images flatter.")
+    near = _near_leaks(found)
+    if near:
+        sentences.append(f"{near:,} test images are near copies of training images: scores on them flatter.")
     if dataset.classes is not None:
         torn = sum(len({int(dataset.classes[row]) for row in rows}) > 1 for rows in found.groups)
         if torn:
@@ -143,6 +197,14 @@ def _advice(found: Findings, *, n_clusters: int) -> list[str]:
     if max(width, height) > 2 * side:
         sentences.append(f"Images of up to {width} × {height} are made into {side} × {side}: `--size` changes that.")
     return sentences
+
+
+def _near_leaks(found: Findings) -> int:
+    """Return how many test images are in one group with a training image without being the same bytes as any."""
+    copies = [*found.issues.get("duplicate", []), *found.issues.get("near_duplicate", [])]
+    trained = {issue.group for issue in copies if found.splits[issue.row] == "train"}
+    same = {row for rows in found.groups if any(found.splits[row] == "train" for row in rows) for row in rows}
+    return sum(found.splits[i.row] == "test" and i.group in trained and i.row not in same for i in copies)
 
 
 def _summary(found: Findings) -> dict[str, Any]:
@@ -158,7 +220,15 @@ def _summary(found: Findings) -> dict[str, Any]:
         "skipped": [{"image": bad.id, "reason": bad.reason} for bad in dataset.skipped],
         "ignored": dataset.ignored,
         "duplicates": [[str(dataset.ids[row]) for row in rows] for rows in found.groups],
+        "issues": {
+            kind: {"images": len(issues), "worst": [_as_table(dataset, issue) for issue in issues[:_EXAMPLES]]}
+            for kind, issues in found.issues.items()
+        },
     }
+
+
+def _as_table(dataset: Dataset, issue: Issue) -> dict[str, Any]:
+    return {"image": str(dataset.ids[issue.row]), "score": round(issue.score, 4), "group": issue.group}
 
 
 def _shown(found: Findings) -> list[str]:
@@ -189,6 +259,20 @@ def _shown(found: Findings) -> list[str]:
         f"{'':<12}{n:,}: {reason}, {_examples([b['image'] for b in summary['skipped'] if b['reason'] == reason])}"
         for reason, n in reasons.most_common(8)
     ]
+    return lines + _shown_issues(summary["issues"])
+
+
+def _shown_issues(issues: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each kind: how many images, what it means, and the worst of them."""
+    from smidgen.evaluation.issues import KINDS
+
+    if not issues:
+        return []
+    lines = ["", "worth a look (`--out FILE.csv` lists them all):"]
+    for kind, about in issues.items():
+        worst = ", ".join(f"{image['image']!r} ({image['score']:.3g})" for image in about["worst"])
+        more = ", …" if about["images"] > len(about["worst"]) else ""
+        lines += [f"  {about['images']:>7,} {kind.replace('_', ' ')}: {KINDS[kind]}", f"{'':10}{worst}{more}"]
     return lines
 
 

@@ -88,6 +88,31 @@ def _without_alpha(images: np.ndarray) -> np.ndarray:
     return np.rint(images[:, :3] * share + BACKGROUND * (1 - share)).astype(np.uint8)
 
 
+def as_vectors(array: np.ndarray) -> np.ndarray:
+    """Return ready embeddings (n, features) as float32 (n, features, 1, 1), the shape in which they travel.
+
+    They are neither scaled nor rounded. Raises InputError for another shape, and for values that are not finite or
+    lie beyond float32.
+
+    >>> as_vectors(np.ones((5, 7))).shape
+    (5, 7, 1, 1)
+    """
+    array = np.asarray(array)
+    if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "biuf":
+        raise InputError(
+            f"Embeddings must be a matrix (n, features) of numbers, got {array.dtype} of shape {tuple(array.shape)}."
+        )
+    with np.errstate(over="ignore"):
+        vectors = np.ascontiguousarray(array, dtype=np.float32)
+    bad = np.flatnonzero(~np.isfinite(vectors).all(1))
+    if len(bad):
+        raise InputError(
+            f"Embeddings must be finite in float32, got NaN or infinity in {len(bad)} of {len(vectors)} rows, first in"
+            f" row {bad[0]}: remove these rows."
+        )
+    return vectors[:, :, None, None]
+
+
 def fitted(
     images: np.ndarray, *, size: int | None, channels: int | None, resize: Resize, progress: Progress | None = None
 ) -> np.ndarray:

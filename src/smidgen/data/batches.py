@@ -58,7 +58,7 @@ def collect(
 ) -> dict[str, Part]:
     """Return the parts that answer the requests.
 
-    images: (n_images, channels, height, width) uint8.
+    images: (n_images, channels, height, width) uint8, or (n_images, features, 1, 1) floats.
     key: what the batch may depend on, (seed, stage, step); each part's view is drawn from (*key, part name).
     """
     parts = {}
@@ -76,9 +76,13 @@ def collect(
 
 
 def as_floats(images: np.ndarray, indices: Tensor | slice, *, device: torch.device) -> Tensor:
-    """Return the chosen uint8 images as a (batch, channels, height, width) float32 tensor in [0, 1]."""
+    """Return the chosen uint8 images as a (batch, channels, height, width) float32 tensor in [0, 1].
+
+    Ready embeddings, (n, features, 1, 1) floats, are left as they are.
+    """
     rows = indices if isinstance(indices, slice) else indices.cpu().numpy()
     pixels = np.ascontiguousarray(images[rows])
     if not pixels.flags.writeable:  # of a mapped file: torch would warn
         pixels = pixels.copy()
-    return torch.from_numpy(pixels).to(device, non_blocking=True).float() / 255
+    floats = torch.from_numpy(pixels).to(device, non_blocking=True).float()
+    return floats / 255 if pixels.dtype == np.uint8 else floats

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from smidgen.data.archives import collect_tar, collect_zip
-from smidgen.data.arrays import ArrayPart, as_images, fitted, read_npz
+from smidgen.data.arrays import ArrayPart, as_images, as_vectors, fitted, read_npz
 from smidgen.data.decoding import Progress, Skipped, decode_items
 from smidgen.data.folders import SPLITS, Collection, Item, collect_folder
 from smidgen.data.images import BadImage, Resize, check_options, flat_image, image_size, quiet_pillow
@@ -42,7 +42,8 @@ class Dataset:
 
     name: as given by the user. split: "train", "test" or "all".
     ids: (n,) str objects, unique.
-    images: (n, channels, height, width) uint8; a memory-mapped file above 4 GB.
+    images: (n, channels, height, width) uint8; a memory-mapped file above 4 GB. Ready embeddings: (n, features, 1, 1)
+        float32, not scaled.
     classes: (n,) int64 rows of `class_names`, -1 unknown; None if no class is known. For evaluation only, unless the
         user gives them as evidence.
     class_names: in natural order.
@@ -62,6 +63,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def holds_vectors(self) -> bool:
+        """Whether these are ready embeddings, and there is nothing to look at."""
+        return self.images.dtype != np.uint8
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> Dataset:
         """Return the dataset of the given rows (integers or a mask), in that order; names of classes stay.
@@ -143,8 +149,8 @@ def open_dataset(
 
     data: a name in `DATASETS`; a folder (flat, nested, one folder per class, top-level `train/` and `test/` as
         splits); a manifest (.csv, .parquet, .jsonl); an uncompressed .tar or a .zip; an .npz; or an array
-        (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, uint16 or floats in [0, 1]. A name wins over a folder of
-        that name: write `./mnist` for the folder.
+        (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, uint16 or floats in [0, 1], or ready embeddings (n, features).
+        A name wins over a folder of that name: write `./mnist` for the folder.
     split: "train", "test" or "all". Data without splits of its own are taken whole under any of these, as what
         `split` says; an array's ids begin with it.
     size: side of the square images in pixels. None keeps the native size if all images share one square size of at
@@ -298,7 +304,23 @@ class _Arrays:
         )
 
 
-def _opened(data: Any) -> _Files | _Arrays:
+@dataclass(frozen=True)
+class _Vectors:
+    """Data that are ready embeddings, given as an array; sizes and channels mean nothing to them."""
+
+    array: np.ndarray
+
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def of_split(self, split: Split, options: _Options) -> Dataset:
+        if len(self.array) == 0:
+            _refuse_nothing("array", split, ignored=0, has=())
+        ids = _id_array(f"{split}/{row:05d}" for row in range(len(self.array)))
+        return Dataset(name="array", split=split, ids=ids, images=as_vectors(self.array))
+
+
+def _opened(data: Any) -> _Files | _Arrays | _Vectors:
     """Return what `data` is, listed but not decoded."""
     if isinstance(data, str) and data in DATASETS:
         named = DATASETS[data]
@@ -308,6 +330,8 @@ def _opened(data: Any) -> _Files | _Arrays:
     if not hasattr(data, "__array__"):
         raise InputError(f"The data must be a name, a path or an array of images, got {type(data).__name__}.")
     array = np.asarray(data)
+    if array.ndim == 2:
+        return _Vectors(array)
     return _Arrays("array", lambda _split: ArrayPart(array, None), ("",))
 
 

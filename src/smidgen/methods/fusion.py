@@ -104,8 +104,13 @@ def self_label_loss(logits: Tensor, teacher: Tensor, *, threshold: float) -> Ten
     return (F.cross_entropy(logits, labels, reduction="none") * sure).sum() / sure.sum().clamp_min(1)
 
 
-def views(image_shape: tuple[int, int, int]) -> tuple[View, View]:
-    """Return the weak and the strong view: strokes for grey images, which may be writing; photographs for colour."""
+def views(image_shape: tuple[int, int, int]) -> tuple[View | None, View | None]:
+    """Return the weak and the strong view: strokes for grey images, which may be writing; photographs for colour.
+
+    Ready embeddings, (features, 1, 1), have none.
+    """
+    if image_shape[1:] == (1, 1):
+        return None, None
     if image_shape[0] == 1:
         return (
             View(rotate=10, scale=0.15, shear=0.2, shift=0.1),
@@ -246,7 +251,7 @@ class Fusion(Method):
     def _logits(self, net: nn.Module, images: Tensor) -> Tensor:
         """Return (batch, heads, clusters) in float32, clusters in the order of the names."""
         logits = net(images).float()
-        return logits.gather(2, self.order.expand(len(logits), -1, -1))
+        return logits.gather(2, self.order.expand(logits.shape[0], -1, -1))
 
     def _assignments(self, net: nn.Module, images: Tensor) -> Tensor:
         return self._logits(net, images).softmax(-1)

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 # Okabe & Ito (2008), the yellow darkened for white ground; then three found by the distance used in `palette`.
 _TEN = (
-    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8a1c3b", "#dcc93c", "#4b3fb5", "#77dfc0",
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#9c2450", "#dcc93c", "#4b3fb5", "#77dfc0",
 )  # fmt: skip
 
 # Machado, Oliveira & Fernandes (2009), severity 1: how linear RGB looks without L (protan) and M (deutan) cones.
@@ -118,20 +118,19 @@ def _svg(parts: Sequence[str], kind: str, size: tuple[int, int], label: str, *, 
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
-    """Return two to five round numbers in [low, high], or around a single value.
+    """Return two to five round numbers in [low, high], or three around a single value.
 
     >>> nice_ticks(0.0, 1.0), nice_ticks(3, 3)
-    ([0.0, 0.5, 1.0], [2.0, 3.0, 4.0])
+    ([0.0, 0.25, 0.5, 0.75, 1.0], [2.0, 3.0, 4.0])
     """
     if not high > low:
-        step = abs(low) or 1.0
-        step = 10 ** math.floor(math.log10(step))
+        step = 10.0 ** math.floor(math.log10(abs(low) or 1.0))
         return [low - step, float(low), low + step]
-    rough = (high - low) / 3
+    rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    start, stop = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(start, stop + 1)]
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
+    digits = 2 - math.floor(math.log10(step))
+    return [round(i * step, digits) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _bands(stages: Sequence[tuple[str, float, float]], place: Place, low: float, high: float) -> Iterator[str]:
@@ -157,7 +156,7 @@ def _axes(ticks: Sequence[float], place: Place, span: tuple[float, float], low: 
 
 
 def _tick(value: float) -> str:
-    return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:,.6g}"
+    return f"{value:,.6g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3g}".replace("e+0", "e")
 
 
 def _line(points: Sequence[Point], number: int, place: Place) -> Iterator[str]:

@@ -36,7 +36,7 @@ def map_points(embeddings: np.ndarray, *, layout: str = "tsne", seed: int = 0) -
 def _principal_components(embeddings: np.ndarray, *, components: int, seed: int) -> np.ndarray:
     from sklearn.decomposition import PCA  # 1 s to import: only where a map is drawn
 
-    flat = np.nan_to_num(np.asarray(embeddings, dtype=np.float64).reshape(len(embeddings), -1), posinf=0, neginf=0)
+    flat = np.nan_to_num(np.asarray(embeddings, dtype=np.float64), posinf=0, neginf=0)
     flat = flat / max(np.abs(flat).max(initial=0), 1e-30)  # huge values would overflow in squares
     components = min(components, *flat.shape)
     if len(flat) < 2 or not np.ptp(flat, axis=0).any():

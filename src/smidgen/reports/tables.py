@@ -283,50 +283,56 @@ def is_number(value: Any) -> TypeGuard[float]:
 class Comparison:
     """Runs side by side: one row each, with the figures that any of them has; and the settings in which they differ.
 
-    scores: (runs, columns) texts, empty where a run lacks the figure. best: (runs, columns) marks.
+    scores: (runs, columns) pairs of texts, the figure and its interval, empty where a run lacks them.
+    best: (runs, columns) marks. same_data: whether all runs were fitted to the same images, as far as is known.
     """
 
     runs: Sequence[str]
     columns: Sequence[str]
-    scores: Sequence[Sequence[str]]
+    scores: Sequence[Sequence[tuple[str, str]]]
     best: Sequence[Sequence[bool]]
     settings: Table
+    same_data: bool
 
 
 _COMPARED = ("accuracy", "named_accuracy", "nmi", "ari", "ami", "purity")
+_COSTS = ("n_images", "n_clusters", "seconds", "peak_memory_mb")
 
 
 def compare_runs(run_folders: Sequence[Path | str]) -> Comparison:
     """Return the figures of several runs side by side; raise RunError if one of them is no run folder."""
     runs = [RunFolder.open(folder) for folder in run_folders]
     metrics = [read_optional_json(run.path / "metrics.json") for run in runs]
-    scores = [f"{split}_{score}" for split in ("test", "train", "all") for score in _COMPARED]
-    columns = [
-        key
-        for key in (*scores, "n_images", "n_clusters", "seconds", "peak_memory_mb")
-        if any(is_number(m.get(key)) for m in metrics)
-    ]
-    best = [max((m[key] for m in metrics if is_number(m.get(key))), default=0) for key in columns]
+    names = [f"{split}_{score}" for split in ("test", "train", "all") for score in _COMPARED]
+    columns = [key for key in (*names, *_COSTS) if any(is_number(m.get(key)) for m in metrics)]
+    same_data = len(_fingerprints(runs)) <= 1
+    best = {key: max((m[key] for m in metrics if is_number(m.get(key))), default=None) for key in names}
+    marked = len(runs) > 1 and same_data
     return Comparison(
         runs=[str(folder) for folder in run_folders],
         columns=columns,
         scores=[[_score(m, key) for key in columns] for m in metrics],
-        best=[[len(runs) > 1 and key in scores and m.get(key) == top for key, top in zip(columns, best, strict=True)]
-              for m in metrics],
+        best=[[marked and key in m and m[key] == best.get(key) for key in columns] for m in metrics],
         settings=_differences(runs),
-    )  # fmt: skip
+        same_data=same_data,
+    )
 
 
-def _score(metrics: Mapping[str, Any], key: str) -> str:
+def _fingerprints(runs: Sequence[RunFolder]) -> set[str]:
+    data = [read_optional_json(run.path / "manifest.json").get("data") for run in runs]
+    return {str(d["fingerprint"]) for d in data if isinstance(d, Mapping) and "fingerprint" in d}
+
+
+def _score(metrics: Mapping[str, Any], key: str) -> tuple[str, str]:
     value = metrics.get(key)
-    if value is None or not is_number(value):
-        return ""
-    if key in ("n_images", "n_clusters", "peak_memory_mb"):
-        return thousands(value)
+    if not is_number(value):
+        return "", ""
     if key == "seconds":
-        return duration(value)
+        return duration(value), ""
+    if key in _COSTS:
+        return thousands(value), ""
     bounds = interval(metrics, key)
-    return f"{value:.4f}" + (f" ({bounds[0]:.4f}–{bounds[1]:.4f})" if bounds else "")
+    return f"{value:.4f}", f"{bounds[0]:.4f}–{bounds[1]:.4f}" if bounds else ""
 
 
 def _differences(runs: Sequence[RunFolder]) -> Table:

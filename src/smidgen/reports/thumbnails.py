@@ -75,10 +75,15 @@ def fit_thumbnails(
 
 def _shrunk_to_fit(stored: Mapping[int, bytes], gallery: list[int], *, budget: int) -> dict[int, bytes]:
     small: dict[int, bytes] = {}
+    room = float(_SIDES[0])
     for side in _SIDES:
+        if side > room and side != _SIDES[-1]:
+            continue
         small = {row: _shrink(stored[row], side) for row in dict.fromkeys(gallery)}
-        if sum(len(small[row]) * 4 / 3 + 40 for row in gallery) <= budget:
+        size = sum(len(small[row]) * 4 / 3 + 40 for row in gallery)
+        if size <= budget:
             break
+        room = side * (budget / size) ** 0.5  # bytes go with the area: sides that cannot do need no try
     return small
 
 

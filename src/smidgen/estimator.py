@@ -1,0 +1,312 @@
+"""smidgen in scikit-learn's grammar: `ImageClusterer`, a clusterer of folders, arrays and embeddings."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import signal
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from smidgen import recipe
+from smidgen.config import Config
+from smidgen.data.datasets import Dataset, open_dataset
+from smidgen.data.evidence import Evidence, Resolved
+from smidgen.errors import InputError
+from smidgen.evaluation.consistency import neighbour_consistency
+from smidgen.model import Model
+from smidgen.training.interrupts import Interrupted
+
+
+class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+    """Clusters images with as much supervision as there is: none, or labels, counts, proportions or pairs as evidence.
+
+    Parameters, all of them optional:
+
+    n_clusters: how many clusters; None for the class count of a named dataset, otherwise 10.
+    method: a name in `smidgen list methods`. encoder, steps: short for options of the method of these names, for those
+        that have them. options: the others, by name; see `smidgen list methods NAME`. The shorthands win.
+    size, resize, allow_bad: how files become arrays, see `open_dataset`.
+    random_state: an integer of at least 0, which the result then depends on alone; a RandomState to draw one from; or
+        None for another result every time. Global generators are neither used nor changed.
+    device: "auto", "cpu", "cuda", … n_threads: of torch on the CPU, None for as many as it has. Other numbers of
+        threads may change the last bits.
+    out: a run folder to write, with a report to look at; overwrite: replace the run that is in it.
+    verbose: 1 says on stderr what happens.
+
+    Wherever images are wanted, `X` is one of
+
+    - a folder, archive, manifest or the name of a dataset, as `open_dataset` takes them. Where it has a training and
+      a test split, `fit` trains on the one and scores on the other; everything else takes the training split too, so
+      that the same X gives the same rows. Files that cannot be read have no row, and a warning says so.
+    - images (n, h, w), (n, h, w, c) or (n, c, h, w), uint8 or floats in [0, 1];
+    - ready embeddings (n, features), floats of any scale: a matrix, data frame or list of lists. They are clustered
+      as they are, and images whose pixels were laid in a row are embeddings too.
+
+    Learned attributes:
+
+    labels_: (n,) int64, the cluster of each training image. cluster_names_: (n_clusters,) texts, those of the classes
+    that the evidence names, then numbers; `cluster_names_[labels_]` are the images' names. image_ids_: (n,) texts, as
+    run folders have them. n_features_in_: numbers per image. metrics_: as in `metrics.json`, with scores where classes
+    are known. config_: all settings of the fit, the seed among them. model_: the trained `Model`.
+
+    >>> X = np.array([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.0, 9.1]])
+    >>> model = ImageClusterer(n_clusters=2, method="kmeans", random_state=0).fit(X)
+    >>> bool(model.labels_[0] == model.labels_[1] != model.labels_[2] == model.labels_[3])
+    True
+    >>> model.predict_proba([[9.0, 8.0]]).shape
+    (1, 2)
+    """
+
+    def __init__(
+        self,
+        n_clusters: int | None = 10,
+        *,
+        method: str = "fusion",
+        encoder: str | None = None,
+        steps: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        size: int | None = None,
+        resize: Literal["crop", "pad", "squash"] = "crop",
+        allow_bad: float = 0.05,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+        n_threads: int | None = None,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.method = method
+        self.encoder = encoder
+        self.steps = steps
+        self.options = options
+        self.size = size
+        self.resize = resize
+        self.allow_bad = allow_bad
+        self.random_state = random_state
+        self.device = device
+        self.n_threads = n_threads
+        self.out = out
+        self.overwrite = overwrite
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    # ------------------------------------------------------------------------------------------------------- fitting
+
+    def fit(
+        self, X: Any, y: Any = None, *, evidence: Evidence | Resolved | Sequence[Any] | np.ndarray | None = None
+    ) -> Self:
+        """Find clusters in the images and return the estimator.
+
+        y: ignored, as in every clusterer. What is known of the images is their evidence.
+        evidence: what is known, see `Evidence`; or, where X is an array, labels (n,) of its rows, -1 or None where
+            unknown. Only the latter follow their rows into the folds of a cross-validation.
+        Raises InputError (a ValueError) for what is wrong with X, the evidence or a parameter, RunError if `out` cannot
+        be used, TrainingError if training cannot go on.
+        """
+        data = self._checked(X, reset=True)
+        try:
+            outcome = recipe.fit(
+                self._config(data),
+                data=data,
+                evidence=_as_evidence(evidence, data),
+                out=self.out,
+                overwrite=self.overwrite,
+                listener=_Spoken() if self.verbose else None,
+            )
+        except Interrupted as stop:
+            signal.raise_signal(stop.signal)  # Ctrl-C is a KeyboardInterrupt here, as everywhere in Python
+            raise
+        assert outcome.train is not None
+        assert outcome.assignments is not None
+        _warn_of_skipped(outcome.train)
+        self._take(outcome.model)
+        self.labels_ = outcome.assignments.argmax(1)
+        self.image_ids_ = outcome.train.ids
+        self.metrics_, self.config_ = outcome.metrics, outcome.config
+        return self
+
+    def _config(self, data: Any) -> Config:
+        shorthands = {"encoder": self.encoder, "steps": self.steps}
+        given = {name: value for name, value in shorthands.items() if value is not None}
+        return Config(
+            data=str(data) if isinstance(data, str | Path) else "array",
+            method=self.method,
+            n_clusters=self.n_clusters,
+            size=self.size,
+            resize=self.resize,
+            seed=_seed(self.random_state),
+            device=self.device,
+            threads=self.n_threads,
+            allow_bad=self.allow_bad,
+            options={**(self.options or {}), **given},
+        )
+
+    def _take(self, model: Model) -> None:
+        self.model_ = model
+        self.cluster_names_ = np.array(model.cluster_names, dtype=object)
+        self.n_features_in_ = math.prod(model.method.problem.image_shape)
+
+    # ------------------------------------------------------------------------------------------------------ applying
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the cluster of each image, (n,) int64; `cluster_names_` of these are their names."""
+        return self.predict_proba(X).argmax(1)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return assignments (n, n_clusters) float32, rows sum to one; an image's do not depend on the others."""
+        images = self._images(X)
+        with recipe.torch_threads(self.n_threads):
+            return self.model_.assign(images)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return embeddings (n, features) float32."""
+        images = self._images(X)
+        with recipe.torch_threads(self.n_threads):
+            return self.model_.encode(images)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return how consistent the clusters are, at most 1, higher is better; it knows no labels and ignores `y`.
+
+        It is the share of each image's 10 nearest neighbours, by the embeddings of `transform`, that are in its
+        cluster, corrected for chance, see `neighbour_consistency`: one large cluster scores 0. It compares settings of
+        one method; other embeddings make other neighbours. Raises InputError for a single image.
+        """
+        images = self._images(X)
+        with recipe.torch_threads(self.n_threads):
+            return neighbour_consistency(self.model_.encode(images), self.model_.assign(images).argmax(1))
+
+    @property
+    def _n_features_out(self) -> int:
+        """The length of an embedding, for the names of `get_feature_names_out`."""
+        shape = self.model_.method.problem.image_shape
+        return self.model_.encode(np.zeros((0, *shape), dtype=np.float32)).shape[1]
+
+    # -------------------------------------------------------------------------------------------------------- images
+
+    def _checked(self, X: Any, *, reset: bool) -> Any:
+        """Return a path or name as it is, anything else as an array: images, or embeddings (n, features) float32."""
+        if isinstance(X, str | Path) or _n_dimensions(X) in (3, 4):
+            if reset and hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_  # of a data frame that it was fitted on before
+            return X if isinstance(X, str | Path) else np.asarray(X)
+        return validate_data(self, X, reset=reset, dtype=np.float32, ensure_min_samples=2 if reset else 1)
+
+    def _images(self, X: Any) -> np.ndarray:
+        """Return the images of X as the model wants them: (n, channels, height, width)."""
+        check_is_fitted(self)
+        wanted, shape = self.model_.preprocessing, self.model_.method.problem.image_shape
+        takes_vectors = shape[1:] == (1, 1)
+        is_matrix = not isinstance(X, str | Path) and _n_dimensions(X) not in (3, 4)
+        if is_matrix != takes_vectors:
+            raise InputError(
+                f"This model was fitted on {'ready embeddings' if takes_vectors else 'images'}, and was given"
+                f" {'a matrix' if is_matrix else 'images'}: give it what it was fitted on."
+            )
+        data = self._checked(X, reset=False)
+        if takes_vectors:
+            return open_dataset(data).images
+        dataset = open_dataset(
+            data,
+            size=wanted.size,
+            channels=wanted.channels,
+            resize=wanted.resize,  # type: ignore[arg-type]
+            allow_bad=self.allow_bad,
+        )
+        _warn_of_skipped(dataset)
+        return dataset.images
+
+    # ------------------------------------------------------------------------------------------------------- keeping
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model as a folder that `load` and `smidgen predict` read; raises NotFittedError before `fit`."""
+        check_is_fitted(self)
+        self.model_.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path | str, *, device: str = "auto", n_threads: int | None = None) -> Self:
+        """Return a fitted estimator of a folder written by `save`, or of a run folder.
+
+        It predicts as the one that was saved; what is known of the training images only (labels_, image_ids_,
+        metrics_, config_) it does not have. Raises RunError if there is no model.
+        """
+        model = Model.load(folder, device=recipe.choose_device(device))
+        is_of_vectors = model.method.problem.image_shape[1:] == (1, 1)
+        estimator = cls(
+            model.method.problem.n_clusters,
+            method=model.name,
+            options=dataclasses.asdict(model.method.config),
+            size=None if is_of_vectors else model.preprocessing.size,
+            resize=model.preprocessing.resize,  # type: ignore[arg-type]
+            device=device,
+            n_threads=n_threads,
+        )
+        estimator._take(model)
+        return estimator
+
+
+class _Spoken(recipe.Listener):
+    """Writes to stderr what a run says, and how far it is, ten times for each thing it does."""
+
+    def __init__(self) -> None:
+        self._last = ("", -1)
+
+    def say(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        now = (what, 10 * done // max(total, 1))
+        if now != self._last:
+            self._last = now
+            sys.stderr.write(f"{what} {done:,} of {total:,}{note and f', {note}'}\n")
+
+
+def _n_dimensions(X: Any) -> int:
+    return X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
+
+
+def _seed(random_state: Any) -> int:
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    if isinstance(random_state, numbers.Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _as_evidence(evidence: Any, data: Any) -> Evidence | Resolved | None:
+    """Return labels in the order of an array's rows as evidence; what is evidence already, as it is."""
+    if evidence is None or isinstance(evidence, Evidence | Resolved):
+        return evidence
+    if isinstance(data, str | Path):
+        raise InputError("Labels by row go with arrays only: name the images, `Evidence.from_labels(labels, ids=…)`.")
+    if np.ndim(evidence) != 1 or len(evidence) != len(data):
+        raise InputError(
+            f"`evidence` must be an `Evidence` or one label for each of {len(data)} rows, got"
+            f" {type(evidence).__name__} of shape {np.shape(evidence)}."
+        )
+    return Evidence.from_labels(np.asarray(evidence))
+
+
+def _warn_of_skipped(dataset: Dataset) -> None:
+    if dataset.skipped:
+        first = dataset.skipped[0]
+        warnings.warn(
+            f"{len(dataset.skipped)} images of {dataset.name!r} could not be read and have no row, first {first.id!r}"
+            f" ({first.reason}).",
+            stacklevel=3,
+        )

@@ -1,0 +1,137 @@
+"""Ready embeddings all the way: read, batched, standardised, encoded, and fitted into a run folder."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_blobs
+
+from smidgen.config import Config
+from smidgen.data.batches import as_floats
+from smidgen.data.datasets import open_dataset, open_splits
+from smidgen.data.evidence import Evidence
+from smidgen.errors import InputError
+from smidgen.methods.fusion import views
+from smidgen.model import Model
+from smidgen.nets.encoders import VectorEncoder, make_encoder
+from smidgen.recipe import Listener, _channel_statistics, fit
+from smidgen.runs import RunFolder
+
+BLOBS, CLASSES = make_blobs(n_samples=60, centers=3, n_features=5, cluster_std=0.5, random_state=0)
+QUICK = Config("array", method="kmeans", n_clusters=3, threads=1)
+
+
+class Ear(Listener):
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+def test_a_matrix_is_a_dataset_of_float_images_of_one_pixel():
+    dataset = open_dataset(BLOBS * 1000)
+    assert dataset.holds_vectors
+    assert dataset.images.shape == (60, 5, 1, 1)
+    np.testing.assert_array_equal(dataset.images[:, :, 0, 0], (BLOBS * 1000).astype(np.float32))
+    assert dataset.ids[:2].tolist() == ["train/00000", "train/00001"]
+    assert open_splits(BLOBS)[1] is None
+    assert not open_dataset("digits").holds_vectors
+
+
+def test_other_numbers_have_another_fingerprint():
+    assert open_dataset(BLOBS).fingerprint() == open_dataset(BLOBS.copy()).fingerprint()
+    assert open_dataset(BLOBS).fingerprint() != open_dataset(BLOBS + 1e-3).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((3, 0)), r"matrix \(n, features\) of numbers, got float64 of shape \(3, 0\)"),
+        (np.array([["a", "b"]]), "matrix"),
+        (np.ones((2, 2), dtype=complex), "got complex128"),
+        (np.array([[1.0], [np.nan], [np.inf]]), "NaN or infinity in 2 of 3 rows, first in row 1"),
+        (np.array([[1.0], [1e300]]), "finite in float32"),
+        (np.zeros((0, 4)), "holds no images"),
+    ],
+)
+def test_what_is_no_embedding_is_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        open_dataset(wrong)
+
+
+def test_batches_and_statistics_take_floats_as_they_are():
+    images = open_dataset(BLOBS * 1000).images
+    assert as_floats(images, torch.tensor([3, 1]), device=torch.device("cpu")).equal(torch.from_numpy(images[[3, 1]]))
+    mean, std = _channel_statistics(np.tile(images, (40, 1, 1, 1)))  # more rows than one block
+    np.testing.assert_allclose(mean, images.mean(0, dtype=float).ravel())
+    np.testing.assert_allclose(std, images.std(0, dtype=float).ravel())
+
+
+# ---------------------------------------------------------------------------------------------------------------- nets
+
+
+def test_the_small_net_becomes_the_one_for_vectors():
+    net = make_encoder("conv", (5, 1, 1), mean=(0.0,) * 5, std=(1.0,) * 5)
+    assert isinstance(net, VectorEncoder)
+    assert views((5, 1, 1)) == (None, None)
+    for name, shape in (("lite0", (5, 1, 1)), ("vectors", (1, 8, 8))):
+        with pytest.raises(InputError, match="wants"):
+            make_encoder(name, shape, mean=(0.0,) * shape[0], std=(1.0,) * shape[0])
+
+
+def test_a_vector_s_embedding_depends_on_neither_scale_nor_the_other_vectors():
+    def embeddings(scale):
+        torch.manual_seed(0)
+        x = torch.from_numpy(open_dataset(BLOBS * scale).images)
+        mean, std = _channel_statistics(x.numpy())
+        net = make_encoder("vectors", (5, 1, 1), mean=mean, std=std).eval()
+        with torch.no_grad():
+            return net(x), torch.cat([net(torch.cat([x[i : i + 1], x[:59]]))[:1] for i in range(60)])
+
+    together, alone = embeddings(1)
+    assert together.shape == (60, 128)
+    assert together.equal(alone)
+    torch.testing.assert_close(embeddings(1e-8)[0], together, rtol=1e-4, atol=1e-4)
+
+
+def test_a_constant_feature_is_only_centred():
+    net = make_encoder("vectors", (2, 1, 1), mean=(7.0, 0.0), std=(1e-9, 0.0))
+    x = torch.tensor([7.0, 0.0]).view(1, 2, 1, 1)
+    assert net.normalise(x).abs().max() == 0
+    assert net.normalise(x + 1).abs().max() == 1
+
+
+# ----------------------------------------------------------------------------------------------------------------- fits
+
+
+def test_a_run_of_embeddings_has_everything_but_pictures(tmp_path):
+    listener = Ear()
+    outcome = fit(QUICK, data=BLOBS, test=BLOBS[:7], out=tmp_path / "run", listener=listener)
+    run = RunFolder.open(tmp_path / "run")
+    assert run.finished
+    assert (run.path / "report.html").exists()
+    assert not (run.path / "thumbnails.parquet").exists()
+    assert run.manifest["data"]["shape"] == [5, 1, 1]
+    assert listener.said == ["60 training embeddings of 5 features, 7 test embeddings."]
+    again = Model.load(tmp_path / "run").assign(outcome.train.images)
+    assert (again == outcome.assignments).all()
+
+
+@pytest.mark.parametrize("test", [BLOBS[:, :3], np.zeros((7, 8, 8))])
+def test_test_data_of_another_shape_are_refused(test):
+    with pytest.raises(InputError, match="test data are of shape"):
+        fit(QUICK, data=BLOBS, test=test)
+
+
+def test_a_fit_resolves_evidence_itself_and_says_which_images_it_was_about():
+    config = Config("array", method="supervised", n_clusters=4, threads=1, options={"steps": 20, "batch_size": 32})
+    names = np.array(["x", "y", "10"])
+    outcome = fit(config, data=BLOBS, evidence=Evidence.from_labels(names[CLASSES]))
+    assert outcome.model.cluster_names == ("10", "x", "y", "3")
+    found = np.array(outcome.model.cluster_names)[outcome.assignments.argmax(1)]
+    assert (found == names[CLASSES]).all()
+    with pytest.raises(InputError, match="names 3 classes"):
+        fit(Config("array", n_clusters=2), data=BLOBS, evidence=Evidence.from_labels(CLASSES))
