@@ -12,6 +12,7 @@ table and writes JSON; the exit code is 1 if any trial differs.
 import argparse
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,14 +64,15 @@ def finish(process):
         raise SystemExit(f"A run that was not killed failed:\n{errors}")
 
 
-def kill(process, *, after):
-    """Kill a run some seconds after it said its first word, and return the last one: where it was."""
+def kill(process, out, *, after):
+    """Kill a run some seconds after it said its first word; return the last one, None if it had finished by then."""
     first = process.stdout.readline().strip()
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
     rest, _ = process.communicate()
-    finished = process.returncode == 0
-    return "finished" if finished else ([first, *rest.strip().splitlines()][-1] or "start")
+    if (out / "config.toml").exists() and RunFolder.open(out).finished:  # perhaps it died while Python was leaving
+        return None
+    return [first, *rest.strip().splitlines()][-1] or "start"
 
 
 def results(out):
@@ -82,10 +84,12 @@ def results(out):
 
 
 def trial(arguments, out, *, seconds, chance):
-    """Kill a run once or twice, finish it, and return where it was killed."""
-    places = []
-    for _ in range(1 + (chance.random() < 0.5)):
-        places.append(kill(start(arguments, out), after=chance.uniform(0, seconds)))
+    """Kill a run once or twice before it has finished, let it finish, and return where it was killed."""
+    while (place := kill(start(arguments, out), out, after=chance.uniform(0, seconds))) is None:
+        shutil.rmtree(out)  # too late to be an interruption: another instant
+    places = [place]
+    if chance.random() < 0.5:
+        places.append(kill(start(arguments, out), out, after=chance.uniform(0, seconds)) or "(too late)")
     finish(start(arguments, out))
     return places
 

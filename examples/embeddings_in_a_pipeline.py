@@ -1,5 +1,6 @@
 """Embeddings that you have already, from any network, inside scikit-learn: a pipeline, and a search without labels."""
 
+import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score
@@ -10,18 +11,24 @@ from smidgen import ImageClusterer
 
 X, classes = load_digits(return_X_y=True)  # (1797, 64): put your own (n, features) here
 
-# `score` is how often neighbours share a cluster, corrected for chance: it needs no labels.
-pipeline = make_pipeline(PCA(), ImageClusterer(10, method="kmeans", random_state=0))
-search = GridSearchCV(pipeline, {"pca__n_components": [2, 10, 30]}, cv=3).fit(X)
-print("components:", search.best_params_["pca__n_components"], "consistency:", round(search.best_score_, 3))
 
-options = {"refine_steps": 50}
-fused = make_pipeline(PCA(30), ImageClusterer(10, steps=150, options=options, random_state=0)).fit(X)
+def pipeline(**settings):
+    return make_pipeline(PCA(30), ImageClusterer(random_state=0, **settings))
+
+
+# The score is the information that assignments hold: it needs no labels.
+numbers = [5, 10, 20]
+quick = {"method": "fusion", "steps": 150, "options": {"refine_steps": 0}}
+search = GridSearchCV(pipeline(**quick), {"imageclusterer__n_clusters": numbers}, cv=2).fit(X)
+for number, score in zip(numbers, search.cv_results_["mean_test_score"], strict=True):
+    print(f"{number:>2} clusters: {score:.2f} nats")
 
 # Labels by row follow their images; -1 is not known.
-few = [c if row < 50 else -1 for row, c in enumerate(classes)]
-helped = make_pipeline(PCA(30), ImageClusterer(10, steps=150, options=options, random_state=0))
-helped.fit(X, imageclusterer__evidence=few)
-
-for name, model in {"k-means": search, "fusion": fused, "fusion, 50 labels": helped}.items():
+few = np.where(np.arange(len(X)) < 50, classes, -1)
+models = {
+    "k-means": pipeline(method="kmeans").fit(X),
+    "fusion": search,
+    "fusion, 50 labels": pipeline(**quick).fit(X, imageclusterer__evidence=few),
+}
+for name, model in models.items():
     print(f"{name:<18} NMI with the classes: {normalized_mutual_info_score(classes, model.predict(X)):.3f}")

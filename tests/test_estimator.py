@@ -218,29 +218,34 @@ def test_evidence_of_more_classes_than_clusters_is_refused():
 def test_it_works_at_the_end_of_a_pipeline():
     pipeline = make_pipeline(StandardScaler(), supervised()).fit(BLOBS, imageclusterer__evidence=CLASSES)
     assert (pipeline.predict(BLOBS) == CLASSES).all()
-    assert pipeline.score(BLOBS) > 0.9
+    assert pipeline.score(BLOBS) > 0.8
 
 
 def test_it_works_in_the_middle_of_a_pipeline():
     assert make_pipeline(fusion(), StandardScaler()).fit_transform(BLOBS).shape == (60, 128)
 
 
-def test_a_grid_search_prefers_clusters_to_one_lump_and_to_cuts_through_them():
-    search = GridSearchCV(kmeans(), {"n_clusters": [1, 3, 9]}, cv=3).fit(BLOBS)
-    assert search.best_params_ == {"n_clusters": 3}
+def test_a_grid_search_prefers_clusters_to_one_lump():
+    few = [QUICK | {"steps": 30, "balance": balance} for balance in (0.0, 5.0)]  # nothing keeps the first from collapse
+    search = GridSearchCV(fusion(), {"n_clusters": [1, 3], "options": few}, cv=2, refit=False).fit(BLOBS)
+    assert search.best_params_ == {"n_clusters": 3, "options": few[1]}
 
 
 def test_labels_by_row_follow_their_rows_into_the_folds():
     order = np.argsort(CLASSES, kind="stable")[np.arange(60).reshape(3, 20).T.ravel()]
-    folds = GridSearchCV(supervised(), {"allow_bad": [0.05]}, cv=3).fit(BLOBS[order], evidence=CLASSES[order])
-    assert (folds.predict(BLOBS) == CLASSES).all()
-    assert folds.best_score_ > 0.9  # rows and labels that had come apart would give three meaningless clusters
+    folds = GridSearchCV(supervised(), {"allow_bad": [0.05]}, scoring="rand_score", cv=3)
+    folds.fit(BLOBS[order], CLASSES[order], evidence=CLASSES[order])
+    assert folds.best_score_ > 0.95
 
 
-def test_one_cluster_scores_nothing_and_one_image_cannot_be_scored():
+def test_the_score_is_the_information_that_assignments_hold():
     assert kmeans(n_clusters=1).fit(BLOBS).score(BLOBS) == 0
-    with pytest.raises(InputError, match="two images or more, got 1"):
-        kmeans().fit(BLOBS).score(BLOBS[:1])
+    model = kmeans().fit(BLOBS)
+    assert model.score(BLOBS[:1]) == 0
+    p = model.predict_proba(BLOBS).astype(float)
+    by_hand = -(p.mean(0) * np.log(p.mean(0))).sum() + (p * np.log(np.maximum(p, 1e-300))).sum(1).mean()
+    assert model.score(BLOBS) == pytest.approx(by_hand)
+    assert 0.9 < model.score(BLOBS) < np.log(3)
 
 
 def test_a_fitted_estimator_survives_the_trip_to_another_process():

@@ -84,7 +84,7 @@ def write_issues(
     """
     if datasets[0].holds_vectors:
         return
-    embeddings = np.load(run.path / "embeddings.npy", mmap_mode="r", allow_pickle=False)
+    embeddings = np.load(run.path / "embeddings.npy", mmap_mode="c", allow_pickle=False)
     issues = find_issues([dataset.images for dataset in datasets], embeddings=embeddings, progress=progress)
     if issues:
         ids = [image for dataset in datasets for image in dataset.ids]

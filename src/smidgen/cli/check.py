@@ -35,9 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder",
         metavar="NAME",
         type=text,
-        help="look for outliers and look-alikes among this encoder's embeddings (`smidgen list encoders`; lite0 is fast)",
+        help="look for outliers and look-alikes among this encoder's embeddings, see `smidgen list encoders`",
     )
-    parser.add_argument("--out", metavar="FILE.csv", type=text, help="write every image that deserves a look to a table")
+    parser.add_argument(
+        "--out", metavar="FILE.csv", type=text, help="write every image that deserves a look to a table"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace that table if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -137,7 +139,7 @@ def _write(path: Path, found: Findings) -> None:
     from smidgen.runs import write_csv
 
     issues = [issue for issues in found.issues.values() for issue in issues]
-    write_csv(path, issue_columns(issues, found.dataset.ids, found.splits))
+    write_csv(path, issue_columns(issues, found.dataset.ids.tolist(), found.splits))
 
 
 def _split_of(dataset: Dataset, row: int) -> str:

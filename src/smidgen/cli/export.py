@@ -12,9 +12,14 @@ from smidgen.cli.parsing import one_of, text
 
 FORMATS: dict[str, tuple[str, str]] = {
     "csv": ("smidgen.cli.export_csv", "a table with a row for each image"),
+    "parquet": ("smidgen.cli.export_parquet", "one table with embeddings and a 2-D map, for FiftyOne and the like"),
+    "onnx": ("smidgen.cli.export_onnx", "the trained model for other runtimes; needs `pip install 'smidgen[onnx]'`"),
     "folders": ("smidgen.cli.export_folders", "a folder for each cluster with its images in it"),
 }
 """Name → (module with `export(run, args, console) -> str`, one line)."""
+
+
+LAYOUTS = ("auto", "tsne", "umap", "pca")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,16 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", metavar="NAME", default="all", type=one_of("split", SPLITS), help="train, test or all (default: all)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument("--data", metavar="DATA", type=text, help="where the images are now, if they have moved")
     table = parser.add_argument_group("csv")
     table.add_argument(
         "--columns", metavar="A,B", default="image,cluster", type=text, help="which columns (default: image,cluster)"
     )
-    table.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parquet = parser.add_argument_group("parquet")
+    parquet.add_argument(
+        "--layout",
+        metavar="NAME",
+        default="auto",
+        type=one_of("layout", LAYOUTS),
+        help="how x and y are drawn: tsne, umap (needs `pip install 'smidgen[map]'`) or pca (default: tsne up to 2,000"
+        " images, beyond that umap if it is installed, else pca)",
+    )
     folders = parser.add_argument_group("folders")
     how = folders.add_mutually_exclusive_group()
     how.add_argument("--copy", action="store_true", help="copy the original files (the default)")
     how.add_argument("--link", action="store_true", help="make symbolic links to the original files")
-    folders.add_argument("--data", metavar="DATA", type=text, help="where the images are now, if they have moved")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 

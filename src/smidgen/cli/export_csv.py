@@ -13,11 +13,16 @@ from smidgen.runs import RunFolder, read_csv, write_csv
 
 def chosen_rows(run: RunFolder, split: str) -> dict[str, list[str]]:
     """Return the assignments of a split, "all" for every one; raises InputError if there are none."""
+    return chosen(run, split)[0]
+
+
+def chosen(run: RunFolder, split: str) -> tuple[dict[str, list[str]], list[int]]:
+    """Return the assignments of a split, and the rows of `assignments.csv` that they are; see `chosen_rows`."""
     table = read_csv(run.path / "assignments.csv")
     rows = [i for i, own in enumerate(table["split"]) if split == "all" or own in (split, "all")]
     if not rows:
         raise InputError(f"{str(run.path)!r} has no images in split {split!r}.")
-    return {name: [column[i] for i in rows] for name, column in table.items()}
+    return {name: [column[i] for i in rows] for name, column in table.items()}, rows
 
 
 def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:

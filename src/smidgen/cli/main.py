@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("smidgen.cli.report", "rebuild a run's report, and compare several runs"),
     "list": ("smidgen.cli.list", "what there is: methods and their options, datasets, encoders"),
     "check": ("smidgen.cli.check", "look at a collection of images before anything is fitted"),
-    "export": ("smidgen.cli.export", "take the clusters out of a run, as a table or as folders of images"),
+    "export": ("smidgen.cli.export", "take a run out: a table, folders of images, or its model as ONNX"),
 }
 """Name → (module, one line). A module has `add_arguments(parser)` and `run(args)`; only the verb's own is imported."""
 

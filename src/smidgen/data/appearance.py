@@ -126,9 +126,9 @@ def _shapes(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the lowest frequencies (n, 64) of thumbnails at length one, and which images are flat (n,)."""
     rows, columns = (_cosines(length) for length in small.shape[1:])
     waves = rows @ small @ columns.T
-    shapes = np.zeros((len(small), _FREQUENCIES, _FREQUENCIES), dtype=np.float32)
-    shapes[:, : waves.shape[1], : waves.shape[2]] = waves
-    shapes = shapes.reshape(len(small), -1)
+    square = np.zeros((len(small), _FREQUENCIES, _FREQUENCIES), dtype=np.float32)
+    square[:, : waves.shape[1], : waves.shape[2]] = waves
+    shapes = square.reshape(len(small), -1)
     shapes[:, 0] = 0  # the mean: a darker copy is a copy
     length = np.linalg.norm(shapes, axis=1)
     flat = length < _FLAT * np.sqrt(small[0].size if len(small) else 1)  # an orthonormal basis: length = n × deviation
@@ -144,7 +144,7 @@ def _cosines(length: int) -> np.ndarray:
 
 
 def _hashes(shapes: np.ndarray) -> np.ndarray:
-    """Return perceptual hashes (n,) uint64: each frequency's bit says whether it is above the image's median (pHash)."""
+    """Return perceptual hashes (n,) uint64: each frequency's bit says whether it is above their median (pHash)."""
     bits = shapes > np.median(shapes, axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 

@@ -29,7 +29,8 @@ KINDS: dict[str, str] = {
 """Kind of issue → what it means, in the order in which they are listed."""
 
 CLOSE = 0.05
-"""1 − correlation below which two images are near duplicates, if they are also close for this collection."""
+"""1 − correlation below which two images of at least 32 × 32 pixels are near duplicates, if they are also close for
+this collection; in proportion to the pixels where there are fewer."""
 
 UNUSUAL = 3.5
 """Robust standard deviations beyond which a value is an outlier (Iglewicz & Hoaglin, 1993)."""
@@ -45,6 +46,7 @@ _ALIKE = 0.75  # correlation of the lowest frequencies below which no closer loo
 _MOST = 16  # of images with one hash, each is compared with so many
 _NEIGHBOURS, _OTHERS = 10, 10_000  # neighbours an outlier is judged by, among so many images
 _PAIRS = 4096  # compared at once
+_PIXELS = 32 * 32  # of thumbnails
 
 Progress = Callable[[str, int, int], None]
 
@@ -76,11 +78,11 @@ def find_issues(
 ) -> list[Issue]:
     """Return what deserves a look, by kind in the order of `KINDS`, the worst first.
 
-    - Duplicates have the same pixels. Near duplicates have perceptual hashes of 64 bits that differ in at most 10 (fewer
-      where images have more than 10 such others on average) and, as thumbnails of 32 pixels shifted by at most one,
-      1 − correlation below `CLOSE`, and below a tenth of the distance from either image to its 30th neighbour
-      among a thousand drawn at random: plain digits resemble each other more than photographs do. Mirror images, turned and
-      cropped copies are not found, nor copies of flat images.
+    - Duplicates have the same pixels. Near duplicates have perceptual hashes of 64 bits that differ in at most 10
+      (fewer where images have more than 10 such others on average) and, as thumbnails of 32 pixels shifted by at most
+      one, 1 − correlation below `CLOSE`, and below a tenth of the distance from either image to its 30th neighbour
+      among a thousand drawn at random: plain digits resemble each other more than photographs do. Mirror images,
+      turned and cropped copies are not found, nor copies of flat images.
     - Look-alikes, if asked for: 1 − cosine of embeddings below `CLOSE` and below the same tenth. Meant for a frozen
       encoder's; a net that was trained to put a cluster's images in one place makes them alike.
     - Outliers: the mean distance to 10 neighbours among at most 10,000 others drawn at random (Sugiyama & Borgwardt,
@@ -157,7 +159,9 @@ def _copies(parts: Sequence[np.ndarray], seen: Appearance, progress: Progress | 
     kept = np.sort(first)  # of the same images, the first stands for all
     pairs = kept[_candidates(seen, kept, progress)]
     scores = np.concatenate([np.zeros(0, np.float32), *_compared(parts, pairs)])
-    close = 1 - scores < np.minimum(CLOSE, _SHARE * _distances(seen.shapes, pairs))
+    n_pixels = parts[0].shape[2] * parts[0].shape[3]
+    near = CLOSE * min(1, n_pixels / _PIXELS)  # few pixels agree by chance
+    close = 1 - scores < np.minimum(near, _SHARE * _distances(seen.shapes, pairs))
     pairs, scores = pairs[close], scores[close]
     best = np.zeros(len(same_as), dtype=np.float32)
     for side in range(2):
@@ -173,7 +177,7 @@ def _copies(parts: Sequence[np.ndarray], seen: Appearance, progress: Progress | 
 
 
 def _candidates(seen: Appearance, kept: np.ndarray, progress: Progress | None) -> np.ndarray:
-    """Return the pairs (pairs, 2), as places in `kept`, that are worth a closer look: similar hashes and frequencies."""
+    """Return the pairs (pairs, 2), as places in `kept`, worth a closer look: similar hashes and frequencies."""
     rows = np.flatnonzero(~seen.flat[kept])
     rows = rows[np.argsort(seen.hashes[kept[rows]], kind="stable")]
     hashes, starts, counts = np.unique(seen.hashes[kept[rows]], return_index=True, return_counts=True)
@@ -221,9 +225,7 @@ def _images_of(parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
     """Return the images at sorted rows that count through the parts."""
     ends = np.cumsum([len(part) for part in parts])
     found = np.split(rows, np.searchsorted(rows, ends[:-1]))
-    return np.concatenate(
-        [part[own - (end - len(part))] for part, own, end in zip(parts, found, ends, strict=True)]
-    )
+    return np.concatenate([part[own - (end - len(part))] for part, own, end in zip(parts, found, ends, strict=True)])
 
 
 def _distances(unit: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -291,15 +293,14 @@ def _outliers(points: np.ndarray) -> list[Issue]:
     n = len(points)
     if n < 2 * _NEIGHBOURS:
         return []
-    x = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
+    x = torch.from_numpy(np.require(points, np.float32, ["C", "W"]))  # as torch wants it; mostly it is
     if n <= _OTHERS:
         distances = nearest_neighbours(x, _NEIGHBOURS)[1].mean(1).numpy()
     else:
         drawn = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(n)[:_OTHERS]))
         found = nearest_neighbours(x[drawn], _NEIGHBOURS + 1, queries=x)[1]  # first of all oneself, at 0, if drawn
-        distances = found[:, :-1].mean(1)
-        distances[drawn] = found[drawn, 1:].mean(1)
-        distances = distances.numpy()
+        found[drawn, :-1] = found[drawn, 1:]
+        distances = found[:, :-1].mean(1).numpy()
     scores = robust_deviations(distances, least=1e-3 * max(float(distances.max()), 1e-9))
     return [Issue(int(row), "outlier", float(scores[row])) for row in _worst(-scores, scores > UNUSUAL)]
 

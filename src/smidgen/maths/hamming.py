@@ -9,9 +9,7 @@ import numpy as np
 from smidgen.errors import InputError
 
 
-def pairs_within(
-    hashes: np.ndarray, radius: int, *, progress: Callable[[int, int], None] | None = None
-) -> np.ndarray:
+def pairs_within(hashes: np.ndarray, radius: int, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
     """Return the pairs of rows whose hashes differ in at most `radius` bits, (pairs, 2) int64, sorted, first < second.
 
     hashes: (n,) uint64. radius: 0 to 64. progress: called with (rows done, n).
