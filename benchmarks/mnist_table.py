@@ -1,10 +1,10 @@
 """Clusterings of MNIST side by side on one machine: accuracy on the test images, and seconds of fit.
 
     python benchmarks/mnist_table.py --seeds 3 --out /tmp/table          # ours
-    python benchmarks/mnist_table.py --dec-python ENV/bin/python …      # ClustPy's DEC too, from an environment of its own
+    python benchmarks/mnist_table.py --dec-python ENV/bin/python …      # ClustPy's DEC too, in its own environment
 
-Trained on the 60,000 training images without labels, scored on the 10,000 test images. ClustPy is asked for fewer epochs
-than its defaults (100 + 150), which take the better part of an hour here: `--dec-epochs` says how many of each.
+Trained on the 60,000 training images without labels, scored on the 10,000 test images. ClustPy is asked for fewer
+epochs than its defaults (100 + 150), which take the better part of an hour here: `--dec-epochs` says how many of each.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import json
 import statistics
 import subprocess
 from pathlib import Path
+
+import numpy as np
 
 from smidgen.cli.main import main as smidgen
 from smidgen.data.datasets import open_splits
@@ -42,13 +44,13 @@ def ours(out: Path, name: str, seed: int, *options: str) -> dict[str, float]:
 
 def dec(out: Path, python: str, epochs: int, seed: int) -> dict[str, float]:
     """Run ClustPy's DEC in its own environment on the same pixels, scaled to [0, 1]."""
-    import numpy as np
-
     train, test = open_splits("mnist")
-    assert test is not None and test.classes is not None
+    assert test is not None
+    assert test.classes is not None
     for name, dataset in (("train", train), ("test", test)):
         np.save(out / f"{name}.npy", dataset.images.reshape(len(dataset), -1).astype("float32") / 255)
-    done = subprocess.run([python, "-c", DEC, str(out), str(epochs), str(seed)], check=True, capture_output=True, text=True)
+    command = [python, "-c", DEC, str(out), str(epochs), str(seed)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds = float(done.stdout.split("seconds")[1].split()[0])
     return {"test_accuracy": clustering_accuracy(test.classes, np.load(out / "dec.npy")), "seconds": seconds}
 
@@ -65,7 +67,7 @@ def main() -> None:
     for seed in range(args.seeds):
         rows.setdefault("k-means on pixels", []).append(ours(args.out, "pixels", seed, "--method", "kmeans"))
         rows.setdefault("fusion", []).append(ours(args.out, "fusion", seed))
-        trained = ("--method", "kmeans", "--init-from", str(args.out / f"fusion-{seed}"), "--set", "features=encoder")
+        trained = ("--method", "kmeans", "--init-from", str(args.out / f"fusion-{seed}"))
         rows.setdefault("k-means on fusion's embeddings", []).append(ours(args.out, "embeddings", seed, *trained))
     if args.dec_python:
         rows[f"ClustPy DEC, {args.dec_epochs}+{args.dec_epochs} epochs"] = [

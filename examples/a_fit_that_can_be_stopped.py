@@ -9,9 +9,10 @@ from smidgen.runs import RunFolder
 
 
 class PullThePlug(Listener):
-    """Hears how far a run is; this one ends it, as a crash would."""
+    """Hears how far a run is, and ends it, as a crash would."""
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Hear that `done` of `total` are done."""
         if (what, done) == ("cluster", 70):
             raise RuntimeError("the plug was pulled")
 

@@ -80,7 +80,7 @@ def test_an_interrupted_call_goes_on_from_its_last_block(images, encoder, tmp_pa
     runs.clear()
     seen = []
     found = embed_images(images, encoder, cache=tmp_path, threads=1, progress=lambda *step: seen.append(step))
-    assert sum(runs) == 30 - 8 * len(blocks)
+    assert sum(runs) == max(0, 30 - 8 * len(blocks))  # a fast worker may have finished them all
     assert seen[-1] == (30, 30)
     assert (found == embed_images(images, encoder, cache=False)).all()
     assert [path.name for path in tmp_path.iterdir()] == [next(tmp_path.glob("*.npy")).name]  # no blocks left

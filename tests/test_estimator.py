@@ -265,9 +265,9 @@ def test_the_same_random_state_gives_the_same_and_none_another():
 
     assert assignments(3) == assignments(np.int64(3))
     assert assignments(3)[1] == 3
-    drawn = np.random.RandomState(5)  # noqa: NPY002
+    drawn = np.random.RandomState(5)
     first, second = assignments(drawn), assignments(drawn)
-    assert first == assignments(np.random.RandomState(5))  # noqa: NPY002
+    assert first == assignments(np.random.RandomState(5))
     assert first[0] != second[0]
     assert assignments(None)[1] != assignments(None)[1]
     with pytest.raises(ValueError, match="seed"):
@@ -279,9 +279,9 @@ def test_global_generators_and_threads_are_left_alone():
         return torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state()), torch.get_num_threads()  # noqa: NPY002
 
     before = state()
-    model = ImageClusterer(3, options=QUICK, n_threads=before[3] + 1).fit(DIGITS)
-    model.predict(DIGITS)
-    model.score(DIGITS)
+    for model in (fusion(steps=3), kmeans(n_threads=before[3] + 1), kmeans().set_params(random_state=None)):
+        model.fit(DIGITS).predict(DIGITS)
+        model.transform(DIGITS)
     assert state() == before
 
 

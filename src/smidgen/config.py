@@ -17,6 +17,7 @@ class Config:
     data, test: as `open_dataset` takes them, by name or path. n_clusters: None for the class count of a named dataset,
     otherwise 10. size, channels, resize: how images become arrays. device: "auto", "cpu", "cuda", … threads: of torch
     on the CPU, None for torch's choice. precision: "auto" is bfloat16 where the device is an accelerator that has it.
+    evidence: kind → path of a file that says what is known of the training images, as `Evidence.from_files` takes them.
     init_from: a run folder whose encoder to start from. allow_bad: largest share of unreadable images.
     """
 
@@ -34,14 +35,17 @@ class Config:
     init_from: str | None = None
     allow_bad: float = 0.05
     checkpoint_every: int = 100
+    evidence: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def as_table(config: Config) -> dict[str, Any]:
-    """Return the configuration as `config.toml` holds it: without what is None, options in a table of their own."""
+    """Return the configuration as `config.toml` holds it: without what is None; options and evidence are tables."""
     table = dataclasses.asdict(config)
     options = {name: value for name, value in table.pop("options").items() if value is not None}
-    return {name: value for name, value in table.items() if value is not None} | {"options": options}
+    evidence = {kind: str(path) for kind, path in table.pop("evidence").items()}
+    rest = {name: value for name, value in table.items() if value is not None}
+    return rest | ({"evidence": evidence} if evidence else {}) | {"options": options}
 
 
 def from_table(table: Mapping[str, Any]) -> Config:

@@ -17,10 +17,13 @@ import torch
 from smidgen.config import Config, as_table
 from smidgen.data.datasets import DATASETS, Dataset, open_dataset, open_splits
 from smidgen.data.evidence import Evidence, Resolved
+from smidgen.data.evidence_files import FILES
+from smidgen.data.feasibility import feasibility
 from smidgen.errors import InputError, unknown
 from smidgen.evaluation.watch import Watch, collapse_alarms
 from smidgen.methods import METHODS, make_config, make_method
-from smidgen.methods.base import Problem
+from smidgen.methods.base import Method, Problem
+from smidgen.methods.terms import NAMING
 from smidgen.model import Model, Preprocessing
 from smidgen.record import (
     describe,
@@ -40,6 +43,7 @@ from smidgen.training.interrupts import Interrupts
 from smidgen.training.loop import Settings, Trainer, make_embed
 
 DEFAULT_CLUSTERS = 10
+_FINDINGS_SAID = 4
 
 
 class Listener:
@@ -81,13 +85,15 @@ def fit(
     """Fit a method to images and return the trained model with its scores; with `out`, write a run folder.
 
     data, test: anything `open_dataset` takes, in place of `config.data` and `config.test`.
-    evidence: about the training images. resume: go on in `out` from its newest checkpoint; overwrite: empty it first.
+    evidence: about the training images, in place of the files in `config.evidence`.
+    resume: go on in `out` from its newest checkpoint; overwrite: empty it first.
     Raises InputError for what is wrong with the arguments or the data, RunError for the folder, TrainingError if
     training cannot go on, Interrupted on SIGTERM or Ctrl-C (resume then goes on exactly).
     """
     listener, began = listener or Listener(), time.monotonic()
     if out is not None:
         RunFolder.check(out, resume=resume, overwrite=overwrite)
+    evidence = open_evidence(config) if evidence is None else evidence
     config = resolve(config, listener)
     with Interrupts().listening() as interrupts, torch_threads(config.threads):
         train, held_out = open_data(config, data, test, listener)
@@ -133,8 +139,48 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
     )
 
 
+def open_evidence(config: Config) -> Evidence | None:
+    """Return what the files in `config.evidence` say, None if there are none; InputError naming file and line."""
+    for kind in config.evidence:
+        if kind not in FILES:
+            raise unknown("kind of evidence", kind, FILES)
+    return Evidence.from_files(**config.evidence) if config.evidence else None
+
+
+def used_evidence(method: Method) -> dict[str, int]:
+    """Return how much there is of each kind of evidence that the method learns from, with the bags if any is of bags.
+
+    Images, bags or pairs, as in `Resolved.sizes`.
+    """
+    sizes = method.problem.evidence.sizes()
+    used = {kind for kind in method.evidence_used if kind in sizes}
+    if used & {"counts", "proportions", "presence"}:
+        used.add("bags")
+    return {kind: n for kind, n in sizes.items() if kind in used}
+
+
+def tell_of_evidence(method: Method, listener: Listener) -> None:
+    """Say what is known, what of it the method makes no use of, and what it leaves undetermined or contradicts."""
+    evidence, n_clusters = method.problem.evidence, method.problem.n_clusters
+    sizes = evidence.sizes()
+    if not sizes:
+        return
+    listener.say(f"Evidence: {', '.join(f'{n:,} {kind}' for kind, n in sizes.items())}.")
+    spare = [kind for kind in sizes if kind != "bags" and kind not in method.evidence_used]
+    if not method.evidence_used:
+        listener.say(f"{method.name!r} makes no use of evidence: this run goes as if it had none (`fusion` uses it).")
+        return
+    if spare:
+        listener.say(f"{method.name!r} makes no use of {', '.join(spare)} (`fusion` does).")
+    findings = [finding for finding in feasibility(evidence, n_clusters) if finding.level != "note"]
+    for finding in findings[:_FINDINGS_SAID]:
+        listener.say(str(finding))
+    if len(findings) > _FINDINGS_SAID:
+        listener.say(f"… and {len(findings) - _FINDINGS_SAID} more: `smidgen check` says all about evidence.")
+
+
 def make_problem(config: Config, train: Dataset, evidence: Evidence | Resolved | None) -> Problem:
-    """Return what a method may know of the training set; `supervised` without labels is given all known classes."""
+    """Return what a method may know of the training set; `supervised` without evidence is given all known classes."""
     n_clusters = config.n_clusters or DEFAULT_CLUSTERS
     if len(train) < n_clusters:
         raise InputError(f"{n_clusters} clusters were wanted of {len(train)} images: ask for fewer clusters.")
@@ -147,7 +193,7 @@ def make_problem(config: Config, train: Dataset, evidence: Evidence | Resolved |
             f"The evidence is about {evidence.n_images} images, and there are {len(train)} training images: resolve it"
             " against these images."
         )
-    if config.method == "supervised" and train.classes is not None and not (evidence.labels >= 0).any():
+    if config.method == "supervised" and train.classes is not None and not evidence.sizes():
         evidence = dataclasses.replace(
             evidence, labels=torch.from_numpy(train.classes.astype(np.int64)), class_names=tuple(train.class_names)
         )
@@ -187,6 +233,7 @@ class _Fit:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.method = make_method(config.method, make_config(config.method, config.options), problem)
+        self.method.stages()  # may refuse too
         if config.init_from is not None:
             self.method.start_from(Model.load(config.init_from).method)
 
@@ -195,9 +242,10 @@ class _Fit:
         if self.run_folder is not None:
             self._write_manifest(self.run_folder)
             write_skipped(self.run_folder, [self.train, self.test])
+        tell_of_evidence(self.method, self.listener)
         seconds = self._train()
         preprocessing = Preprocessing(self.train.images.shape[-1], self.train.images.shape[1], self.config.resize)
-        names = self.problem.evidence.class_names
+        names = self._class_names
         others = map(str, range(len(names), self.problem.n_clusters))
         names = names + tuple(f"cluster {k}" if k in names else k for k in others)  # a class may be called "3"
         model = Model(self.method.eval(), self.config.method, preprocessing, names, self.device)
@@ -207,6 +255,12 @@ class _Fit:
         if self.run_folder is not None:
             self._write(self.run_folder, model, datasets, assignments, metrics)
         return Outcome(model, metrics, self.config, self.train, assignments[0])
+
+    @property
+    def _class_names(self) -> tuple[str, ...]:
+        """The classes that the first clusters are named after; none where the method learns from no such evidence."""
+        named = used_evidence(self.method).keys() & set(NAMING)
+        return self.problem.evidence.class_names if named else ()
 
     def _train(self) -> float:
         callbacks: list[Callback] = [
@@ -245,11 +299,10 @@ class _Fit:
             "method": self.config.method,
             "seconds": round(seconds, 2),
         }
-        named = bool(self.problem.evidence.class_names)
         for dataset, soft in zip((self.train, self.test), assignments, strict=False):
             if dataset is not None:
                 split = "train" if dataset is self.train else "test"
-                metrics |= score_split(split, dataset, soft, self.problem.n_clusters, named=named)
+                metrics |= score_split(split, dataset, soft, self.problem.n_clusters, names=self._class_names)
         alarms = collapse_alarms(assignments[0])
         return metrics | ({"alarms": alarms} if alarms else {}) | {"peak_memory_mb": peak_memory_mb(self.device)}
 
@@ -257,7 +310,9 @@ class _Fit:
 
     def _write_manifest(self, run: RunFolder) -> None:
         path = run.path / "manifest.json"
-        manifest = describe(self.config, self.train, self.test) | {"evidence": self.problem.evidence.fingerprint()}
+        known = self.problem.evidence
+        evidence = {**used_evidence(self.method), "fingerprint": known.fingerprint()}
+        manifest = describe(self.config, self.train, self.test) | {"evidence": evidence}
         if path.exists():
             before = run.manifest
             if before["data"]["fingerprint"] != manifest["data"]["fingerprint"]:

@@ -6,7 +6,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,26 @@ from smidgen import __version__
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset
 from smidgen.evaluation.issues import find_issues, issue_columns
-from smidgen.evaluation.scores import score_assignments
+from smidgen.evaluation.scores import named_accuracy, score_assignments
 from smidgen.reports.page import gallery_rows
 from smidgen.runs import RunFolder, write_csv
 
 
 def score_split(
-    split: str, dataset: Dataset, assignments: np.ndarray, n_clusters: int, *, named: bool = False
+    split: str, dataset: Dataset, assignments: np.ndarray, n_clusters: int, *, names: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Return the scores of one split as `metrics.json` has them, each name with the split before it."""
+    """Return the scores of one split as `metrics.json` has them, each name with the split before it.
+
+    names: the classes that the first clusters are named after; where the dataset has any of them, "named_accuracy" is
+    the share of images whose cluster carries the name of their class.
+    """
     if dataset.classes is None or not (dataset.classes >= 0).any():
         return {}
     scores = score_assignments(dataset.classes, assignments.argmax(1), n_clusters=n_clusters)
-    if named:
-        known = dataset.classes >= 0
-        scores["named_accuracy"] = float((assignments.argmax(1) == dataset.classes)[known].mean())
+    if set(names) & set(dataset.class_names):
+        rows = {name: row for row, name in enumerate(dataset.class_names)}
+        cluster_map = np.array([rows.get(name, -1) for name in names] + [-1] * (n_clusters - len(names)))
+        scores["named_accuracy"] = named_accuracy(dataset.classes, assignments.argmax(1), cluster_map=cluster_map)
     return {f"{split}_{name}": value for name, value in scores.items()}
 
 

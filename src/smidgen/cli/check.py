@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import Progress, printable, progress
 from smidgen.cli.data import add_data, add_reading, require_data
+from smidgen.cli.evidence import add_evidence, evidence_paths
 from smidgen.cli.files import require_new_file
 from smidgen.cli.parsing import text, whole_number
+from smidgen.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from smidgen.data.datasets import Dataset
+    from smidgen.data.evidence import Evidence
+    from smidgen.data.feasibility import Finding
     from smidgen.evaluation.issues import Issue
 
 _EXAMPLES = 3
@@ -31,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--clusters", metavar="N", type=whole_number(1), help="how many clusters you mean to ask for")
     add_reading(parser)
+    add_evidence(parser)
     parser.add_argument(
         "--encoder",
         metavar="NAME",
@@ -66,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
     require_data(args.data)
     if args.out is not None:
         require_new_file(Path(args.out), overwrite=args.overwrite)
+    paths = evidence_paths(args)
     with progress(quiet=args.quiet) as console:
+        evidence = _read_evidence(paths)
         dataset = open_dataset(
             args.data,
             split="all",
@@ -82,11 +89,15 @@ def run(args: argparse.Namespace) -> int:
     n_clusters = args.clusters or default
     refusals = _refusals(found, n_clusters=n_clusters, allow_bad=args.allow_bad)
     advice = _advice(found, n_clusters=n_clusters)
+    known, findings = ({}, []) if evidence is None else _about_evidence(evidence, found, n_clusters, refusals)
     if args.json:
-        print(json.dumps(_summary(found) | {"refusals": refusals, "advice": advice}, indent=2))
+        about = {"evidence": {"sizes": known, "findings": [vars(finding) for finding in findings]}} if paths else {}
+        print(json.dumps(_summary(found) | about | {"refusals": refusals, "advice": advice}, indent=2))
     else:
-        print("\n".join(map(printable, _shown(found))))
-        for title, sentences in (("`smidgen fit` would refuse this", refusals), ("worth knowing", advice)):
+        sizes = [f"{'evidence':<12}{', '.join(f'{n:,} {kind}' for kind, n in known.items())}"] if known else []
+        print("\n".join(map(printable, [*_shown(found), *sizes])))
+        titled = {"`smidgen fit` would refuse this": refusals, "worth knowing": advice}
+        for title, sentences in (titled | {"about the evidence": list(map(str, findings))}).items():
             if sentences:
                 print("\n".join((f"\n{title}:", *(f"  - {printable(sentence)}" for sentence in sentences))))
     return 2 if refusals else 0
@@ -124,6 +135,28 @@ def look(dataset: Dataset, console: Progress, *, encoder: str | None = None) -> 
     for issue in issues:
         found.issues.setdefault(issue.kind, []).append(issue)
     return found
+
+
+def _read_evidence(paths: Mapping[str, str]) -> Evidence | None:
+    from smidgen.data.evidence import Evidence
+
+    return Evidence.from_files(**paths) if paths else None
+
+
+def _about_evidence(
+    evidence: Evidence, found: Findings, n_clusters: int, refusals: list[str]
+) -> tuple[dict[str, int], list[Finding]]:
+    """Return how much evidence there is and what it leaves open; adds to `refusals` why `smidgen fit` refuses it."""
+    from smidgen.data.feasibility import feasibility
+
+    rows = [row for row, split in enumerate(found.splits) if split in ("", "train")]
+    skipped = [bad.id for bad in found.dataset.skipped]
+    try:
+        resolved = evidence.resolve(found.dataset.ids[rows], n_clusters=n_clusters, skipped=skipped)
+    except InputError as error:
+        refusals.append(str(error))
+        return {}, []
+    return resolved.sizes(), feasibility(resolved, n_clusters)
 
 
 def _embedded(dataset: Dataset, encoder: str, console: Progress) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import printable, progress, tell
 from smidgen.cli.data import add_data, add_reading, require_data
+from smidgen.cli.evidence import add_evidence, evidence_paths
 from smidgen.cli.parsing import one_of, setting, text, whole_number
 from smidgen.errors import InputError
 from smidgen.methods import METHODS, make_config
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="default: 0")
     what.add_argument("--test", metavar="DATA", type=text, help="images to score on that are not trained on")
     what.add_argument("--init-from", metavar="RUN", type=text, help="start from the encoder of another run")
+    add_evidence(parser)
     add_reading(parser.add_argument_group("how images are read"))  # type: ignore[arg-type]
     where = parser.add_argument_group("where it goes")
     where.add_argument("--out", metavar="RUN", type=text, help="the run folder (default: runs/DATA-METHOD)")
@@ -85,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args)
     RunFolder.check(out, resume=args.resume, overwrite=args.overwrite)
     require_data(args.data, args.test)
+    evidence = evidence_paths(args)
     with progress(quiet=args.quiet) as console:
         from smidgen.cli.listener import ConsoleListener
         from smidgen.recipe import fit
@@ -93,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.out:
             console.say(f"The run goes to {str(out)!r} (`--out` changes it).")
 
-        config, listener = _config(args, options), ConsoleListener(console)
+        config, listener = _config(args, options, evidence), ConsoleListener(console)
         if args.dry_run:
             plan = _plan(config, listener)
             console.close()
@@ -132,7 +135,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return dict(given)
 
 
-def _config(args: argparse.Namespace, options: dict[str, Any]) -> Config:
+def _config(args: argparse.Namespace, options: dict[str, Any], evidence: dict[str, str]) -> Config:
     from smidgen.config import Config
 
     return Config(
@@ -148,6 +151,7 @@ def _config(args: argparse.Namespace, options: dict[str, Any]) -> Config:
         precision=args.precision,
         init_from=args.init_from,
         allow_bad=args.allow_bad,
+        evidence=evidence,
         options=options,
     )
 
@@ -166,12 +170,14 @@ def _how_to_go_on(args: argparse.Namespace, out: Path) -> str:
 def _plan(config: Config, listener: Listener) -> dict[str, Any]:
     """Return what would run: everything that `fit` does before it writes or trains."""
     from smidgen.methods import make_method
-    from smidgen.recipe import make_problem, open_data, resolve
+    from smidgen.recipe import make_problem, open_data, open_evidence, resolve, tell_of_evidence
 
-    config = resolve(config, listener)
+    evidence, config = open_evidence(config), resolve(config, listener)
     train, test = open_data(config, None, None, listener)
-    problem = make_problem(config, train, None)
+    problem = make_problem(config, train, evidence)
     method = make_method(config.method, make_config(config.method, config.options), problem)
+    stages = {stage.name: stage.steps for stage in method.stages()}
+    tell_of_evidence(method, listener)
     return {
         "data": config.data,
         "train_images": len(train),
@@ -182,7 +188,8 @@ def _plan(config: Config, listener: Listener) -> dict[str, Any]:
         "n_clusters": problem.n_clusters,
         "method": config.method,
         "options": dict(config.options),
-        "stages": {stage.name: stage.steps for stage in method.stages()},
+        "evidence": problem.evidence.sizes(),
+        "stages": stages,
         "parameters": sum(p.numel() for p in method.parameters()),
         "seed": config.seed,
         "device": config.device,
@@ -201,6 +208,7 @@ def _print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> No
         + (f", {plan['skipped']:,} unreadable" if plan["skipped"] else ""),
         "size": f"{width} × {height}, {'grey' if channels == 1 else 'colour'}",
         "classes": f"{len(plan['classes'])}, used for scores only" if plan["classes"] else "not known",
+        "evidence": ", ".join(f"{n:,} {kind}" for kind, n in plan["evidence"].items()) or "none",
         "clusters": str(plan["n_clusters"]),
         "method": f"{plan['method']}, {plan['parameters']:,} parameters",
         "options": ", ".join(f"{name}={value}" for name, value in plan["options"].items()),
@@ -228,7 +236,9 @@ def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
         if f"{split}_accuracy" in metrics:
             bounds = interval(metrics, f"{split}_accuracy")
             between = f" ({percent(bounds[0])[:-2]}–{percent(bounds[1])[:-2]})" if bounds else ""
-            others = [f"{name.upper()} {metrics[f'{split}_{name}']:.3f}" for name in ("nmi", "ari")]
+            named = f"{split}_named_accuracy"
+            others = [f"by name {percent(metrics[named])}"] if named in metrics else []
+            others += [f"{name.upper()} {metrics[f'{split}_{name}']:.3f}" for name in ("nmi", "ari")]
             lines.append(
                 "   ".join((f"  {split:<5} accuracy  {percent(metrics[f'{split}_accuracy'])}{between}", *others))
             )

@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("smidgen.cli.predict", "assign new images to the clusters of a run"),
     "eval": ("smidgen.cli.eval", "score a run against known classes, its own images or new ones"),
     "report": ("smidgen.cli.report", "rebuild a run's report, and compare several runs"),
+    "simulate": ("smidgen.cli.simulate", "make evidence files from images of known classes, to try methods with"),
     "list": ("smidgen.cli.list", "what there is: methods and their options, datasets, encoders"),
     "check": ("smidgen.cli.check", "look at a collection of images before anything is fitted"),
     "export": ("smidgen.cli.export", "take a run out: a table, folders of images, or its model as ONNX"),

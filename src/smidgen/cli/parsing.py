@@ -89,6 +89,22 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return convert
 
 
+def whole_range(least: int) -> Callable[[str], tuple[int, int]]:
+    """Return a converter to ranges of whole numbers from `least`; a single number is a range of one.
+
+    >>> whole_range(1)("2-4"), whole_range(1)("32")
+    ((2, 4), (32, 32))
+    """
+
+    def convert(text: str) -> tuple[int, int]:
+        ends = re.fullmatch(r"([0-9]{1,9})(?:[-–]([0-9]{1,9}))?", text.strip())
+        if not ends or not least <= int(ends[1]) <= int(ends[2] or ends[1]):
+            raise argparse.ArgumentTypeError(f"must be a number or a range like 1-4, {least} or above, got {text!r}")
+        return int(ends[1]), int(ends[2] or ends[1])
+
+    return convert
+
+
 def share(text: str) -> float:
     """Return a share 0..1.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from smidgen.data.evidence_files import FILES, Table, read_table, write_table
+from smidgen.data.evidence_files import FILES, Table, files_in, read_table, write_table
 from smidgen.data.resolved import Resolved
 from smidgen.data.resolving import resolve
 from smidgen.errors import InputError
@@ -87,11 +87,7 @@ class Evidence:
     @classmethod
     def from_folder(cls, folder: Path | str) -> Evidence:
         """Return the evidence in the files `labels.csv`, `bags.csv`, … of a folder, those that are there."""
-        paths = {kind: Path(folder) / f"{kind}.csv" for kind in FILES}
-        there = {kind: path for kind, path in paths.items() if path.is_file()}
-        if not there:
-            raise InputError(f"{str(folder)!r} holds no evidence; wanted {', '.join(p.name for p in paths.values())}.")
-        return cls.from_files(**there)
+        return cls.from_files(**files_in(folder))
 
     @classmethod
     def _from_table(cls, kind: str, table: Table) -> Evidence:

@@ -37,6 +37,15 @@ class Table:
     lines: tuple[int, ...]
 
 
+def files_in(folder: Path | str) -> dict[str, Path]:
+    """Return kind → path of the evidence files `labels.csv`, `bags.csv`, … in a folder; InputError if there is none."""
+    paths = {kind: Path(folder) / f"{kind}.csv" for kind in FILES}
+    there = {kind: path for kind, path in paths.items() if path.is_file()}
+    if not there:
+        raise InputError(f"{str(folder)!r} holds no evidence; wanted {', '.join(p.name for p in paths.values())}.")
+    return there
+
+
 def read_table(path: Path | str, kind: str) -> Table:
     """Return an evidence file; `kind` is a key of `FILES`.
 

@@ -56,6 +56,22 @@ class Resolved:
                 hasher.update(value.contiguous().numpy().tobytes())
         return hasher.hexdigest()
 
+    def sizes(self) -> dict[str, int]:
+        """Return how much there is of each kind that is there: images, bags, or pairs.
+
+        >>> Resolved(3, labels=torch.tensor([0, -1, 1]), class_names=("a", "b")).sizes()
+        {'labels': 2}
+        """
+        numbers = {
+            "labels": int((self.labels >= 0).sum()),
+            "bags": len(self.bag_names),
+            "counts": len(self.count_bags),
+            "proportions": len(self.proportion_bags),
+            "presence": len(self.presence_bags),
+            "pairs": len(self.pairs),
+        }
+        return {kind: n for kind, n in numbers.items() if n}
+
     @property
     def bag_sizes(self) -> Tensor:
         """Images per bag, (bags,) int64; an image that is in a bag twice counts twice."""

@@ -41,6 +41,7 @@ a flat one's lie in; the sharpness that a blurred one stays below."""
 
 _SHARE = 0.1  # of the distance to the 30th neighbour among 1,000: closer is close. 30, as copies may be several
 _REFERENCE, _PLACE = 1000, 30
+_SURE = 0.005  # 1 − correlation that is close in any collection: one form scanned a hundred times
 _RADIUS, _CANDIDATES = 10, 10.0  # largest Hamming distance looked at; others per image above which it shrinks
 _ALIKE = 0.75  # correlation of the lowest frequencies below which no closer look is taken
 _MOST = 16  # of images with one hash, each is compared with so many
@@ -80,9 +81,9 @@ def find_issues(
 
     - Duplicates have the same pixels. Near duplicates have perceptual hashes of 64 bits that differ in at most 10
       (fewer where images have more than 10 such others on average) and, as thumbnails of 32 pixels shifted by at most
-      one, 1 − correlation below `CLOSE`, and below a tenth of the distance from either image to its 30th neighbour
-      among a thousand drawn at random: plain digits resemble each other more than photographs do. Mirror images,
-      turned and cropped copies are not found, nor copies of flat images.
+      one, 1 − correlation below `CLOSE`, and below 0.005 or a tenth of the distance from either image to its 30th
+      neighbour among a thousand drawn at random: plain digits resemble each other more than photographs do. Mirror
+      images, turned and cropped copies are not found, nor copies of flat images.
     - Look-alikes, if asked for: 1 − cosine of embeddings below `CLOSE` and below the same tenth. Meant for a frozen
       encoder's; a net that was trained to put a cluster's images in one place makes them alike.
     - Outliers: the mean distance to 10 neighbours among at most 10,000 others drawn at random (Sugiyama & Borgwardt,
@@ -161,7 +162,7 @@ def _copies(parts: Sequence[np.ndarray], seen: Appearance, progress: Progress | 
     scores = np.concatenate([np.zeros(0, np.float32), *_compared(parts, pairs)])
     n_pixels = parts[0].shape[2] * parts[0].shape[3]
     near = CLOSE * min(1, n_pixels / _PIXELS)  # few pixels agree by chance
-    close = 1 - scores < np.minimum(near, _SHARE * _distances(seen.shapes, pairs))
+    close = 1 - scores < np.minimum(near, np.maximum(_SURE, _SHARE * _distances(seen.shapes, pairs)))
     pairs, scores = pairs[close], scores[close]
     best = np.zeros(len(same_as), dtype=np.float32)
     for side in range(2):
@@ -276,7 +277,7 @@ def _look_alikes(embeddings: np.ndarray, digests: np.ndarray) -> list[Issue]:
     indices, distances = nearest_neighbours(torch.from_numpy(unit), 1, metric="cosine")
     pairs = np.stack([np.arange(len(kept)), indices[:, 0].numpy()], axis=1)
     distance = distances[:, 0].numpy()
-    close = distance < np.minimum(CLOSE, _SHARE * _distances(unit, pairs))
+    close = distance < np.minimum(CLOSE, _SHARE * _distances(unit, pairs))  # no `_SURE`: a net may make all alike
     groups = _groups(len(kept), pairs[close])
     score = dict(zip(np.flatnonzero(close).tolist(), (1 - distance[close]).tolist(), strict=True))
     for row, other in pairs[close].tolist():  # the other may have a nearer one, or none near enough for itself

@@ -67,6 +67,8 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     training_only: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the state that a saved model can do without: neighbours, teachers, pseudo-labels."""
+    evidence_used: ClassVar[tuple[str, ...]] = ()
+    """The kinds of evidence that it learns from, as in `Resolved.sizes`; where one names classes, so are clusters."""
 
     def stages(self) -> list[Stage]:
         """Return the stages of training, in order; none means that all work is done in `finish`."""

@@ -37,7 +37,7 @@ from smidgen.maths.matching import match_counts
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
 from smidgen.methods.base import Embed, Method, Problem, Stage
-from smidgen.methods.terms import NAMING, EvidenceTerms
+from smidgen.methods.terms import EVERY_KIND, NAMING, EvidenceTerms
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
@@ -127,6 +127,7 @@ class Fusion(Method):
 
     name = "fusion"
     training_only = ("neighbours", "net.", "running_loss", "terms.")
+    evidence_used = EVERY_KIND
 
     neighbours: Tensor
     running_loss: Tensor

@@ -25,12 +25,14 @@ from smidgen.nets.encoders import make_encoder
 class KMeansConfig:
     """Settings of `kmeans`.
 
-    features: what is clustered. encoder: the net of `features = "encoder"`, with random weights unless the run starts
-    from another one's (`--init-from`). components: of the PCA. n_init: starts, the best of which is kept.
+    features: what is clustered; "auto" is the embeddings of an encoder where one is named or taken from another run
+    (`--init-from`), otherwise pixels. encoder: with random weights unless it is a pretrained one or another run's;
+    None with `features = "encoder"` is "conv". components: of the PCA. n_init: starts, the best of which is kept.
+    max_iterations: of each start. spherical: whether features are scaled to length one.
     """
 
-    features: Literal["pixels", "pca", "encoder"] = "pixels"
-    encoder: str = "conv"
+    features: Literal["auto", "pixels", "pca", "encoder"] = "auto"
+    encoder: str | None = None
     components: int = 50
     n_init: int = 10
     max_iterations: int = 300
@@ -50,8 +52,11 @@ class KMeans(Method):
     def __init__(self, config: KMeansConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem = config, problem
-        if config.features == "encoder":
-            self.encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        self.uses_encoder = config.features == "encoder" or (config.features == "auto" and config.encoder is not None)
+        if self.uses_encoder:
+            self.encoder = make_encoder(
+                config.encoder or "conv", problem.image_shape, mean=problem.mean, std=problem.std
+            )
         for name in ("mean", "components", "centroids", "spread"):
             self.register_buffer(name, torch.zeros(0))
 
@@ -87,12 +92,12 @@ class KMeans(Method):
     @property
     def backbone(self) -> nn.Module:
         """The encoder; InputError where the features are not an encoder's."""
-        if self.config.features != "encoder":
+        if not self.uses_encoder:
             raise InputError("`kmeans` uses an encoder only with `--set features=encoder`.")
         return self.encoder
 
     def _raw_features(self, images: Tensor) -> Tensor:
-        return self.encoder(images) if self.config.features == "encoder" else images.flatten(1)
+        return self.encoder(images) if self.uses_encoder else images.flatten(1)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the features that are clustered (batch, features)."""

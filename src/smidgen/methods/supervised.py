@@ -34,6 +34,7 @@ class Supervised(Method):
 
     name = "supervised"
     training_only = ("labels", "labelled")
+    evidence_used = ("labels",)
 
     labels: Tensor
     labelled: Tensor

@@ -14,6 +14,9 @@ from smidgen.data.views import View
 from smidgen.maths.counts import admissible_counts, count_loss, unique_count_log_probabilities
 from smidgen.maths.likelihoods import label_loss, pair_loss, presence_loss, proportion_loss
 
+EVERY_KIND = ("labels", "counts", "proportions", "presence", "pairs")
+"""The kinds of evidence there are terms for."""
+
 NAMING = ("labels", "proportions", "presence")
 """The kinds of evidence that name classes; their terms need clusters that are matched to the classes."""
 

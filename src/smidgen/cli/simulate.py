@@ -1,0 +1,153 @@
+"""`smidgen simulate`: evidence files from a collection whose classes are known, to try methods with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smidgen.cli.console import printable, progress
+from smidgen.cli.data import add_allow_bad, add_data, require_data
+from smidgen.cli.files import require_new_folder
+from smidgen.cli.parsing import one_of, share, text, whole_number, whole_range
+from smidgen.errors import InputError
+
+if TYPE_CHECKING:
+    from smidgen.data.bags import Simulation
+    from smidgen.data.datasets import Dataset
+
+COMPOSITIONS = ("even", "random")
+DEFAULT_BAGS = 2000
+_ABOUT_BAGS = ("ucc", "bag_size", "composition", "disjoint", "counts", "proportions", "class_counts", "presence")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_data(parser)
+    parser.add_argument("--out", metavar="DIR", type=text, required=True, help="the folder that the files go into")
+    bags = parser.add_argument_group("bags")
+    bags.add_argument(
+        "--bags",
+        metavar="N",
+        type=whole_number(1),
+        help=f"how many, shared evenly among the counts (default: {DEFAULT_BAGS:,}, where another option wants bags)",
+    )
+    bags.add_argument(
+        "--ucc", metavar="A-B", type=whole_range(1), help="how many different classes a bag holds (default: 1-4)"
+    )
+    bags.add_argument(
+        "--bag-size", metavar="A-B", type=whole_range(1), help="images in a bag: a number or a range (default: 32)"
+    )
+    bags.add_argument(
+        "--composition",
+        metavar="HOW",
+        type=one_of("composition", COMPOSITIONS),
+        help="even: its classes have equal shares; random: any shares are as likely (default: even)",
+    )
+    bags.add_argument("--disjoint", action="store_true", help="no image is in two bags")
+    told = parser.add_argument_group("what is told of them (default: --counts)")
+    told.add_argument("--counts", action="store_true", help="how many different classes each holds")
+    shares = told.add_mutually_exclusive_group()
+    shares.add_argument("--proportions", action="store_true", help="the share of each class")
+    shares.add_argument("--class-counts", action="store_true", help="the number of images of each class")
+    told.add_argument(
+        "--presence",
+        metavar="N",
+        nargs="?",
+        const=0,
+        type=whole_number(1),
+        help="whether each class is there; with N, of N classes per bag only, half of them there",
+    )
+    images = parser.add_argument_group("single images")
+    labels = images.add_mutually_exclusive_group()
+    labels.add_argument("--labels-per-class", metavar="N", type=whole_number(1), help="labels of N images of each")
+    labels.add_argument("--label-fraction", metavar="SHARE", type=share, help="labels of this share of the images")
+    images.add_argument("--pairs", metavar="N", type=whole_number(1), help="pairs, half of them of the same class")
+    parser.add_argument(
+        "--wrong", metavar="RATE", type=share, default=0.0, help="share of the statements that is wrong (default: 0)"
+    )
+    parser.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="default: 0")
+    add_allow_bad(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors and results")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the files, and say what is in them."""
+    out = Path(args.out)
+    require_new_folder(out)
+    require_data(args.data)
+    with progress(quiet=args.quiet) as console:
+        import numpy as np
+
+        from smidgen.data.bags import simulate
+        from smidgen.data.datasets import open_splits
+
+        _settings(args, n_classes=1)  # refuses what cannot be, before images are read
+        train, _ = open_splits(args.data, allow_bad=args.allow_bad, progress=console.of("read images"))
+        settings, classes = _settings(args, n_classes=len(train.class_names)), _known_classes(train)
+        evidence, notes = simulate(
+            settings,
+            classes,
+            ids=train.ids,
+            class_names=train.class_names,
+            generator=np.random.default_rng(args.seed),
+        )
+        written = evidence.to_files(out)
+    _show(args, {kind: str(path) for kind, path in written.items()}, _sizes(evidence.sizes()), list(notes))
+    return 0
+
+
+def _settings(args: argparse.Namespace, *, n_classes: int) -> Simulation:
+    """Return what to make; options about bags ask for bags, and counts are told unless something else is."""
+    from smidgen.data.bags import Simulation
+
+    about_bags = any(getattr(args, name) not in (None, False) for name in _ABOUT_BAGS)
+    n_bags = args.bags or (DEFAULT_BAGS if about_bags else 0)
+    if not (n_bags or args.labels_per_class or args.label_fraction or args.pairs):
+        raise InputError(
+            "Nothing was asked for: pass `--bags N`, `--labels-per-class N`, `--label-fraction SHARE` or `--pairs N`."
+        )
+    presence = 0 if args.presence is None else min(args.presence or n_classes, n_classes)
+    return Simulation(
+        n_bags=n_bags,
+        ucc=args.ucc or (1, 4),
+        bag_size=args.bag_size or 32,
+        composition=args.composition or "even",
+        disjoint=args.disjoint,
+        counts=args.counts or not (args.proportions or args.class_counts or presence),
+        proportions=args.proportions,
+        class_counts=args.class_counts,
+        presence=presence,
+        labels_per_class=args.labels_per_class or 0,
+        label_fraction=args.label_fraction or 0.0,
+        pairs=args.pairs or 0,
+        wrong=args.wrong,
+    )
+
+
+def _known_classes(train: Dataset) -> Any:
+    if train.classes is None:
+        raise InputError(
+            f"Evidence is simulated from images whose classes are known, and those of {train.name!r} are not: give a"
+            " named dataset, a folder per class, or a manifest with a label column."
+        )
+    return train.classes
+
+
+def _sizes(sizes: dict[str, int]) -> dict[str, int]:
+    """Return the sizes by the names of the files: class counts are in `proportions.csv`."""
+    return {"proportions" if kind == "class_counts" else kind: n for kind, n in sizes.items()}
+
+
+def _show(args: argparse.Namespace, written: dict[str, str], sizes: dict[str, int], notes: list[str]) -> None:
+    if args.json:
+        print(json.dumps({"evidence": args.out, "files": written, "sizes": sizes, "notes": notes}, indent=2))
+        return
+    for kind, path in written.items():
+        about = {"labels": "images", "pairs": "pairs"}.get(kind, "bags")
+        print(printable(f"{path}  {sizes[kind]:,} {about}"))
+    for note in notes:
+        print(printable(f"note: {note}"))
+    print(printable(f"To use it: smidgen fit {args.data} --evidence {args.out}"))

@@ -1,0 +1,57 @@
+"""A model as ONNX gives what torch gives, says how to use it, and is refused where it does not."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from smidgen.data.evidence import Resolved
+from smidgen.errors import InputError
+from smidgen.methods import make_config, make_method
+from smidgen.methods.base import Problem
+from smidgen.model import Model, Preprocessing
+from smidgen.onnx_export import describe, to_onnx
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
+
+
+def make_model(name, **options):
+    torch.manual_seed(0)
+    problem = Problem(7, (3, 8, 8), 3, (0.1, 0.2, 0.3), (0.3, 0.2, 0.1), Resolved.nothing(7))
+    method = make_method(name, make_config(name, options), problem).eval()
+    if name == "kmeans":
+        method.centroids, method.spread = torch.rand(3, 192), torch.tensor(2.0)
+    return Model(method, name, Preprocessing(8, 3, "pad"), ("a", "b", "ç\n"))
+
+
+@pytest.mark.parametrize("name", ["fusion", "kmeans"])
+def test_onnx_gives_what_torch_gives_for_any_batch(name):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    model = make_model(name)
+    content, difference = to_onnx(model, images=IMAGES)
+    assert difference <= 1e-4
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    for n in (1, 7):
+        images = IMAGES[:n].astype(np.float32) / 255
+        assignments, embeddings = session.run(["assignments", "embeddings"], {"images": images})
+        assert assignments == pytest.approx(model.assign(IMAGES[:n]), abs=1e-4)
+        assert embeddings == pytest.approx(model.encode(IMAGES[:n]), abs=1e-4)
+    about = json.loads(session.get_modelmeta().custom_metadata_map["smidgen"])
+    assert about == describe(model)
+    assert (about["cluster_names"], about["input"]["shape"]) == (["a", "b", "ç\n"], ["batch", 3, 8, 8])
+    assert (about["input"]["colour"], about["input"]["resize"]) == ("RGB", "pad")
+
+
+def test_a_model_that_differs_is_refused(monkeypatch):
+    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    monkeypatch.setattr("smidgen.onnx_export._translated", lambda *given: b"")
+    monkeypatch.setattr("smidgen.onnx_export._largest_difference", lambda *given: float("nan"))
+    with pytest.raises(InputError, match=r"differs from the run's by nan, .*it is not written"):
+        to_onnx(make_model("kmeans"))
+
+
+def test_the_missing_extra_is_named(monkeypatch):
+    monkeypatch.setattr("smidgen.onnx_export._NEEDED", ("onnx_of_another_world",))
+    with pytest.raises(InputError, match=r"needs onnx_of_another_world: `pip install 'smidgen\[onnx\]'`"):
+        to_onnx(make_model("kmeans"))
