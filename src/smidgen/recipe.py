@@ -287,7 +287,8 @@ class _Fit:
         return trainer.train()
 
     def _tick(self, stage: str, step: int, steps: int, losses: Mapping[str, float]) -> None:
-        self.listener.progress(stage, step, steps, note=f"loss {losses['total']:.3f}")
+        note = f"loss {losses['total']:.3f}" if losses else "looking at all images"
+        self.listener.progress(stage, step, steps, note=note)
 
     def _ticks(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.listener.progress(what, done, total)

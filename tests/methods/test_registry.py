@@ -72,3 +72,11 @@ def test_a_wrong_option_is_named(options, message):
 def test_an_unknown_method_is_named():
     with pytest.raises(InputError, match=r"Unknown method 'fussion'\. Did you mean 'fusion'\?"):
         make_config("fussion")
+
+
+@pytest.mark.parametrize(
+    ("method", "option"), [("fusion", "batch_size"), ("kmeans", "n_init"), ("supervised", "steps")]
+)
+def test_an_option_out_of_range_is_refused(method, option):
+    with pytest.raises(InputError, match=f"`{option}` must be"):
+        make_config(method, {option: 0})

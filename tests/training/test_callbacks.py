@@ -101,3 +101,9 @@ def test_the_ticker_tells_every_step():
     seen = []
     Ticker(lambda *what: seen.append(what)).after_step(moment(3, 0.5))
     assert seen == [("train", 3, 10, {"total": 0.5})]
+
+
+def test_the_ticker_tells_of_the_look_at_all_images():
+    seen = []
+    Ticker(lambda *what: seen.append(what)).before_begin(Stage("train", 10), 4)
+    assert seen == [("train", 4, 10, {})]

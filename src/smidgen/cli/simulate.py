@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,4 +151,4 @@ def _show(args: argparse.Namespace, written: dict[str, str], sizes: dict[str, in
         print(printable(f"{path}  {sizes[kind]:,} {about}"))
     for note in notes:
         print(printable(f"note: {note}"))
-    print(printable(f"To use it: smidgen fit {args.data} --evidence {args.out}"))
+    print(printable(f"To use it: {shlex.join(['smidgen', 'fit', args.data, '--evidence', args.out])}"))

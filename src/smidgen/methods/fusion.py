@@ -36,7 +36,7 @@ from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import match_counts
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
-from smidgen.methods.base import Embed, Method, Problem, Stage
+from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
 from smidgen.methods.terms import EVERY_KIND, NAMING, EvidenceTerms
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
@@ -74,6 +74,11 @@ class FusionConfig:
     decay: float = 0.99
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        at_least(self, heads=1, steps=1, refine_steps=0, batch_size=2, neighbours=1, pca_components=1)
+        at_least(self, settle=0, doubt=0, balance=0, refine_balance=0, evidence=0, wrong=0, threshold=0, decay=0)
+        at_least(self, learning_rate=0, weight_decay=0)
 
 
 def neighbour_loss(p: Tensor, q: Tensor, *, doubt: float = 0.0) -> Tensor:

@@ -17,7 +17,7 @@ from smidgen.data.batches import Part, Request
 from smidgen.errors import InputError
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.pca import fit_pca
-from smidgen.methods.base import Embed, Method, Problem
+from smidgen.methods.base import Embed, Method, Problem, at_least
 from smidgen.nets.encoders import make_encoder
 
 
@@ -37,6 +37,9 @@ class KMeansConfig:
     n_init: int = 10
     max_iterations: int = 300
     spherical: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, components=1, n_init=1, max_iterations=1)
 
 
 class KMeans(Method):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import View
 from smidgen.errors import InputError
-from smidgen.methods.base import Method, Problem, Stage
+from smidgen.methods.base import Method, Problem, Stage, at_least
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
 
@@ -27,6 +27,9 @@ class SupervisedConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     augment: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(self, steps=1, batch_size=2, learning_rate=0, weight_decay=0)
 
 
 class Supervised(Method):

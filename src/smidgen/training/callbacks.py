@@ -33,6 +33,9 @@ class Moment:
 class Callback:
     """Something that happens during training; whatever it remembers must survive a resume through its state."""
 
+    def before_begin(self, stage: Stage, step: int) -> None:
+        """Act before the method looks at the whole training set, which may take a while."""
+
     def after_step(self, moment: Moment) -> None:
         """Act after an optimiser step."""
 
@@ -96,10 +99,17 @@ class MetricsLog(Callback):
 
 
 class Ticker(Callback):
-    """Calls a function with (stage name, steps done, steps of the stage, losses) after every step."""
+    """Calls a function with (stage name, steps done, steps of the stage, losses) after every step.
+
+    And with no losses before the method looks at the whole training set.
+    """
 
     def __init__(self, tick: Callable[[str, int, int, Mapping[str, float]], None]) -> None:
         self._tick = tick
+
+    def before_begin(self, stage: Stage, step: int) -> None:
+        """Tell that no step is being made for now."""
+        self._tick(stage.name, step, stage.steps, {})
 
     def after_step(self, moment: Moment) -> None:
         """Tell."""

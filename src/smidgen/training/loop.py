@@ -135,6 +135,8 @@ class Trainer:
 
     def _begin(self, stage: Stage) -> None:
         self.method.eval()
+        for callback in self.callbacks:
+            callback.before_begin(stage, self.progress.step)
         generator = self._generator(stage.name, self.progress.step, "begin")
         torch.manual_seed(self._generator(stage.name, self.progress.step, "begin", "net").initial_seed())
         self.method.begin(stage.name, self.progress.step, self.embed, generator)

@@ -1,0 +1,154 @@
+"""The terms of evidence: what they ask for, that each can be learned from, and which cluster becomes which class."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from smidgen.data.bags import Simulation, simulate
+from smidgen.data.batches import collect, seeded
+from smidgen.data.evidence import Evidence, Resolved
+from smidgen.maths.matching import match_counts
+from smidgen.methods.terms import EVERY_KIND, EvidenceTerms
+
+IDS = [f"{row}.png" for row in range(500)]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return (load_digits().images[:500, None] * 15).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Every kind of evidence about 500 digits."""
+    settings = Simulation(
+        n_bags=60, bag_size=(6, 12), proportions=True, presence=4, labels_per_class=5, pairs=60, composition="random"
+    )
+    names = tuple(map(str, range(10)))
+    classes = load_digits().target[:500]
+    generator = np.random.default_rng(0)
+    return simulate(settings, classes, ids=IDS, class_names=names, generator=generator)[0].resolve(IDS, n_clusters=10)
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10), nn.Softmax(1))
+
+
+def losses(terms, net, images, step):
+    parts = collect(images, terms.request(seeded(0, step), view=None), key=(0, step), device=CPU)
+    return terms.losses(parts, {name: net(part.images) for name, part in parts.items()})
+
+
+def trained(terms, net, images, kinds, *, steps=30):
+    """Train on the sum of some kinds, and return their losses on one batch before and after."""
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
+    before = {kind: loss.item() for kind, loss in losses(terms, net, images, 10**6).items()}
+    for step in range(steps):
+        found = losses(terms, net, images, step)
+        optimiser.zero_grad()
+        torch.stack([found[kind].double() for kind in kinds]).sum().backward()
+        optimiser.step()
+    return before, {kind: loss.item() for kind, loss in losses(terms, net, images, 10**6).items()}
+
+
+def test_every_kind_is_asked_for_and_nothing_else(known):
+    requests = EvidenceTerms(known, 10, bags=4, labels=3, pairs=5).request(seeded(0), view=None)
+    assert {name: len(r.indices) for name, r in requests.items() if name != "bags"} == {"labels": 3, "pairs": 10}
+    assert len(requests["bags"].items) == 4
+    assert (known.labels[requests["labels"].indices] >= 0).all()
+    assert EvidenceTerms(Resolved.nothing(500), 10).request(seeded(0), view=None) == {}
+
+
+def test_bags_come_whole_and_never_hold_more_images_than_allowed(known):
+    request = EvidenceTerms(known, 10, bags=50, images=40).request(seeded(3), view=None)["bags"]
+    assert len(request.indices) <= 40
+    for bag, start, end in zip(request.items.tolist(), request.offsets, request.offsets[1:], strict=False):
+        assert request.indices[start:end].equal(known.members[known.offsets[bag] : known.offsets[bag + 1]])
+
+
+def test_a_bag_larger_than_allowed_still_comes(known):
+    assert len(EvidenceTerms(known, 10, images=1).request(seeded(0), view=None)["bags"].items) == 1
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_each_kind_has_finite_gradients_and_goes_down(kind, known, net, images):
+    terms = EvidenceTerms(known, 10)
+    loss = losses(terms, net, images, 0)[kind]
+    gradients = torch.autograd.grad(loss, list(net.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
+    assert any(g.abs().max() > 1e-5 for g in gradients)
+    before, after = trained(terms, net, images, [kind])
+    assert after[kind] < before[kind] - 0.03
+
+
+def test_all_kinds_go_down_together(known, net, images):
+    before, after = trained(EvidenceTerms(known, 10), net, images, EVERY_KIND)
+    assert set(before) == set(EVERY_KIND)
+    assert all(after[kind] < before[kind] for kind in EVERY_KIND)
+
+
+def test_a_bag_that_a_kind_does_not_speak_of_adds_nothing_to_it(images):
+    bags = Evidence.from_bags([range(12), [20], [30, 31]], counts=[9, None, None], presence=[None, {"a": True}, None])
+    terms = EvidenceTerms(bags.resolve(IDS, n_clusters=10), 10)
+    parts = collect(images, terms.request(seeded(0), view=None), key=(0,), device=CPU)
+    assert sorted(parts["bags"].items.tolist()) == [0, 1]  # of bag 2 nothing is known
+    logits = torch.randn(13, 10, requires_grad=True)
+    found = terms.losses(parts, {"bags": logits.softmax(1)})
+    counts = torch.autograd.grad(found["counts"], logits)[0]
+    assert counts.isfinite().all()
+    assert (counts.abs().sum(1) > 0).tolist() == [row != 20 for row in parts["bags"].indices.tolist()]
+
+
+def test_saying_what_is_so_costs_less_than_anything_else(known):
+    terms = EvidenceTerms(known, 10, bags=60, labels=200, pairs=200)
+    parts = collect(torch.zeros(500, 1, 1, 1).byte().numpy(), terms.request(seeded(0), view=None), key=(0,), device=CPU)
+    truth = torch.eye(10)[torch.from_numpy(load_digits().target[:500])] * 0.99 + 0.001
+    right = terms.losses(parts, {name: truth[part.indices] for name, part in parts.items()})
+    wrong = terms.losses(parts, {name: truth.roll(1, 1)[part.indices] for name, part in parts.items()})
+    mixed = terms.losses(parts, {name: truth[(part.indices + 7) % 500] for name, part in parts.items()})
+    for kind in ("labels", "proportions", "presence"):
+        assert right[kind] < min(wrong[kind], mixed[kind])
+    for kind in ("counts", "pairs"):  # these do not name classes
+        assert right[kind] < mixed[kind]
+        torch.testing.assert_close(right[kind], wrong[kind])
+
+
+# -------------------------------------------------------------------------------------------------------------- naming
+
+ASSIGNED = torch.eye(3)[torch.tensor([0, 0, 1, 1, 2, 2])]  # two images in each cluster
+SIX = IDS[:6]
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        Evidence.from_labels(["c", "", "a", "", "b", ""]),
+        Evidence.from_bags(
+            [[0, 1, 2, 4], [3, 4], [0, 4, 5, 3]],
+            proportions=[{"a": 0.25, "b": 0.25, "c": 0.5}, {"a": 0.5, "b": 0.5}, {"a": 0.25, "b": 0.5, "c": 0.25}],
+        ),
+        Evidence.from_bags([[0, 1], [2, 3], [4, 5]], presence=[{"c": 1, "a": 0}, {"a": 1, "b": 0}, {"b": 1, "c": 0}]),
+    ],
+    ids=["labels", "proportions", "presence"],
+)
+def test_what_names_classes_says_which_cluster_is_which(evidence):
+    resolved = evidence.resolve(SIX, n_clusters=3)
+    assert resolved.class_names == ("a", "b", "c")
+    terms = EvidenceTerms(resolved, 3)
+    assert terms.names_classes
+    assert match_counts(terms.class_evidence(ASSIGNED).numpy()).tolist() == [2, 0, 1]
+
+
+def test_a_vote_is_the_assignments_of_labelled_images_added_up():
+    terms = EvidenceTerms(Evidence.from_labels(["a", "b", "a", "", "", ""]).resolve(SIX), 3)
+    assert terms.class_evidence(ASSIGNED).tolist() == [[1, 1], [1, 0], [0, 0]]
+
+
+def test_counts_and_pairs_name_no_class():
+    evidence = Evidence.from_bags([[0, 1]], counts=[1]) | Evidence.from_pairs(same=[(0, 1)])
+    assert not EvidenceTerms(evidence.resolve(SIX), 3).names_classes
