@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen import recipe
+from smidgen import prepare, recipe
 from smidgen.config import Config, as_table, from_table
 from smidgen.data.evidence import Resolved
 from smidgen.errors import InputError, RunError
 from smidgen.model import Model
-from smidgen.recipe import Listener, fit, resolve
+from smidgen.prepare import resolve
+from smidgen.recipe import Listener, fit
 from smidgen.runs import RunFolder, read_csv, read_json
 from smidgen.training.interrupts import Interrupted
 
@@ -253,7 +254,7 @@ def test_resolving_twice_changes_nothing():
 
 def test_statistics_are_those_of_the_pixels():
     images = np.random.default_rng(1).integers(0, 256, (7, 3, 5, 5), dtype=np.uint8)
-    mean, std = recipe._channel_statistics(images)
+    mean, std = prepare._channel_statistics(images)
     np.testing.assert_allclose(mean, images.mean((0, 2, 3)) / 255)
     np.testing.assert_allclose(std, images.std((0, 2, 3)) / 255)
 

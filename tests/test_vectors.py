@@ -13,7 +13,8 @@ from smidgen.errors import InputError
 from smidgen.methods.fusion import views
 from smidgen.model import Model
 from smidgen.nets.encoders import VectorEncoder, make_encoder
-from smidgen.recipe import Listener, _channel_statistics, fit
+from smidgen.prepare import _channel_statistics
+from smidgen.recipe import Listener, fit
 from smidgen.runs import RunFolder
 
 BLOBS, CLASSES = make_blobs(n_samples=60, centers=3, n_features=5, cluster_std=0.5, random_state=0)

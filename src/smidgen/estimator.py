@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from smidgen import recipe
+from smidgen import prepare, recipe
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset, open_dataset
 from smidgen.data.evidence import Evidence, Resolved
@@ -172,13 +172,13 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return assignments (n, n_clusters) float32, rows sum to one; an image's do not depend on the others."""
         images = self._images(X)
-        with recipe.torch_threads(self.n_threads):
+        with prepare.torch_threads(self.n_threads):
             return self.model_.assign(images)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return embeddings (n, features) float32."""
         images = self._images(X)
-        with recipe.torch_threads(self.n_threads):
+        with prepare.torch_threads(self.n_threads):
             return self.model_.encode(images)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -245,7 +245,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         It predicts as the one that was saved; what is known of the training images only (labels_, image_ids_,
         metrics_, config_) it does not have. Raises RunError if there is no model.
         """
-        model = Model.load(folder, device=recipe.choose_device(device))
+        model = Model.load(folder, device=prepare.choose_device(device))
         is_of_vectors = model.method.problem.image_shape[1:] == (1, 1)
         estimator = cls(
             model.method.problem.n_clusters,

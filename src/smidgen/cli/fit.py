@@ -170,7 +170,7 @@ def _how_to_go_on(args: argparse.Namespace, out: Path) -> str:
 def _plan(config: Config, listener: Listener) -> dict[str, Any]:
     """Return what would run: everything that `fit` does before it writes or trains."""
     from smidgen.methods import make_method
-    from smidgen.recipe import make_problem, open_data, open_evidence, resolve, tell_of_evidence
+    from smidgen.prepare import make_problem, open_data, open_evidence, resolve, tell_of_evidence
 
     evidence, config = open_evidence(config), resolve(config, listener)
     train, test = open_data(config, None, None, listener)

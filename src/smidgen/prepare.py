@@ -1,0 +1,222 @@
+"""What a fit needs before it starts: the configuration with every choice made, the data opened, the problem stated."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from smidgen.config import Config
+from smidgen.data.datasets import DATASETS, Dataset, open_dataset, open_splits
+from smidgen.data.evidence import Evidence, Resolved
+from smidgen.data.evidence_files import FILES
+from smidgen.data.feasibility import feasibility
+from smidgen.errors import InputError, unknown
+from smidgen.methods import METHODS, make_config
+from smidgen.methods.base import Method, Problem
+from smidgen.model import Model
+
+DEFAULT_CLUSTERS = 10
+_FINDINGS_SAID = 4
+
+
+class Listener:
+    """Hears what a run says and how far it is; this one hears nothing. The command line's prints."""
+
+    def say(self, text: str) -> None:
+        """Hear a sentence."""
+
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Hear that `done` of `total` are done."""
+
+
+def resolve(config: Config, listener: Listener | None = None) -> Config:
+    """Return the configuration with every open choice made, so that it says all that a run depends on."""
+    if config.method not in METHODS:
+        raise unknown("method", config.method, METHODS)
+    n_clusters = config.n_clusters
+    if n_clusters is None:
+        known = DATASETS.get(config.data)
+        n_clusters = known.n_classes if known else DEFAULT_CLUSTERS
+        if known is None and listener is not None:
+            listener.say(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
+    for name, least in (("n_clusters", 1), ("seed", 0), ("threads", 1), ("checkpoint_every", 1)):
+        value = n_clusters if name == "n_clusters" else getattr(config, name)
+        if value is not None and value < least:
+            raise InputError(f"`{name}` must be {least} or above, got {value}.")
+    options = dict(config.options)
+    if config.init_from is not None:
+        options.setdefault("encoder", Model.load(config.init_from).method.config.encoder)
+    method_config = make_config(config.method, options)
+    device = choose_device(config.device)
+    return dataclasses.replace(
+        config,
+        n_clusters=n_clusters,
+        options=dataclasses.asdict(method_config),
+        threads=config.threads or torch.get_num_threads(),
+        device=device,
+        precision=_precision(config.precision, device),
+    )
+
+
+def open_evidence(config: Config) -> Evidence | None:
+    """Return what the files in `config.evidence` say, None if there are none; InputError naming file and line."""
+    for kind in config.evidence:
+        if kind not in FILES:
+            raise unknown("kind of evidence", kind, FILES)
+    return Evidence.from_files(**config.evidence) if config.evidence else None
+
+
+def used_evidence(method: Method) -> dict[str, int]:
+    """Return how much there is of each kind of evidence that the method learns from, with the bags if any is of bags.
+
+    Images, bags or pairs, as in `Resolved.sizes`.
+    """
+    sizes = method.problem.evidence.sizes()
+    used = {kind for kind in method.evidence_used if kind in sizes}
+    if used & {"counts", "proportions", "presence"}:
+        used.add("bags")
+    return {kind: n for kind, n in sizes.items() if kind in used}
+
+
+def tell_of_evidence(method: Method, listener: Listener) -> None:
+    """Say what is known, what of it the method makes no use of, and what it leaves undetermined or contradicts."""
+    evidence, n_clusters = method.problem.evidence, method.problem.n_clusters
+    sizes = evidence.sizes()
+    if not sizes:
+        return
+    listener.say(f"Evidence: {', '.join(f'{n:,} {kind}' for kind, n in sizes.items())}.")
+    spare = [kind for kind in sizes if kind != "bags" and kind not in method.evidence_used]
+    if not method.evidence_used:
+        listener.say(f"{method.name!r} makes no use of evidence: this run goes as if it had none (`fusion` uses it).")
+        return
+    if spare:
+        listener.say(f"{method.name!r} makes no use of {', '.join(spare)} (`fusion` does).")
+    findings = [finding for finding in feasibility(evidence, n_clusters) if finding.level != "note"]
+    for finding in findings[:_FINDINGS_SAID]:
+        listener.say(str(finding))
+    if len(findings) > _FINDINGS_SAID:
+        listener.say(f"… and {len(findings) - _FINDINGS_SAID} more: `smidgen check` says all about evidence.")
+
+
+def make_problem(config: Config, train: Dataset, evidence: Evidence | Resolved | None) -> Problem:
+    """Return what a method may know of the training set; `supervised` without evidence is given all known classes."""
+    n_clusters = config.n_clusters or DEFAULT_CLUSTERS
+    if len(train) < n_clusters:
+        raise InputError(f"{n_clusters} clusters were wanted of {len(train)} images: ask for fewer clusters.")
+    if isinstance(evidence, Evidence):
+        skipped = [bad.id for bad in train.skipped]
+        evidence = evidence.resolve(train.ids, n_clusters=n_clusters, skipped=skipped)
+    evidence = evidence or Resolved.nothing(len(train))
+    if evidence.n_images != len(train):
+        raise InputError(
+            f"The evidence is about {evidence.n_images} images, and there are {len(train)} training images: resolve it"
+            " against these images."
+        )
+    if config.method == "supervised" and train.classes is not None and not evidence.sizes():
+        evidence = dataclasses.replace(
+            evidence, labels=torch.from_numpy(train.classes.astype(np.int64)), class_names=tuple(train.class_names)
+        )
+    n_named = max(len(evidence.class_names), int(evidence.labels.max()) + 1)
+    if n_named > n_clusters:
+        raise InputError(
+            f"The evidence names {n_named} classes, and there are {n_clusters} clusters: ask for more clusters."
+        )
+    mean, std = _channel_statistics(train.images)
+    return Problem(
+        n_images=len(train),
+        image_shape=tuple(train.images.shape[1:]),
+        n_clusters=n_clusters,
+        mean=mean,
+        std=std,
+        evidence=evidence,
+    )
+
+
+def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple[Dataset, Dataset | None]:
+    """Return the training images and, where there are any, the test images, read as the configuration says."""
+    options: dict[str, Any] = {
+        "size": config.size,
+        "channels": config.channels,
+        "resize": config.resize,
+        "allow_bad": config.allow_bad,
+        "progress": lambda done, total: listener.progress("read images", done, total),
+    }
+    train, held_out = open_splits(config.data if data is None else data, **options)
+    test = config.test if test is None else test
+    if test is not None:
+        shape = train.images.shape[1:]
+        if not train.holds_vectors:
+            options |= {"channels": shape[0], "size": shape[-1]}
+        held_out = open_dataset(test, split="test", **options)
+        if held_out.images.shape[1:] != shape or held_out.images.dtype != train.images.dtype:
+            raise InputError(f"The test data are of shape {held_out.images.shape[1:]}, the training data of {shape}.")
+    what, size = "images", f"{'×'.join(map(str, train.images.shape[2:]))} pixels"
+    if train.holds_vectors:
+        what, size = "embeddings", f"{train.images.shape[1]:,} features"
+    others = "" if held_out is None else f", {len(held_out):,} test {what}"
+    bad = f"; {len(train.skipped)} could not be read (bad_images.csv)" if train.skipped else ""
+    listener.say(f"{len(train):,} training {what} of {size}{others}{bad}.")
+    return train, held_out
+
+
+def _channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel in [0, 1], exactly and without a float copy of the images.
+
+    Of ready embeddings: per feature, as they are.
+    """
+    if images.dtype != np.uint8:
+        vectors = images.reshape(images.shape[:2])
+        means = vectors.mean(0, dtype=np.float64)
+        blocks = (vectors[start : start + 1024] - means for start in range(0, len(vectors), 1024))
+        variances = sum((block**2).sum(0) for block in blocks) / len(vectors)
+        return tuple(means.tolist()), tuple(np.sqrt(variances).tolist())
+    counts = np.zeros((images.shape[1], 256))
+    for start in range(0, len(images), 1024):
+        for c in range(images.shape[1]):
+            counts[c] += np.bincount(images[start : start + 1024, c].ravel(), minlength=256)
+    values, shares = np.arange(256) / 255, counts / counts.sum(1, keepdims=True)
+    mean = shares @ values
+    variance = (shares * (values - mean[:, None]) ** 2).sum(1)
+    return tuple(float(m) for m in mean), tuple(math.sqrt(v) for v in variance)
+
+
+def choose_device(name: str) -> str:
+    """Return the device to compute on, "auto" being an accelerator if there is one; InputError if it is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}): try `--device auto`."
+        ) from None
+    return name
+
+
+def _precision(wanted: str, device: str) -> Literal["float32", "bfloat16"]:
+    """Return the precision of training: "auto" is bfloat16 where the device computes it fast."""
+    if wanted != "auto":
+        return "bfloat16" if wanted == "bfloat16" else "float32"
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        able = torch.cpu.get_capabilities()
+        fast = device == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bfloat16" if fast else "float32"
+
+
+@contextlib.contextmanager
+def torch_threads(n: int | None) -> Iterator[None]:
+    """Let torch use `n` threads in the body, or as many as it does where that is None."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
