@@ -131,7 +131,9 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 listener=_Spoken() if self.verbose else None,
             )
         except Interrupted as stop:
-            signal.raise_signal(stop.signal)  # Ctrl-C is a KeyboardInterrupt here, as everywhere in Python
+            if stop.signal == signal.SIGINT:
+                raise KeyboardInterrupt from None  # as everywhere in Python
+            signal.raise_signal(stop.signal)
             raise
         assert outcome.train is not None
         assert outcome.assignments is not None
