@@ -18,7 +18,7 @@ def pipeline(**settings):
 
 # The score is the information that assignments hold: it needs no labels.
 numbers = [5, 10, 20]
-quick = {"method": "fusion", "steps": 150, "options": {"refine_steps": 0}}
+quick = {"method": "fusion", "steps": 150, "options": {"batch_size": 512, "refine_steps": 150}}
 search = GridSearchCV(pipeline(**quick), {"imageclusterer__n_clusters": numbers}, cv=2).fit(X)
 for number, score in zip(numbers, search.cv_results_["mean_test_score"], strict=True):
     print(f"{number:>2} clusters: {score:.2f} nats")

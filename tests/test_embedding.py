@@ -1,6 +1,7 @@
 """Embedding: no bit depends on threads, neighbours in the batch or interruptions; the cache is by content."""
 
 import io
+import os
 from functools import partial
 
 import numpy as np
@@ -108,6 +109,45 @@ def test_the_default_cache_lies_in_the_cache_folder(images, encoder, tmp_path, m
     monkeypatch.setenv("SMIDGEN_CACHE", str(tmp_path))
     embed_images(images[:2], encoder)
     assert len(list((tmp_path / "embeddings").glob("*.npy"))) == 1
+
+
+def test_the_default_cache_forgets_what_was_not_used_for_longest(images, encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMIDGEN_CACHE", str(tmp_path))
+    folder = tmp_path / "embeddings"
+    first = [embed_images(images[:n], encoder) for n in (8, 7, 6)]
+    for path in folder.iterdir():
+        os.utime(path, (1e9 + path.stat().st_size, 1e9 + path.stat().st_size))  # used long ago, the largest last
+    (folder / "mine.npy").write_bytes(bytes(10**6))
+    (folder / ("0" * 32)).mkdir()  # the blocks of a call that may still be running
+    assert (embed_images(images[:6], encoder) == first[2]).all()  # used now
+    three = sum(n * encoder.features * 4 + 128 for n in (8, 6, 5))  # a header takes 128 bytes
+    monkeypatch.setenv("SMIDGEN_CACHE_GB", str(three / 2**30))
+    embed_images(images[:5], encoder)
+    left = sorted(len(np.load(path)) for path in folder.glob("*.npy") if path.name != "mine.npy")
+    assert left == [5, 6, 8]  # the one of 7 had to go
+    assert (folder / "mine.npy").exists()
+    assert (folder / ("0" * 32)).exists()
+    monkeypatch.setenv("SMIDGEN_CACHE_GB", "0")
+    os.utime(folder / ("0" * 32), (1e9, 1e9))
+    embed_images(images[:4], encoder)
+    assert [path.name for path in folder.iterdir() if len(path.stem) == 32] == [
+        path.name for path in folder.glob("*.npy") if path.name != "mine.npy"
+    ]
+    assert len(list(folder.glob("*.npy"))) == 2  # the newest stays however little is allowed
+
+
+def test_a_folder_that_is_given_keeps_everything(images, encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMIDGEN_CACHE_GB", "0")
+    for n in (3, 2):
+        embed_images(images[:n], encoder, cache=tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize("wrong", ["many", "-1", "nan", "inf"])
+def test_a_wrong_size_of_the_cache_is_refused(images, encoder, monkeypatch, wrong):
+    monkeypatch.setenv("SMIDGEN_CACHE_GB", wrong)
+    with pytest.raises(InputError, match="SMIDGEN_CACHE_GB must be a number of gigabytes"):
+        embed_images(images[:1], encoder)
 
 
 def test_a_damaged_file_is_made_anew(images, encoder, tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smidgen.errors import unknown
+from smidgen.errors import InputError, unknown
 
 
 @dataclass(frozen=True)
@@ -15,10 +17,15 @@ class Config:
     """What to fit on what; `options` are the fields of the method's own config.
 
     data, test: as `open_dataset` takes them, by name or path. n_clusters: None for the class count of a named dataset,
-    otherwise 10. size, channels, resize: how images become arrays. device: "auto", "cpu", "cuda", … threads: of torch
+    otherwise 10. size, channels, resize: how images become arrays. encoder: a pretrained net whose embeddings of the
+    images, made once, the method works on; with fine_tune, or if it is not pretrained, the method trains it; None
+    leaves the choice to `prepare.choose_encoder`. weights: a file with those of the net `encoder`.
+    device: "auto", "cpu", "cuda", … threads: of torch
     on the CPU, None for torch's choice. precision: "auto" is bfloat16 where the device is an accelerator that has it.
     evidence: kind → path of a file that says what is known of the training images, as `Evidence.from_files` takes them.
+    keep_contradictory_pairs: let pairs pass that contradict each other, as `Evidence.resolve` takes it.
     init_from: a run folder whose encoder to start from. allow_bad: largest share of unreadable images.
+    images, imbalance: train on a part only, as `data.subsets.choose_images` takes it; for experiments.
     """
 
     data: str
@@ -28,6 +35,9 @@ class Config:
     size: int | None = None
     channels: int | None = None
     resize: Literal["crop", "pad", "squash"] = "crop"
+    encoder: str | None = None
+    weights: str | None = None
+    fine_tune: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -35,6 +45,9 @@ class Config:
     init_from: str | None = None
     allow_bad: float = 0.05
     checkpoint_every: int = 100
+    images: int | None = None
+    imbalance: float | None = None
+    keep_contradictory_pairs: bool = False
     evidence: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -49,9 +62,36 @@ def as_table(config: Config) -> dict[str, Any]:
 
 
 def from_table(table: Mapping[str, Any]) -> Config:
-    """Return the configuration in a `config.toml` or a recipe; raises InputError for an unknown name."""
-    known = [field.name for field in dataclasses.fields(Config)]
-    for name in table:
-        if name not in known:
-            raise unknown("setting", name, known)
+    """Return the configuration in a `config.toml` or a recipe; InputError for an unknown name or a wrong type.
+
+    >>> from_table({"data": "digits", "seed": "0"})
+    Traceback (most recent call last):
+    smidgen.errors.InputError: `seed` must be a whole number, got '0'.
+    """
+    kinds = typing.get_type_hints(Config)
+    for name, value in table.items():
+        if name not in kinds:
+            raise unknown("setting", name, kinds)
+        check_type(name, value, kinds[name])
+    if "data" not in table:
+        raise InputError("`data` is missing: say which images, by name or path.")
     return Config(**table)
+
+
+def check_type(name: str, value: Any, wanted: Any) -> None:
+    """Raise InputError if a value from TOML is not of an annotated type: bool, int, float, str, Literal, a table."""
+    kinds = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
+    kind = next(kind for kind in kinds if kind is not type(None))
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise unknown(f"value for `{name}`", str(value), typing.get_args(kind))
+        return
+    accepted: Any
+    accepted, words = {
+        bool: (bool, "true or false"),
+        int: (int, "a whole number"),
+        float: (int | float, "a number"),
+        str: (str, "a text"),
+    }.get(kind, (Mapping, "a table"))
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"`{name}` must be {words}, got {value!r}.")

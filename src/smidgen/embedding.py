@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -33,7 +36,13 @@ BLOCK = 256
 ACCELERATOR_BATCH = 256
 """Images at a time on anything but a CPU; halved until the memory suffices."""
 
+CACHE_LIMIT = 10 * 2**30
+"""Bytes that the default cache keeps: beyond them, what was not used for longest goes."""
+
 FORMAT = 1  # raised when the same encoder and images give other embeddings than before
+
+_ENTRY = re.compile(r"[0-9a-f]{32}(\.npy)?")  # a file of embeddings, or a folder of the blocks made so far
+_ABANDONED = 24 * 3600  # seconds without a new block after which nobody is waiting for the rest
 
 Progress = Callable[[int, int], None]
 
@@ -52,8 +61,9 @@ def embed_images(
 
     images: (n, 1 or 3, height, width) uint8, in memory or mapped.
     cache: the folder that keeps embeddings, by the content of the images, the encoder's weights and its preprocessing;
-        True is `embeddings` in `sources.cache_folder()`, False keeps none. An interrupted call goes on from its last
-        block; one with the same arguments returns at once.
+        True is `embeddings` in `sources.cache_folder()`, which keeps what was used last, up to `CACHE_LIMIT` or the
+        gigabytes in the variable SMIDGEN_CACHE_GB, and may be deleted at any time; a folder that is given keeps all;
+        False keeps none. An interrupted call goes on from its last block; one with the same arguments returns at once.
     threads: None for torch's number. Each runs the net on images of its own, so the number changes no bit.
     device: where the net runs. dtype: None is bfloat16 where the device has it in hardware, otherwise float32.
     progress: called with (done, n).
@@ -143,12 +153,19 @@ class _Files:
 
     def fingerprint(self) -> str:
         hasher = hashlib.sha256(f"files {len(self)} {self.resize}".encode())
-        for item in self.items:
-            try:
-                hasher.update(hashlib.sha256(item.read()).digest())
-            except BadImage as error:
-                hasher.update(error.reason.encode())
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            for digests in pool.map(self._digests, range(0, len(self), BLOCK)):
+                hasher.update(digests)
         return hasher.hexdigest()
+
+    def _digests(self, start: int) -> bytes:
+        digests = []
+        for item in self.items[start : start + BLOCK]:
+            try:
+                digests.append(hashlib.sha256(item.read()).digest())
+            except BadImage as error:
+                digests.append(error.reason.encode())
+        return b"".join(digests)
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         pixels = np.zeros((stop - start, 3, self.size, self.size), dtype=np.uint8)
@@ -283,10 +300,17 @@ class _Store:
 
     folder: Path | None = None
     key: str = ""
+    limit: int | None = None
     lost: threading.Event = field(default_factory=threading.Event)
 
     def whole(self, n: int, features: int) -> np.ndarray | None:
-        return None if self.folder is None else _read(self.folder / f"{self.key}.npy", (n, features))
+        if self.folder is None:
+            return None
+        rows = _read(self.folder / f"{self.key}.npy", (n, features))
+        if rows is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self.folder / f"{self.key}.npy")  # used now: others go before it
+        return rows
 
     def block(self, start: int, n: int, features: int) -> np.ndarray | None:
         return None if self.folder is None else _read(self._blocks / f"{start:09d}.npy", (n, features))
@@ -300,6 +324,8 @@ class _Store:
             with contextlib.suppress(OSError):
                 (self._blocks / "whole.npy").replace(self.folder / f"{self.key}.npy")
             shutil.rmtree(self._blocks, ignore_errors=True)
+            if self.limit is not None:
+                _tidy(self.folder, limit=self.limit, kept=self.folder / f"{self.key}.npy")
 
     @property
     def _blocks(self) -> Path:
@@ -321,8 +347,36 @@ def _open_store(source: _Source, encoder: PretrainedEncoder, *, dtype: torch.dty
     if cache is False:
         return _Store()
     folder = cache_folder() / "embeddings" if cache is True else Path(cache)
+    limit = _cache_limit() if cache is True else None
     content = [FORMAT, encoder.fingerprint(), str(dtype), source.fingerprint()]
-    return _Store(folder, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32])
+    return _Store(folder, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32], limit)
+
+
+def _cache_limit() -> int:
+    given = os.environ.get("SMIDGEN_CACHE_GB")
+    try:
+        limit = CACHE_LIMIT if not given else int(float(given) * 2**30)
+    except (ValueError, OverflowError):
+        limit = -1
+    if limit < 0:
+        raise InputError(f"The variable SMIDGEN_CACHE_GB must be a number of gigabytes, got {given!r}.")
+    return limit
+
+
+def _tidy(folder: Path, *, limit: int, kept: Path) -> None:
+    """Remove what was not used for longest until the folder's embeddings take no more than `limit` bytes.
+
+    `kept` stays however large it is, and so does what another call may be working on; other files are none of ours.
+    """
+    with contextlib.suppress(OSError):  # another process may be tidying too
+        ours = [path for path in folder.iterdir() if _ENTRY.fullmatch(path.name) and path != kept]
+        total = kept.stat().st_size
+        for path in sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True):
+            total += sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else (path,)))
+            if total > limit and path.is_dir() and time.time() - path.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
+            elif total > limit and path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:

@@ -23,6 +23,7 @@ from smidgen.config import Config
 from smidgen.data.datasets import Dataset, open_dataset
 from smidgen.data.evidence import Evidence, Resolved
 from smidgen.errors import InputError
+from smidgen.evaluation.bag_predictions import BagPredictions, Calibration, predict_bags
 from smidgen.maths.entropy import mutual_information
 from smidgen.model import Model
 from smidgen.training.interrupts import Interrupted
@@ -34,8 +35,10 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     Parameters, all of them optional:
 
     n_clusters: how many clusters; None for the class count of a named dataset, otherwise 10.
-    method: a name in `smidgen list methods`. encoder, steps: short for options of the method of these names, for those
-        that have them. options: the others, by name; see `smidgen list methods NAME`. The shorthands win.
+    method: a name in `smidgen list methods`. encoder: the net that makes embeddings, see `smidgen list encoders`; a
+        pretrained one is used as it is. None is "lite2" for photographs and "conv" for small grey images.
+    steps: short for the option of this name, for methods that have it. options: the others, by name; see
+        `smidgen list methods NAME`. The shorthand wins.
     size, resize, allow_bad: how files become arrays, see `open_dataset`.
     random_state: an integer of at least 0, which the result then depends on alone; a RandomState to draw one from; or
         None for another result every time. Global generators are neither used nor changed.
@@ -145,14 +148,14 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return self
 
     def _config(self, data: Any) -> Config:
-        shorthands = {"encoder": self.encoder, "steps": self.steps}
-        given = {name: value for name, value in shorthands.items() if value is not None}
+        given = {} if self.steps is None else {"steps": self.steps}
         return Config(
             data=str(data) if isinstance(data, str | Path) else "array",
             method=self.method,
             n_clusters=self.n_clusters,
             size=self.size,
             resize=self.resize,
+            encoder=self.encoder,
             seed=_seed(self.random_state),
             device=self.device,
             threads=self.n_threads,
@@ -163,7 +166,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _take(self, model: Model) -> None:
         self.model_ = model
         self.cluster_names_ = np.array(model.cluster_names, dtype=object)
-        self.n_features_in_ = math.prod(model.method.problem.image_shape)
+        self.n_features_in_ = math.prod(model.image_shape)
 
     # ------------------------------------------------------------------------------------------------------ applying
 
@@ -176,6 +179,27 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         images = self._images(X)
         with prepare.torch_threads(self.n_threads):
             return self.model_.assign(images)
+
+    def predict_bags(self, X: Any, bags: Any) -> BagPredictions:
+        """Return how many different clusters each bag of images of X holds, and the share of each cluster.
+
+        bags: name → images, or a list of bags, as `Evidence.from_bags` takes them, images being ids or rows of X; or
+            the path of a CSV file bag,image. Images of X that could not be read are left out of their bags.
+        The result has `bag_names`, `unique_counts`, `law` (the probability of 1, 2, … clusters), `shares` (bags,
+        n_clusters) and `columns(cluster_names)`, a table. Raises InputError for an image that is not in X.
+
+        >>> X = np.array([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.0, 9.1]])
+        >>> model = ImageClusterer(n_clusters=2, method="kmeans", random_state=0).fit(X)
+        >>> model.predict_bags(X, [[0, 1], [1, 2]]).unique_counts.tolist()
+        [1, 2]
+        """
+        named = Evidence.from_files(bags=bags) if isinstance(bags, str | Path) else Evidence.from_bags(bags)
+        images = self._dataset(X)
+        skipped = [bad.id for bad in images.skipped]
+        resolved = named.resolve(images.ids, skipped=skipped, kind_of_images="images of X")
+        with prepare.torch_threads(self.n_threads):
+            assignments = self.model_.assign(images.images)
+            return predict_bags(assignments, resolved, calibration=Calibration(**self.model_.bag_calibration))
 
     def transform(self, X: Any) -> np.ndarray:
         """Return embeddings (n, features) float32."""
@@ -196,7 +220,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     @property
     def _n_features_out(self) -> int:
         """The length of an embedding, for the names of `get_feature_names_out`."""
-        shape = self.model_.method.problem.image_shape
+        shape = self.model_.image_shape
         return self.model_.encode(np.zeros((0, *shape), dtype=np.float32)).shape[1]
 
     # -------------------------------------------------------------------------------------------------------- images
@@ -211,8 +235,12 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _images(self, X: Any) -> np.ndarray:
         """Return the images of X as the model wants them: (n, channels, height, width)."""
+        return self._dataset(X).images
+
+    def _dataset(self, X: Any) -> Dataset:
+        """Return X as a dataset whose images are as the model wants them."""
         check_is_fitted(self)
-        wanted, shape = self.model_.preprocessing, self.model_.method.problem.image_shape
+        wanted, shape = self.model_.preprocessing, self.model_.image_shape
         takes_vectors = shape[1:] == (1, 1)
         is_matrix = not isinstance(X, str | Path) and _n_dimensions(X) not in (3, 4)
         if is_matrix != takes_vectors:
@@ -222,7 +250,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             )
         data = self._checked(X, reset=False)
         if takes_vectors:
-            return open_dataset(data).images
+            return open_dataset(data)
         dataset = open_dataset(
             data,
             size=wanted.size,
@@ -231,7 +259,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             allow_bad=self.allow_bad,
         )
         _warn_of_skipped(dataset)
-        return dataset.images
+        return dataset
 
     # ------------------------------------------------------------------------------------------------------- keeping
 
@@ -248,7 +276,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         metrics_, config_) it does not have. Raises RunError if there is no model.
         """
         model = Model.load(folder, device=prepare.choose_device(device))
-        is_of_vectors = model.method.problem.image_shape[1:] == (1, 1)
+        is_of_vectors = model.image_shape[1:] == (1, 1)
         estimator = cls(
             model.method.problem.n_clusters,
             method=model.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from smidgen.data.evidence import Resolved
+from smidgen.embedding import embed_images
 from smidgen.errors import RunError
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Method, Problem
+from smidgen.nets.pretrained import Preprocess, PretrainedEncoder, pretrained_encoder
 from smidgen.runs import atomic_write, read_json, write_json
 from smidgen.training.checkpoint import load_state
 from smidgen.training.loop import map_images
@@ -38,6 +40,8 @@ class Model:
     """A trained method that can be saved, loaded and shown new images.
 
     cluster_names: one per cluster; the number as text where nothing names it.
+    extractor: the frozen pretrained encoder whose embeddings of the images the method works on, if there is one.
+    bag_calibration: fields of `evaluation.bag_predictions.Calibration`, empty where no count of a bag was known.
     """
 
     method: Method
@@ -45,6 +49,15 @@ class Model:
     preprocessing: Preprocessing
     cluster_names: tuple[str, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    bag_calibration: Mapping[str, float] = field(default_factory=dict)
+    extractor: PretrainedEncoder | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """What an image must be: (channels, height, width), or (features, 1, 1) of ready embeddings."""
+        if self.extractor is None:
+            return self.method.problem.image_shape
+        return self.preprocessing.channels, self.preprocessing.size, self.preprocessing.size
 
     def assign(self, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
         """Return assignments (n, clusters) float32, rows sum to one, of images (n, channels, height, width) uint8."""
@@ -57,6 +70,8 @@ class Model:
     def _map(
         self, function: Callable[[Tensor], Tensor], images: np.ndarray, progress: Callable[[int, int], None] | None
     ) -> Tensor:
+        if self.extractor is not None:
+            images = embed(images, self.extractor, device=self.device, progress=progress)
         return map_images(function, images, method=self.method, device=self.device, progress=progress)
 
     def save(self, folder: Path | str) -> None:
@@ -70,6 +85,10 @@ class Model:
         }
         with atomic_write(folder / "weights.safetensors") as file:
             file.write(save(state))
+        if self.extractor is not None:
+            extractor = {name: value.cpu().contiguous() for name, value in self.extractor.state_dict().items()}
+            with atomic_write(folder / "extractor.safetensors") as file:
+                file.write(save(extractor))
         problem = self.method.problem
         description = {
             "format": FORMAT,
@@ -81,6 +100,8 @@ class Model:
             "std": list(problem.std),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "cluster_names": list(self.cluster_names),
+            **({"extractor": extractor_table(self.extractor)} if self.extractor is not None else {}),
+            **({"bag_calibration": dict(self.bag_calibration)} if self.bag_calibration else {}),
         }
         write_json(folder / "model.json", description)
 
@@ -105,7 +126,34 @@ class Model:
             device=torch.device(device),
             preprocessing=Preprocessing(**description["preprocessing"]),
             cluster_names=tuple(description["cluster_names"]),
+            bag_calibration=description.get("bag_calibration", {}),
+            extractor=_extractor(folder, description.get("extractor")),
         )
+
+
+def embed(
+    images: np.ndarray,
+    extractor: PretrainedEncoder,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return embeddings (n, features, 1, 1) float32 of images (n, channels, height, width) uint8, from the cache."""
+    return embed_images(images, extractor, device=device, progress=progress)[:, :, None, None]
+
+
+def extractor_table(extractor: PretrainedEncoder) -> dict[str, Any]:
+    """Return what `model.json` and manifests say of an extractor."""
+    return {"name": extractor.name, "preprocess": extractor.preprocess.as_table()}
+
+
+def _extractor(folder: Path, table: dict[str, Any] | None) -> PretrainedEncoder | None:
+    if table is None:
+        return None
+    preprocess = Preprocess.from_table(table["preprocess"])
+    extractor = pretrained_encoder(table["name"], preprocess=preprocess, pretrained=False)
+    extractor.load_state_dict(_read_weights(folder / "extractor.safetensors"))
+    return extractor.eval()
 
 
 def _empty_method(description: dict[str, Any]) -> Method:

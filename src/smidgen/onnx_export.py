@@ -32,9 +32,11 @@ class _Both(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.method = model.method
+        self.method, self.extractor = model.method, model.extractor
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if self.extractor is not None:
+            images = self.extractor(images)[:, :, None, None]
         return self.method.assign(images), self.method.encode(images)
 
 
@@ -72,7 +74,7 @@ def to_onnx(model: Model, *, images: np.ndarray | None = None) -> tuple[bytes, f
 
 def describe(model: Model) -> dict[str, Any]:
     """Return what one has to know to use the model elsewhere."""
-    channels, height, width = model.method.problem.image_shape
+    channels, height, width = model.image_shape
     pixels: dict[str, str] = {}
     if (height, width) != (1, 1):  # otherwise ready embeddings, as they are
         pixels = {
@@ -96,7 +98,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 def _samples(model: Model, images: np.ndarray | None) -> Tensor:
     """Return (n, channels, height, width) float32: noise, ramps, black, white, and the images given."""
-    shape = model.method.problem.image_shape
+    shape = model.image_shape
     noise = np.random.default_rng(0).random((_SAMPLES // 2, *shape), dtype=np.float32)
     ramps = np.linspace(0, 1, _SAMPLES // 2, dtype=np.float32)[:, None, None, None] * np.linspace(0, 1, shape[2])
     samples: list[np.ndarray] = [

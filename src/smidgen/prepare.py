@@ -13,15 +13,25 @@ import torch
 
 from smidgen.config import Config
 from smidgen.data.datasets import DATASETS, Dataset, open_dataset, open_splits
+from smidgen.data.decoding import NATIVE_LIMIT
 from smidgen.data.evidence import Evidence, Resolved
 from smidgen.data.evidence_files import FILES
 from smidgen.data.feasibility import feasibility
+from smidgen.data.subsets import choose_images
 from smidgen.errors import InputError, unknown
-from smidgen.methods import METHODS, make_config
+from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config
 from smidgen.methods.base import Method, Problem
-from smidgen.model import Model
+from smidgen.model import Model, embed
+from smidgen.nets.encoders import TRAINED_HERE
+from smidgen.nets.pretrained import PretrainedEncoder, encoder_size, pretrained_encoder
 
 DEFAULT_CLUSTERS = 10
+PREFERRED = "lite2"
+"""The encoder for photographs, see `choose_encoder`."""
+
+SMALL = 64
+"""Pixels a side up to which grey images may be writing."""
+
 _FINDINGS_SAID = 4
 
 
@@ -49,19 +59,96 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
         value = n_clusters if name == "n_clusters" else getattr(config, name)
         if value is not None and value < least:
             raise InputError(f"`{name}` must be {least} or above, got {value}.")
-    options = dict(config.options)
-    if config.init_from is not None:
-        options.setdefault("encoder", Model.load(config.init_from).method.config.encoder)
-    method_config = make_config(config.method, options)
     device = choose_device(config.device)
+    config = _with_encoder(config)
+    check_options(config.method, config.options)
+    options = config.options  # of some methods they depend on the images
+    if config.method not in ON_EMBEDDINGS:
+        options = dataclasses.asdict(make_config(config.method, options))
     return dataclasses.replace(
         config,
         n_clusters=n_clusters,
-        options=dataclasses.asdict(method_config),
+        options=options,
         threads=config.threads or torch.get_num_threads(),
         device=device,
         precision=_precision(config.precision, device),
     )
+
+
+def _with_encoder(config: Config) -> Config:
+    """Return the configuration with the encoder where it belongs: `encoder` is frozen, `options` has what is trained.
+
+    Another run's encoder is taken for what it was there.
+    """
+    encoder, options = config.encoder, dict(config.options)
+    if config.init_from is not None:
+        other = Model.load(config.init_from)
+        if other.extractor is not None:
+            encoder = encoder or other.extractor.name
+        elif hasattr(other.method.config, "encoder"):
+            options.setdefault("encoder", other.method.config.encoder)
+    trained = encoder is not None and (config.fine_tune or encoder in TRAINED_HERE)
+    if config.fine_tune and encoder is None:
+        raise InputError("Which encoder is to be trained further? Name it: `--encoder lite0 --fine-tune`.")
+    if config.weights is not None and (encoder is None or trained):
+        raise InputError("`--weights` go with a frozen encoder: name the net they belong to, `--encoder NAME`.")
+    if trained:
+        options.setdefault("encoder", encoder)
+        encoder = None
+    return dataclasses.replace(config, encoder=encoder, options=options)
+
+
+def choose_encoder(config: Config, train: Dataset, listener: Listener) -> tuple[Config, PretrainedEncoder | None]:
+    """Return the configuration with every choice made that depends on the images, and the encoder to embed them with.
+
+    Where none is named, `PREFERRED` is for methods that have a form for embeddings, unless images are small and grey:
+    those may be writing, which nets trained on photographs know little of, and a small net learns it in a minute.
+    """
+    name = config.encoder
+    small_and_grey = train.images.shape[1] == 1 and max(train.images.shape[2:]) <= SMALL
+    if name is not None and train.holds_vectors:
+        raise InputError(f"The encoder {name!r} wants images, and these are embeddings: leave `--encoder` out.")
+    undecided = name is None and config.method in ON_EMBEDDINGS and "encoder" not in config.options
+    if undecided and not train.holds_vectors and not small_and_grey:
+        name = PREFERRED
+        listener.say(f"Images are embedded by {name!r}, a net trained on ImageNet's labels (`--encoder` changes it).")
+    extractor = None
+    if name is not None:
+        extractor = pretrained_encoder(name, weights=config.weights, flip=True)
+    method = config.method
+    if extractor is not None or (train.holds_vectors and "encoder" not in config.options):
+        method = ON_EMBEDDINGS.get(method, method)
+    options = dataclasses.asdict(make_config(method, config.options))
+    return dataclasses.replace(config, encoder=name, method=method, options=options), extractor
+
+
+def embedded(
+    datasets: list[Dataset], extractor: PretrainedEncoder | None, *, device: str, listener: Listener
+) -> list[Dataset]:
+    """Return datasets with embeddings for images, the same rows and ids; as they are where there is no extractor."""
+    if extractor is None:
+        return datasets
+    return [
+        dataclasses.replace(
+            dataset,
+            images=embed(
+                dataset.images,
+                extractor,
+                device=device,
+                progress=lambda done, total: listener.progress("embed images", done, total),
+            ),
+            items=None,
+        )
+        for dataset in datasets
+    ]
+
+
+def as_if_embedded(dataset: Dataset, extractor: PretrainedEncoder | None) -> Dataset:
+    """Return a dataset of embeddings that are all zero: enough to say what would run."""
+    if extractor is None:
+        return dataset
+    zero = np.zeros((1, extractor.features, 1, 1), dtype=np.float32)
+    return dataclasses.replace(dataset, images=np.broadcast_to(zero, (len(dataset), *zero.shape[1:])), items=None)
 
 
 def open_evidence(config: Config) -> Evidence | None:
@@ -111,7 +198,12 @@ def make_problem(config: Config, train: Dataset, evidence: Evidence | Resolved |
         raise InputError(f"{n_clusters} clusters were wanted of {len(train)} images: ask for fewer clusters.")
     if isinstance(evidence, Evidence):
         skipped = [bad.id for bad in train.skipped]
-        evidence = evidence.resolve(train.ids, n_clusters=n_clusters, skipped=skipped)
+        evidence = evidence.resolve(
+            train.ids,
+            n_clusters=n_clusters,
+            skipped=skipped,
+            keep_contradictory_pairs=config.keep_contradictory_pairs,
+        )
     evidence = evidence or Resolved.nothing(len(train))
     if evidence.n_images != len(train):
         raise InputError(
@@ -145,9 +237,11 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         "channels": config.channels,
         "resize": config.resize,
         "allow_bad": config.allow_bad,
+        "other_size": _other_size(config),
         "progress": lambda done, total: listener.progress("read images", done, total),
     }
     train, held_out = open_splits(config.data if data is None else data, **options)
+    train = choose_images(train, images=config.images, imbalance=config.imbalance, seed=config.seed)
     test = config.test if test is None else test
     if test is not None:
         shape = train.images.shape[1:]
@@ -163,6 +257,14 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
     bad = f"; {len(train.skipped)} could not be read (bad_images.csv)" if train.skipped else ""
     listener.say(f"{len(train):,} training {what} of {size}{others}{bad}.")
     return train, held_out
+
+
+def _other_size(config: Config) -> int:
+    """Return the side of images that are not of one small size: what the encoder reads best, where one may be used."""
+    if config.encoder is not None:
+        return encoder_size(config.encoder)
+    on_embeddings = config.method in ON_EMBEDDINGS and "encoder" not in config.options
+    return encoder_size(PREFERRED) if on_embeddings else NATIVE_LIMIT
 
 
 def _channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,13 +16,18 @@ from smidgen.config import Config, as_table
 from smidgen.data.datasets import Dataset
 from smidgen.data.evidence import Evidence, Resolved
 from smidgen.errors import InputError
-from smidgen.evaluation.watch import Watch, collapse_alarms
+from smidgen.evaluation.doctor import Doctor
+from smidgen.evaluation.explained import Explained, explain
+from smidgen.evaluation.watch import Watch
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.methods.terms import NAMING
-from smidgen.model import Model, Preprocessing
+from smidgen.model import Model, Preprocessing, extractor_table
+from smidgen.nets.pretrained import PretrainedEncoder
 from smidgen.prepare import (
     Listener,
+    choose_encoder,
+    embedded,
     make_problem,
     open_data,
     open_evidence,
@@ -36,6 +42,7 @@ from smidgen.record import (
     peak_memory_mb,
     score_split,
     write_assignments,
+    write_explained,
     write_issues,
     write_skipped,
     write_thumbnails,
@@ -91,8 +98,12 @@ def fit(
     config = resolve(config, listener)
     with Interrupts().listening() as interrupts, torch_threads(config.threads):
         train, held_out = open_data(config, data, test, listener)
-        problem = make_problem(config, train, evidence)
-        fitting = _Fit(config, train, held_out, problem, listener, interrupts, began)  # may refuse: no folder before
+        config, extractor = choose_encoder(config, train, listener)
+        shown = [d for d in (train, held_out) if d is not None]
+        seen = embedded(shown, extractor, device=config.device, listener=listener)
+        problem = make_problem(config, seen[0], evidence)
+        # It may still refuse: nothing is written before.
+        fitting = _Fit(config, shown, seen, extractor, problem, listener, interrupts, began)
         run = None if out is None else RunFolder.start(out, as_table(config), resume=resume, overwrite=overwrite)
         try:
             if run is not None and run.finished:
@@ -105,19 +116,25 @@ def fit(
 
 
 class _Fit:
-    """One fit, from an untrained method to a finished run folder."""
+    """One fit, from an untrained method to a finished run folder.
+
+    shown: the images, of training and, where there is one, of the test set. seen: what the method sees of them, which
+    an extractor has made embeddings of, or they themselves.
+    """
 
     def __init__(
         self,
         config: Config,
-        train: Dataset,
-        test: Dataset | None,
+        shown: list[Dataset],
+        seen: list[Dataset],
+        extractor: PretrainedEncoder | None,
         problem: Problem,
         listener: Listener,
         interrupts: Interrupts,
         began: float,
     ) -> None:
-        self.config, self.train, self.test, self.problem = config, train, test, problem
+        self.config, self.problem, self.extractor = config, problem, extractor
+        self.shown, self.seen, self.train = shown, seen, seen[0]
         self.listener, self.interrupts, self.began = listener, interrupts, began
         self.run_folder: RunFolder | None = None
         self.device = torch.device(config.device)
@@ -125,6 +142,7 @@ class _Fit:
             torch.manual_seed(config.seed)
             self.method = make_method(config.method, make_config(config.method, config.options), problem)
         self.method.stages()  # may refuse too
+        self.doctor = Doctor(listener.say, options=config.options.keys())
         if config.init_from is not None:
             self.method.start_from(Model.load(config.init_from).method)
 
@@ -132,20 +150,26 @@ class _Fit:
         self.run_folder = run_folder
         if self.run_folder is not None:
             self._write_manifest(self.run_folder)
-            write_skipped(self.run_folder, [self.train, self.test])
+            write_skipped(self.run_folder, self.shown)
         tell_of_evidence(self.method, self.listener)
         seconds = self._train()
-        preprocessing = Preprocessing(self.train.images.shape[-1], self.train.images.shape[1], self.config.resize)
+        images = self.shown[0].images
+        preprocessing = Preprocessing(images.shape[-1], images.shape[1], self.config.resize)
         names = self._class_names
         others = map(str, range(len(names), self.problem.n_clusters))
         names = names + tuple(f"cluster {k}" if k in names else k for k in others)  # a class may be called "3"
         model = Model(self.method.eval(), self.config.method, preprocessing, names, self.device)
-        datasets = [d for d in (self.train, self.test) if d is not None]
-        assignments = [model.assign(d.images, progress=self._ticks("assign")) for d in datasets]
+        assignments = [model.assign(d.images, progress=self._ticks("assign")) for d in self.seen]
+        explained = self._explain(assignments[0], names)
+        if explained.bags is not None:
+            model = dataclasses.replace(model, bag_calibration=dataclasses.asdict(explained.bags))
         metrics = self._metrics(assignments, seconds)
         if self.run_folder is not None:
-            self._write(self.run_folder, model, datasets, assignments, metrics)
-        return Outcome(model, metrics, self.config, self.train, assignments[0])
+            embeddings = [model.encode(d.images, progress=self._ticks("embed")) for d in self.seen]
+        model = dataclasses.replace(model, extractor=self.extractor)  # from here on it is shown images
+        if self.run_folder is not None:
+            self._write(self.run_folder, model, assignments, embeddings, explained, metrics)
+        return Outcome(model, metrics, self.config, self.shown[0], assignments[0])
 
     @property
     def _class_names(self) -> tuple[str, ...]:
@@ -153,9 +177,15 @@ class _Fit:
         named = used_evidence(self.method).keys() & set(NAMING)
         return self.problem.evidence.class_names if named else ()
 
+    def _explain(self, assignments: np.ndarray, names: tuple[str, ...]) -> Explained:
+        """Return how the assignments explain the evidence that the method learned from."""
+        known, kinds = self.problem.evidence, used_evidence(self.method)
+        return explain(assignments, known, image_ids=self.train.ids, cluster_names=names, kinds=kinds)
+
     def _train(self) -> float:
         callbacks: list[Callback] = [
             Watch(self.train.images, self.train.classes, seed=self.config.seed, device=self.device),
+            self.doctor,
             MetricsLog(None if self.run_folder is None else self.run_folder.path / "metrics.jsonl"),
             Ticker(self._tick),
         ]
@@ -191,11 +221,9 @@ class _Fit:
             "method": self.config.method,
             "seconds": round(seconds, 2),
         }
-        for dataset, soft in zip((self.train, self.test), assignments, strict=False):
-            if dataset is not None:
-                split = "train" if dataset is self.train else "test"
-                metrics |= score_split(split, dataset, soft, self.problem.n_clusters, names=self._class_names)
-        alarms = collapse_alarms(assignments[0])
+        for split, dataset, soft in zip(("train", "test"), self.shown, assignments, strict=False):
+            metrics |= score_split(split, dataset, soft, self.problem.n_clusters, names=self._class_names)
+        alarms = self.doctor.final(assignments[0])
         return metrics | ({"alarms": alarms} if alarms else {}) | {"peak_memory_mb": peak_memory_mb(self.device)}
 
     # ------------------------------------------------------------------------------------------------ the run folder
@@ -204,7 +232,9 @@ class _Fit:
         path = run.path / "manifest.json"
         known = self.problem.evidence
         evidence = {**used_evidence(self.method), "fingerprint": known.fingerprint()}
-        manifest = describe(self.config, self.train, self.test) | {"evidence": evidence}
+        manifest = describe(self.config, *self.shown) | {"evidence": evidence}
+        if self.extractor is not None:
+            manifest["extractor"] = extractor_table(self.extractor)
         if path.exists():
             before = run.manifest
             if before["data"]["fingerprint"] != manifest["data"]["fingerprint"]:
@@ -221,21 +251,22 @@ class _Fit:
         self,
         run: RunFolder,
         model: Model,
-        datasets: list[Dataset],
         assignments: list[np.ndarray],
+        embeddings: list[np.ndarray],
+        explained: Explained,
         metrics: dict[str, Any],
     ) -> None:
         model.save(run.path / "model")
-        embeddings = [model.encode(d.images, progress=self._ticks("embed")) for d in datasets]
         run.write_array("embeddings.npy", np.concatenate(embeddings))
-        write_assignments(run.path / "assignments.csv", datasets, assignments, model.cluster_names)
+        write_assignments(run.path / "assignments.csv", self.shown, assignments, model.cluster_names)
         embed = make_embed(self.method, self.train.images, device=self.device)
         for name, table in self.method.tables(embed).items():
             run.write_table(name, table)
-        write_issues(run, datasets, progress=self.listener.progress)
+        write_explained(run, explained, self.problem.evidence, assignments[0].argmax(1), self.train.ids)
+        write_issues(run, self.shown, progress=self.listener.progress)
         write_json(run.path / "metrics.json", metrics)
         self.listener.progress("report", 0, 1)
-        write_thumbnails(run, datasets)
+        write_thumbnails(run, self.shown)
         write_page(run.path)
         self.listener.progress("report", 1, 1)
         metrics["seconds_total"] = round(time.monotonic() - self.began, 2)

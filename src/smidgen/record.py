@@ -17,6 +17,8 @@ import torch
 from smidgen import __version__
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset
+from smidgen.data.resolved import Resolved
+from smidgen.evaluation.explained import Explained, images_of_worst_bags
 from smidgen.evaluation.issues import find_issues, issue_columns
 from smidgen.evaluation.scores import named_accuracy, score_assignments
 from smidgen.reports.page import gallery_rows
@@ -80,6 +82,24 @@ def write_thumbnails(run: RunFolder, datasets: list[Dataset]) -> None:
     run.write_thumbnails(rows, pictures)
 
 
+def write_explained(
+    run: RunFolder,
+    explained: Explained,
+    evidence: Resolved,
+    clusters: np.ndarray,
+    image_ids: Sequence[str] | np.ndarray,
+) -> None:
+    """Write `tables/evidence_<kind>.csv`, and `evidence_images.csv`: the images of the bags that contradict most.
+
+    clusters: (images,) of the training images. To be called before `write_thumbnails`, which looks at these tables.
+    """
+    for kind, table in explained.tables.items():
+        run.write_table(f"evidence_{kind}", table)
+    images = images_of_worst_bags(explained.tables, evidence, clusters=clusters, image_ids=image_ids)
+    if images["bag"]:
+        run.write_table("evidence_images", images)
+
+
 def write_issues(
     run: RunFolder, datasets: list[Dataset], *, progress: Callable[[str, int, int], None] | None = None
 ) -> None:
@@ -90,16 +110,18 @@ def write_issues(
     if datasets[0].holds_vectors:
         return
     embeddings = np.load(run.path / "embeddings.npy", mmap_mode="c", allow_pickle=False)
-    issues = find_issues([dataset.images for dataset in datasets], embeddings=embeddings, progress=progress)
+    images = [dataset.images for dataset in datasets]
+    sizes = [np.zeros((len(d), 2), dtype=np.int32) if d.sizes is None else d.sizes for d in datasets]  # 0: unknown
+    issues = find_issues(images, embeddings=embeddings, sizes=np.concatenate(sizes), progress=progress)
     if issues:
         ids = [image for dataset in datasets for image in dataset.ids]
         splits = [dataset.split for dataset in datasets for _ in dataset.ids]
         run.write_table("issues", issue_columns(issues, ids, splits))
 
 
-def write_skipped(run: RunFolder, datasets: list[Dataset | None]) -> None:
+def write_skipped(run: RunFolder, datasets: Sequence[Dataset]) -> None:
     """Write `bad_images.csv`, the images that could not be read and why, if there are any."""
-    skipped = [bad for dataset in datasets if dataset is not None for bad in dataset.skipped]
+    skipped = [bad for dataset in datasets for bad in dataset.skipped]
     if skipped:
         write_csv(
             run.path / "bad_images.csv",
@@ -107,7 +129,7 @@ def write_skipped(run: RunFolder, datasets: list[Dataset | None]) -> None:
         )
 
 
-def describe(config: Config, train: Dataset, test: Dataset | None) -> dict[str, Any]:
+def describe(config: Config, train: Dataset, test: Dataset | None = None) -> dict[str, Any]:
     """Return the manifest: what runs, on what, with which versions."""
     return {
         "smidgen": __version__,
@@ -120,7 +142,7 @@ def describe(config: Config, train: Dataset, test: Dataset | None) -> dict[str, 
         "threads": config.threads,
         "device": config.device,
         "method": config.method,
-        "encoder": config.options.get("encoder"),
+        "encoder": config.encoder or config.options.get("encoder"),
         "command": ["smidgen", *sys.argv[1:]] if Path(sys.argv[0]).name.startswith("smidgen") else None,
         "started": now(),
         "trained_on": f"{len(train):,} images of {train.name} ({train.split})",

@@ -60,4 +60,6 @@ def test_fit_leaves_them_in_the_run_and_its_report(smidgen, collection, tmp_path
     assert main(["fit", str(collection), "--out", str(tmp_path / "run"), *QUICK]) == 0
     table = read_csv(tmp_path / "run/tables/issues.csv")
     assert "test/=again.jpg" in table["image"]
+    odd = [row for row, kind in enumerate(table["kind"]) if kind == "odd_size"]
+    assert [(table["image"][row], table["score"][row]) for row in odd] == [("train/wide.png", "3")]
     assert "near_duplicate" in (tmp_path / "run/report.html").read_text()

@@ -47,14 +47,15 @@ class Kill(Callback):
 
 
 class Short:
-    """Trainings of few steps, whatever the method: its `…steps` are cut to 60, its batches to 64 images."""
+    """Trainings of few steps, whatever the method: its `…steps` are cut to 60, its batches to 64 images or 6 bags."""
 
     _memory: ClassVar = {}
 
     def config(self, name):
         fields = dataclasses.fields(type(make_config(name)))
         cut = {f.name: 60 for f in fields if f.name.endswith("steps")}
-        cut |= {f.name: 64 for f in fields if f.name == "batch_size"}
+        cut |= {f.name: {"batch_size": 64, "bags": 6, "bag_size": 10}[f.name] for f in fields
+                if f.name in ("batch_size", "bags", "bag_size")}  # fmt: skip
         return make_config(name, cut)
 
     def trainer(self, name, *, folder=None, seed=0, kill=None):

@@ -90,7 +90,9 @@ def test_npz_with_splits(tmp_path, keys):
     assert parts["test"].classes.tolist() == [0]
 
 
-@pytest.mark.parametrize("keys", [("images", "labels"), ("x", "y"), ("arr_0", "arr_1")])
+@pytest.mark.parametrize(
+    "keys", [("images", "labels"), ("x", "y"), ("arr_0", "arr_1"), ("embeddings", "labels"), ("features", "y")]
+)
 def test_npz_without_splits(tmp_path, keys):
     labels = np.array(["b", "a", "", "b"])
     parts, names = read_npz(saved(tmp_path / "a.npz", **dict(zip(keys, (IMAGES, labels), strict=True))))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smidgen.data.datasets import DATASETS, open_dataset, open_splits
+from smidgen.data.datasets import DATASETS, open_dataset, open_like, open_splits
 from smidgen.errors import InputError
 
 SMIDGEN_DATA = os.environ.get("SMIDGEN_DATA", "")
@@ -115,6 +115,52 @@ def test_npz_with_splits_keeps_one_numbering_of_classes(tmp_path):
     assert train.class_names == test.class_names == ("5", "7", "9")
     assert (train.classes.tolist(), test.classes.tolist()) == ([0, 1, 0, 2], [2, -1])
     assert test.ids.tolist() == ["test/00000", "test/00001"]
+
+
+def test_npz_of_matrices_holds_embeddings(tmp_path):
+    vectors = RNG.normal(size=(6, 5)) * 1000
+    np.savez(tmp_path / "e.npz", x_train=vectors[:4], y_train=["b", "a", "a", ""], x_test=vectors[4:])
+    train, test = open_splits(tmp_path / "e.npz")
+    assert (train.holds_vectors, train.images.shape, test.images.shape) == (True, (4, 5, 1, 1), (2, 5, 1, 1))
+    assert train.class_names == ("a", "b")
+    assert train.classes.tolist() == [1, 0, 0, -1]
+    assert train.name == str(tmp_path / "e.npz")
+    np.savez(tmp_path / "one.npz", embeddings=vectors)
+    everything = open_dataset(tmp_path / "one.npz", size=32, channels=3)  # which mean nothing here
+    np.testing.assert_array_equal(everything.images[:, :, 0, 0], vectors.astype(np.float32))
+    assert open_splits(tmp_path / "one.npz")[1] is None
+
+
+def test_data_are_opened_as_a_model_wants_them(tmp_path):
+    photos(tmp_path / "photos", "a.png", "b.png")
+    assert open_like(tmp_path / "photos", (1, 6, 6)).images.shape == (2, 1, 6, 6)
+    assert open_like(np.ones((3, 5)), (5, 1, 1)).holds_vectors
+    for data, shape, message in (
+        (tmp_path / "photos", (5, 1, 1), "fitted on ready embeddings of 5 features, and was given images"),
+        (np.ones((3, 8, 8)), (5, 1, 1), "fitted on ready embeddings of 5 features, and was given images"),
+        (np.ones((3, 4)), (5, 1, 1), "of 5 features, and was given ready embeddings of 4 features"),
+        (np.ones((3, 4)), (1, 6, 6), "fitted on images, and was given ready embeddings of 4 features"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_like(data, shape)
+
+
+def test_splits_of_several_shapes_are_refused_together(tmp_path):
+    np.savez(tmp_path / "e.npz", x_train=np.ones((4, 5)), x_test=np.ones((2, 6)))
+    with pytest.raises(InputError, match="must have one shape"):
+        open_dataset(tmp_path / "e.npz", split="all")
+    np.savez(tmp_path / "e.npz", x_train=np.ones((4, 5)), x_test=np.ones((2, 8, 8)))
+    with pytest.raises(InputError, match=r"Images must be an array .* got shape \(4, 5\)"):
+        open_dataset(tmp_path / "e.npz", split="all")
+
+
+def test_the_files_own_sizes_go_with_the_images(tmp_path):
+    photos(tmp_path, "a.png", "b.png")
+    Image.new("RGB", (30, 20)).save(tmp_path / "c.png")
+    dataset = open_dataset(tmp_path)
+    assert dataset.sizes.tolist() == [[12, 12], [12, 12], [30, 20]]
+    assert dataset.subset([2]).sizes.tolist() == [[30, 20]]
+    assert open_dataset("digits").sizes is None
 
 
 def test_bad_images_are_skipped_with_their_reason(tmp_path):

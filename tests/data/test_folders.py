@@ -1,4 +1,5 @@
 import os
+import re
 
 import numpy as np
 import pytest
@@ -35,6 +36,15 @@ def test_ids_are_reversible_and_writable(path):
 def test_natural_order_is_total(names):
     backwards = names[::-1]
     assert sorted(backwards, key=natural_key) == sorted(names, key=natural_key)
+
+
+@given(st.text(alphabet="ab0019 ²"), st.text(alphabet="ab0019 ²"))
+def test_natural_order_is_that_of_text_and_numbers_in_turn(first, second):
+    def slow(name):
+        parts = re.split("([0-9]{1,18})", name)
+        return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part], name
+
+    assert (natural_key(first) < natural_key(second)) == (slow(first) < slow(second))
 
 
 def test_natural_order_of_numbers():

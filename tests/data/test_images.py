@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
@@ -201,9 +202,36 @@ def test_pillows_switches_stay_as_the_user_set_them(monkeypatch):
 
 def test_paths_that_are_no_regular_file_are_never_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")  # opening it would block for ever
-    for path in (tmp_path / "pipe.jpg", tmp_path, tmp_path / "none.jpg", tmp_path / "a\0b.jpg"):
-        with pytest.raises(BadImage):
-            load_image(path)
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    reasons = {
+        "pipe.jpg": "not a regular file",
+        ".": "not a regular file",
+        "none.jpg": "no such file",
+        "a\0b.jpg": "cannot be opened",
+        "loop.jpg": "cannot be opened",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(BadImage) as caught:
+            load_image(tmp_path / name)
+        assert caught.value.reason.startswith(reason)
+
+
+def test_reading_a_file_takes_no_more_memory_than_it_has_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(10**5))
+    tracemalloc.start()
+    assert len(images.read_capped(tmp_path / "a")) == 10**5
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**6
+
+
+def test_files_beyond_the_limit_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_BYTES", 2**20)
+    (tmp_path / "a").write_bytes(bytes(2**20 + 1))
+    with pytest.raises(BadImage, match="longer than 1 MB"):
+        images.read_capped(tmp_path / "a")
+    (tmp_path / "a").write_bytes(bytes(2**20))
+    assert len(images.read_capped(str(tmp_path / "a"))) == 2**20
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": 10**6}, {"channels": 2}, {"resize": "stretch"}])

@@ -1,42 +1,13 @@
-"""Collapse alarms: each fires on its own collapse, in words, and not on healthy clusters."""
+"""The watch: it looks every so often at a fixed sample, and leaves what it saw for others and for the log."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from smidgen.evaluation.watch import SAMPLE, Watch, collapse_alarms
+from smidgen.evaluation.watch import SAMPLE, Watch
 from smidgen.methods.base import Stage
 from smidgen.training.callbacks import Moment
-
-
-def hard(sizes):
-    return np.eye(len(sizes))[np.repeat(np.arange(len(sizes)), sizes)]
-
-
-@pytest.mark.parametrize(
-    ("assignments", "message"),
-    [
-        (np.full((50, 4), 0.25), "equally likely in every cluster"),
-        (np.full((50, 4), 0.25) + 1e-4 * np.eye(4)[np.arange(50) % 4], "equally likely"),
-        (hard([50, 0, 0]), "All images are in one cluster"),
-        (hard([50, 0]), "All images are in one cluster"),
-        (hard([60, 20, 20]), "Cluster 0 holds 60% of the images"),
-        (hard([40, 40, 0]), "1 of 3 clusters are empty (2)"),
-    ],
-)
-def test_a_collapse_is_said_with_a_remedy(assignments, message):
-    alarms = collapse_alarms(assignments)
-    assert any(message in alarm for alarm in alarms)
-    assert all(any(remedy in alarm for remedy in ("raise", "lower", "ask for")) for alarm in alarms)
-
-
-@pytest.mark.parametrize(
-    "assignments",
-    [hard([10, 10, 10]), hard([90, 10]), hard([4]), hard([1, 1, 0]), np.full((5, 1), 1.0), hard([30, 40, 30])],
-)
-def test_healthy_clusters_raise_none(assignments):
-    assert collapse_alarms(assignments) == []
 
 
 class Constant(nn.Module):
@@ -55,12 +26,14 @@ def watch(n, classes=None):
 
 
 @pytest.mark.parametrize(
-    ("step", "looks"), [(9, False), (10, False), (20, False), (25, False), (30, True), (100, True)]
+    ("step", "steps", "looks"), [(9, 100, False), (10, 100, True), (25, 100, False), (25, 25, True)]
 )
-def test_it_looks_every_so_often_after_the_first_fifth_and_at_the_end(step, looks):
-    at = moment(step)
+def test_it_looks_every_so_often_and_at_the_end(step, steps, looks):
+    at = moment(step, steps=steps)
     watch(40).after_step(at)
-    assert ("alarms" in at.extras) == looks
+    assert (at.assignments is not None) == looks
+    assert not looks or at.assignments.tolist() == [[1, 0, 0]] * 40
+    assert at.extras == {}
 
 
 def test_scores_are_there_where_classes_are_known():

@@ -152,3 +152,50 @@ def test_a_vote_is_the_assignments_of_labelled_images_added_up():
 def test_counts_and_pairs_name_no_class():
     evidence = Evidence.from_bags([[0, 1]], counts=[1]) | Evidence.from_pairs(same=[(0, 1)])
     assert not EvidenceTerms(evidence.resolve(SIX), 3).names_classes
+
+
+def test_what_looks_at_no_image_knows_only_how_often_things_occur():
+    """Two clusters; half of four labels each; counts 1 and 2 in bags of two; one of four pairs the same."""
+    evidence = Evidence(
+        labels=(("0.png", "a"), ("1.png", "a"), ("2.png", "b"), ("3.png", "b")),
+        bags=tuple((f"bag{b}", f"{2 * b + i}.png") for b in range(2) for i in range(2)),
+        counts=(("bag0", 1, 1), ("bag1", 2, 2)),
+        proportions=(("bag0", "a", 1.0), ("bag1", "a", 0.5), ("bag1", "b", 0.5)),
+        presence=(("bag0", "a", True), ("bag1", "a", False)),
+        pairs=(
+            ("0.png", "1.png", True),
+            ("0.png", "2.png", False),
+            ("0.png", "3.png", False),
+            ("1.png", "2.png", False),
+        ),
+    ).resolve(IDS, n_clusters=2)
+    found = EvidenceTerms(evidence, 2, epsilon=0.0).uninformed()
+    assert found.keys() == set(EVERY_KIND)
+    ln2 = np.log(2)
+    assert found["labels"] == pytest.approx(ln2)
+    assert found["counts"] == pytest.approx(ln2)
+    assert found["presence"] == pytest.approx(ln2, rel=1e-5)
+    assert found["pairs"] == pytest.approx(-(np.log(0.25) + 3 * np.log(0.75)) / 4)
+    given, mean = 0.99 * np.array([[1.0, 0.0], [0.5, 0.5]]) + 0.005, 0.99 * np.array([0.75, 0.25]) + 0.005  # its own ε
+    assert found["proportions"] == pytest.approx((given * np.log(given / mean)).sum() / 2, rel=1e-5)
+
+
+def test_ranges_of_counts_are_the_easier_to_guess_the_wider_they_are():
+    def told(least, most):
+        bags = tuple((f"bag{b}", f"{4 * b + i}.png") for b in range(2) for i in range(4))
+        evidence = Evidence(bags=bags, counts=(("bag0", least, most), ("bag1", least, most)))
+        return EvidenceTerms(evidence.resolve(IDS, n_clusters=4), 4, epsilon=0.0).uninformed()["counts"]
+
+    assert told(1, 2) == pytest.approx(np.log(2))
+    assert told(2, 4) == pytest.approx(np.log(4 / 3))
+
+
+def test_training_beats_what_looks_at_no_image(known, net, images):
+    terms = EvidenceTerms(known, 10)
+    before, after = trained(terms, net, images, EVERY_KIND, steps=60)
+    uninformed = terms.uninformed()
+    assert all(after[kind] < uninformed[kind] < before[kind] + 0.1 for kind in ("labels", "proportions"))
+
+
+def test_without_evidence_there_is_nothing_to_compare_with():
+    assert EvidenceTerms(Resolved.nothing(5), 3).uninformed() == {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smidgen.cli.console import Progress, printable, progress
+from smidgen.cli.console import Progress, printable, progress, with_option_names
 from smidgen.cli.data import add_data, add_reading, require_data
 from smidgen.cli.evidence import add_evidence, evidence_paths
 from smidgen.cli.files import require_new_file
@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
             allow_bad=1.0,
             progress=console.of("read images"),
         )
+        if dataset.holds_vectors:
+            raise InputError(f"{args.data!r} holds ready embeddings: there are no pictures to look at.")
         found = look(dataset, console, encoder=args.encoder)
     if args.out is not None:
         _write(Path(args.out), found)
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     n_clusters = args.clusters or default
     refusals = _refusals(found, n_clusters=n_clusters, allow_bad=args.allow_bad)
     advice = _advice(found, n_clusters=n_clusters)
-    known, findings = ({}, []) if evidence is None else _about_evidence(evidence, found, n_clusters, refusals)
+    known, findings = ({}, []) if evidence is None else _about_evidence(evidence, found, args, n_clusters, refusals)
     if args.json:
         about = {"evidence": {"sizes": known, "findings": [vars(finding) for finding in findings]}} if paths else {}
         print(json.dumps(_summary(found) | about | {"refusals": refusals, "advice": advice}, indent=2))
@@ -144,7 +146,7 @@ def _read_evidence(paths: Mapping[str, str]) -> Evidence | None:
 
 
 def _about_evidence(
-    evidence: Evidence, found: Findings, n_clusters: int, refusals: list[str]
+    evidence: Evidence, found: Findings, args: argparse.Namespace, n_clusters: int, refusals: list[str]
 ) -> tuple[dict[str, int], list[Finding]]:
     """Return how much evidence there is and what it leaves open; adds to `refusals` why `smidgen fit` refuses it."""
     from smidgen.data.feasibility import feasibility
@@ -152,9 +154,14 @@ def _about_evidence(
     rows = [row for row, split in enumerate(found.splits) if split in ("", "train")]
     skipped = [bad.id for bad in found.dataset.skipped]
     try:
-        resolved = evidence.resolve(found.dataset.ids[rows], n_clusters=n_clusters, skipped=skipped)
+        resolved = evidence.resolve(
+            found.dataset.ids[rows],
+            n_clusters=n_clusters,
+            skipped=skipped,
+            keep_contradictory_pairs=args.keep_contradictory_pairs,
+        )
     except InputError as error:
-        refusals.append(str(error))
+        refusals.append(with_option_names(str(error)))
         return {}, []
     return resolved.sizes(), feasibility(resolved, n_clusters)
 

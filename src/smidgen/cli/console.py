@@ -37,16 +37,21 @@ def tell(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print what went wrong, as one line on stderr."""
-    tell(f"smidgen: {_with_option_names(' '.join(text.splitlines()))}")
+    tell(f"smidgen: {with_option_names(' '.join(text.splitlines()))}")
 
 
-_OPTIONS = {"n_clusters": "--clusters", "allow_bad": "--allow-bad", "size": "--size"}
+_OPTIONS = {
+    "n_clusters": "--clusters",
+    "allow_bad": "--allow-bad",
+    "size": "--size",
+    "keep_contradictory_pairs": "--keep-contradictory-pairs",
+}
 
 
-def _with_option_names(text: str) -> str:
+def with_option_names(text: str) -> str:
     """Return a sentence that names Python's arguments with the command line's options instead.
 
-    >>> _with_option_names("`n_clusters` must be 1 or above; `allow_bad=0.5`")
+    >>> with_option_names("`n_clusters` must be 1 or above; `allow_bad=0.5`")
     '`--clusters` must be 1 or above; `--allow-bad 0.5`'
     """
     for argument, option in _OPTIONS.items():

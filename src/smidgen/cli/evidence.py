@@ -26,6 +26,11 @@ def add_evidence(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--evidence", metavar="DIR", type=text, help="a folder with any of these: labels.csv, bags.csv, counts.csv, …"
     )
+    group.add_argument(
+        "--keep-contradictory-pairs",
+        action="store_true",
+        help="let pairs pass that contradict each other: wrong ones are borne, but slips are worth mending",
+    )
 
 
 def evidence_paths(args: argparse.Namespace) -> dict[str, str]:

@@ -15,7 +15,7 @@ from smidgen.cli.data import add_data, add_reading, require_data
 from smidgen.cli.evidence import add_evidence, evidence_paths
 from smidgen.cli.parsing import one_of, setting, text, whole_number
 from smidgen.errors import InputError
-from smidgen.methods import METHODS, make_config
+from smidgen.methods import METHODS, check_options
 from smidgen.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
@@ -42,7 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=one_of("method", METHODS),
         help=f"{', '.join(METHODS)} (default: fusion)",
     )
-    what.add_argument("--encoder", metavar="NAME", type=text, help="short for --set encoder=NAME")
+    what.add_argument(
+        "--encoder",
+        metavar="NAME",
+        type=text,
+        help="the net that makes embeddings, see `smidgen list encoders`; a pretrained one is used as it is"
+        " (default: lite2 for photographs, conv for small grey images)",
+    )
+    what.add_argument("--fine-tune", action="store_true", help="train the pretrained encoder further")
+    what.add_argument("--weights", metavar="FILE", type=text, help="a state dict for the net --encoder names")
     what.add_argument("--steps", metavar="N", type=whole_number(1), help="short for --set steps=N")
     what.add_argument(
         "--set",
@@ -92,15 +100,15 @@ def run(args: argparse.Namespace) -> int:
         from smidgen.cli.listener import ConsoleListener
         from smidgen.recipe import fit
 
-        make_config(args.method, options)  # refuses what it does not know, before anything is said
+        check_options(args.method, options)  # refuses what it does not know, before anything is said
         if not args.out:
             console.say(f"The run goes to {str(out)!r} (`--out` changes it).")
 
         config, listener = _config(args, options, evidence), ConsoleListener(console)
         if args.dry_run:
-            plan = _plan(config, listener)
+            shown = plan(config, listener)
             console.close()
-            _print_plan(plan, out, args)
+            print_plan(shown, out, args)
             return 0
         try:
             outcome = fit(config, out=out, resume=args.resume, overwrite=args.overwrite, listener=listener)
@@ -128,7 +136,7 @@ def default_out(data: str, method: str) -> Path:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the method's options from `--set` and its shorthands, each given once."""
-    given = [*args.settings, *((n, getattr(args, n)) for n in ("encoder", "steps") if getattr(args, n) is not None)]
+    given = [*args.settings, *((n, getattr(args, n)) for n in ("steps",) if getattr(args, n) is not None)]
     repeated = [name for name, times in Counter(name for name, _ in given).items() if times > 1]
     if repeated:
         raise InputError(f"The option {repeated[0]!r} is set more than once: give it one value.")
@@ -145,12 +153,16 @@ def _config(args: argparse.Namespace, options: dict[str, Any], evidence: dict[st
         test=args.test,
         size=args.size,
         resize=args.resize,
+        encoder=args.encoder,
+        weights=args.weights,
+        fine_tune=args.fine_tune,
         seed=args.seed,
         device=args.device,
         threads=args.threads,
         precision=args.precision,
         init_from=args.init_from,
         allow_bad=args.allow_bad,
+        keep_contradictory_pairs=args.keep_contradictory_pairs,
         evidence=evidence,
         options=options,
     )
@@ -167,14 +179,23 @@ def _how_to_go_on(args: argparse.Namespace, out: Path) -> str:
 # ------------------------------------------------------------------------------------------------------- the dry run
 
 
-def _plan(config: Config, listener: Listener) -> dict[str, Any]:
+def plan(config: Config, listener: Listener) -> dict[str, Any]:
     """Return what would run: everything that `fit` does before it writes or trains."""
-    from smidgen.methods import make_method
-    from smidgen.prepare import make_problem, open_data, open_evidence, resolve, tell_of_evidence
+    from smidgen.methods import make_config, make_method
+    from smidgen.prepare import (
+        as_if_embedded,
+        choose_encoder,
+        make_problem,
+        open_data,
+        open_evidence,
+        resolve,
+        tell_of_evidence,
+    )
 
     evidence, config = open_evidence(config), resolve(config, listener)
     train, test = open_data(config, None, None, listener)
-    problem = make_problem(config, train, evidence)
+    config, extractor = choose_encoder(config, train, listener)
+    problem = make_problem(config, as_if_embedded(train, extractor), evidence)
     method = make_method(config.method, make_config(config.method, config.options), problem)
     stages = {stage.name: stage.steps for stage in method.stages()}
     tell_of_evidence(method, listener)
@@ -183,7 +204,8 @@ def _plan(config: Config, listener: Listener) -> dict[str, Any]:
         "train_images": len(train),
         "test_images": 0 if test is None else len(test),
         "skipped": len(train.skipped) + (0 if test is None else len(test.skipped)),
-        "image_shape": list(problem.image_shape),
+        "image_shape": list(train.images.shape[1:]),
+        "encoder": config.encoder or config.options.get("encoder"),
         "classes": list(train.class_names) if train.classes is not None else [],
         "n_clusters": problem.n_clusters,
         "method": config.method,
@@ -197,7 +219,8 @@ def _plan(config: Config, listener: Listener) -> dict[str, Any]:
     }
 
 
-def _print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> None:
+def print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> None:
+    """Print a plan, as JSON where `--json` asks for it."""
     if args.json:
         print(json.dumps({"run": str(out), "dry_run": True, **plan}, indent=2))
         return

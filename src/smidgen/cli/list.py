@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import inspect
 import re
 from collections.abc import Sequence
@@ -13,19 +14,30 @@ from smidgen.methods import METHODS
 
 KINDS = ("methods", "datasets", "encoders")
 
+ENCODERS: dict[str, str] = {
+    "conv": "a small net trained from scratch, for small images",
+    "wide-residual": "the net of the UCC paper: wide residual blocks without batch norm",
+    "vectors": "two layers on ready embeddings: what `conv` is for them",
+    "lite0": "EfficientNet-Lite0, pretrained on ImageNet, works offline; the faster one",
+    "lite2": "EfficientNet-Lite2, pretrained on ImageNet, works offline; the better one",
+}
+"""The names in `nets.encoders.ENCODERS`, which is not imported: torch would take seconds."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("kind", metavar="KIND", type=one_of("kind", KINDS), help="methods, datasets or encoders")
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a method, to see its options")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="a method, to see its options; a pattern, to see timm's encoders"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the list."""
-    if args.name is not None and args.kind != "methods":
+    if args.name is not None and args.kind == "datasets":
         raise InputError(f"`smidgen list {args.kind}` takes no name, got {args.name!r}.")
     if args.name is not None:
-        print(_about_method(args.name))
+        print(_about_method(args.name) if args.kind == "methods" else _matching_encoders(args.name))
         return 0
     print({"methods": _methods, "datasets": _datasets, "encoders": _encoders}[args.kind]())
     return 0
@@ -48,9 +60,25 @@ def _datasets() -> str:
 
 
 def _encoders() -> str:
-    from smidgen.nets.encoders import ENCODERS
+    more = "Any net of timm's will do, its weights are downloaded on first use: `smidgen list encoders 'resnet*'`."
+    return f"{table(list(ENCODERS.items()))}\n\n{more}"
 
-    return table([(name, _first_sentence(inspect.getdoc(encoder) or "")) for name, encoder in ENCODERS.items()])
+
+def _matching_encoders(pattern: str) -> str:
+    """Return the encoders whose name fits a pattern such as "resnet*" or holds a text, ours and timm's, a line each."""
+    wanted = pattern if re.search(r"[*?\[]", pattern) else f"*{pattern}*"
+    known = [*ENCODERS, *_timm_names()]
+    found = [name for name in known if fnmatch.fnmatchcase(name, wanted)]
+    if not found:
+        raise InputError(f"None of {len(known):,} encoders is called {pattern!r}: try a part of a name, as 'resnet'.")
+    return "\n".join(found)
+
+
+def _timm_names() -> list[str]:
+    """Return the names of timm's nets that have weights, without what they were trained on."""
+    import timm  # takes seconds: only those who ask for its names pay
+
+    return list(timm.list_models(pretrained=True, include_tags=False))
 
 
 def _about_method(name: str) -> str:
@@ -83,10 +111,6 @@ def meanings(docstring: str, names: Sequence[str]) -> dict[str, str]:
         for head, end in zip(heads, ends, strict=True)
         for name in head[1].split(", ")
     }
-
-
-def _first_sentence(docstring: str) -> str:
-    return " ".join(docstring.split("\n\n")[0].split()).removesuffix(".")
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:

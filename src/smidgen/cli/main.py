@@ -17,6 +17,7 @@ from smidgen.training.interrupts import Interrupted
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("smidgen.cli.fit", "cluster a collection of images and write a run folder with its report"),
+    "run": ("smidgen.cli.run", "run a recipe: the same fit with several seeds, and what they came to"),
     "predict": ("smidgen.cli.predict", "assign new images to the clusters of a run"),
     "eval": ("smidgen.cli.eval", "score a run against known classes, its own images or new ones"),
     "report": ("smidgen.cli.report", "rebuild a run's report, and compare several runs"),

@@ -1,4 +1,4 @@
-"""`smidgen predict`: new images in, their clusters and confidences out."""
+"""`smidgen predict`: new images in, their clusters out, and for bags of them unique counts and shares."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,14 @@ from smidgen.cli.console import Progress, progress, tell
 from smidgen.cli.data import SPLITS, add_allow_bad, add_data, require_data
 from smidgen.cli.files import require_new_file
 from smidgen.cli.parsing import one_of, text
+from smidgen.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from smidgen.data.datasets import Dataset
+    from smidgen.data.evidence import Evidence
+    from smidgen.data.resolved import Resolved
     from smidgen.model import Model
 
 
@@ -25,8 +29,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("run", metavar="RUN", type=text, help="the run folder, or its model folder")
     add_data(parser, "images, as for `smidgen fit`")
-    parser.add_argument("--out", metavar="FILE", type=text, help="the CSV file to write (default: to stdout)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument(
+        "--bags",
+        metavar="FILE",
+        type=text,
+        help="a CSV file bag,image: predict how many different clusters each bag holds (ucc), with the probability of"
+        " every count, the share of each cluster and the number of its images that is to be expected",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=text,
+        help="the CSV file to write, a row for each image; with --bags, F.bags.csv beside F.csv has a row for each bag"
+        " (default: to stdout, of bags alone where there are any)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument(
         "--split",
         metavar="NAME",
@@ -41,14 +58,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write a table with a row for each image."""
+    """Write a table with a row for each image, and one with a row for each bag if bags are given."""
     out = Path(args.out) if args.out else None
-    if out is not None:
-        require_new_file(out, overwrite=args.overwrite)
+    bags_out = out.with_name(f"{out.stem}.bags.csv") if out is not None and args.bags else None
+    for path in (out, bags_out):
+        if path is not None:
+            require_new_file(path, overwrite=args.overwrite)
     require_run(args.run)
     require_data(args.data)
+    given = None if args.bags is None else read_bags(args.bags)
     with progress(quiet=args.quiet) as console:
-        model, dataset, assignments = predict(args, console)
+        model, dataset = open_run(args, console)
+        bags = None if given is None else _resolve(given, dataset)
+        assignments = model.assign(dataset.images, progress=console.of("assign"))
+        of_bags = None if bags is None else _predict_bags(model, assignments, bags, console)
+    if given is not None and of_bags is not None:
+        _tell_of_lost(given, of_bags, args)
     columns: dict[str, list[Any]] = {
         "image": list(dataset.ids),
         "cluster": [model.cluster_names[k] for k in assignments.argmax(1)],
@@ -60,15 +85,27 @@ def run(args: argparse.Namespace) -> int:
         from smidgen.runs import write_csv
 
         write_csv(out, columns)
+        if bags_out is not None and of_bags is not None:
+            write_csv(bags_out, of_bags)
     if args.json:
         found = {"n_images": len(dataset), "skipped": skipped, "clusters": {n: sizes[n] for n in model.cluster_names}}
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        print(json.dumps(found | ({"out": str(out)} if out else {"images": rows}), indent=2))
+        if of_bags is not None:
+            found["n_bags"] = len(of_bags["bag"])
+        found |= {"out": str(out)} if out else {"images": _rows(columns)}
+        if of_bags is not None:
+            found |= {"bags_out": str(bags_out)} if bags_out else {"bags": _rows(of_bags)}
+        print(json.dumps(found, indent=2))
     elif out is None:
-        _print_csv(columns)
+        _print_csv(columns if of_bags is None else of_bags)
     elif not args.quiet:
         print(f"{len(dataset):,} images in {len(sizes)} clusters: {out}")
+        if of_bags is not None:
+            print(f"{len(of_bags['bag']):,} bags: {bags_out}")
     return 0
+
+
+def _rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def require_run(run: str) -> None:
@@ -79,22 +116,62 @@ def require_run(run: str) -> None:
         raise RunError(f"{run!r} holds no trained model: is it a run folder that has finished?")
 
 
-def predict(args: argparse.Namespace, console: Progress) -> tuple[Model, Dataset, np.ndarray]:
-    """Return the model in `args.run`, the images of `args.data` as it wants them, and their assignments."""
-    from smidgen.data.datasets import open_dataset
+def read_bags(path: str) -> Evidence:
+    """Return the bags in a CSV file bag,image; raises InputError if it is missing, wrong or lists none."""
+    from smidgen.data.evidence import Evidence
+
+    evidence = Evidence.from_files(bags=path)
+    if not evidence.bags:
+        raise InputError(f"`--bags` {path!r} lists no bags: give a CSV file with a line bag,image for each image.")
+    return evidence
+
+
+def _resolve(bags: Evidence, dataset: Dataset) -> Resolved:
+    """Return the bags over the images; those that could not be read are left out."""
+    skipped = [bad.id for bad in dataset.skipped]
+    return bags.resolve(dataset.ids, skipped=skipped, kind_of_images=f"images of {dataset.name!r}")
+
+
+def _predict_bags(model: Model, assignments: np.ndarray, bags: Resolved, console: Progress) -> dict[str, list[Any]]:
+    """Return the table of bags."""
+    from smidgen.evaluation.bag_predictions import Calibration, predict_bags
+
+    calibration = Calibration(**model.bag_calibration)
+    found = predict_bags(assignments, bags, calibration=calibration, progress=console.of("bags"))
+    return found.columns(model.cluster_names)
+
+
+def _tell_of_lost(bags: Evidence, found: Mapping[str, Sequence[Any]], args: argparse.Namespace) -> None:
+    """Say on stderr which bags lost images that could not be read."""
+    left = dict(zip(found["bag"], found["n_images"], strict=True))
+    before = Counter(name for name, _ in bags.bags)
+    lost = [name for name, n in before.items() if left.get(name, 0) < n]
+    gone = [name for name in lost if name not in left]
+    if lost and not args.quiet:
+        without = f"; {len(gone)} of them have none left and no row" if gone else ""
+        tell(f"{len(lost)} bags are predicted without the images that could not be read, first {lost[0]!r}{without}.")
+
+
+def open_run(args: argparse.Namespace, console: Progress) -> tuple[Model, Dataset]:
+    """Return the model in `args.run` and the images of `args.data` as it wants them."""
+    from smidgen.data.datasets import open_like
     from smidgen.model import Model
 
     model = Model.load(args.run, device=args.device)
-    wanted = model.preprocessing
-    dataset = open_dataset(
+    dataset = open_like(
         args.data,
+        model.image_shape,
         split=args.split,
-        size=wanted.size,
-        channels=wanted.channels,
-        resize=wanted.resize,  # type: ignore[arg-type]
+        resize=model.preprocessing.resize,  # type: ignore[arg-type]
         allow_bad=args.allow_bad,
         progress=console.of("read images"),
     )
+    return model, dataset
+
+
+def predict(args: argparse.Namespace, console: Progress) -> tuple[Model, Dataset, np.ndarray]:
+    """Return the model in `args.run`, the images of `args.data` as it wants them, and their assignments."""
+    model, dataset = open_run(args, console)
     return model, dataset, model.assign(dataset.images, progress=console.of("assign"))
 
 

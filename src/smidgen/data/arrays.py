@@ -1,4 +1,4 @@
-"""Images that are arrays already: which axis is which, how values become 0..255, and the keys of an .npz."""
+"""Data that are arrays already: which axis is which, how values become 0..255, embeddings, and the keys of an .npz."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from smidgen.data.decoding import Progress, default_size, in_threads, new_images
+from smidgen.data.decoding import NATIVE_LIMIT, Progress, default_size, in_threads, new_images
 from smidgen.data.folders import SPLITS, natural_key
 from smidgen.data.images import BACKGROUND, Resize, as_pixels, resized
 from smidgen.errors import InputError
 
 _CHUNK = 256
 _SPLITS = (*SPLITS, "val")
-_IMAGE_KEYS = ("images", "x", "X", "data", "arr_0")
+_IMAGE_KEYS = ("images", "x", "X", "data", "arr_0", "embeddings", "features")
 _LABEL_KEYS = ("labels", "y", "Y", "targets", "arr_1")
 
 
@@ -114,14 +114,20 @@ def as_vectors(array: np.ndarray) -> np.ndarray:
 
 
 def fitted(
-    images: np.ndarray, *, size: int | None, channels: int | None, resize: Resize, progress: Progress | None = None
+    images: np.ndarray,
+    *,
+    size: int | None,
+    channels: int | None,
+    resize: Resize,
+    other_size: int = NATIVE_LIMIT,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Return uint8 images (n, channels, h, w) with the wanted size and channels; the same array if it has them.
 
-    size: None keeps squares of at most 64 pixels and makes anything else 64. channels: None keeps.
+    size: None keeps squares of at most 64 pixels and makes anything else `other_size`. channels: None keeps.
     """
     n, own_channels, height, width = images.shape
-    size = size or default_size({(width, height)})
+    size = size or default_size({(width, height)}, other=other_size)
     channels = channels or own_channels
     if (own_channels, height, width) == (channels, size, size):
         return images
@@ -144,9 +150,9 @@ def read_npz(path: Path) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
     """Return the parts of an .npz by split, and the class names.
 
     Splits: `x_train`, `train_images` or `images_train` with `y_train`, `train_labels` or `labels_train`; the same
-    for `test` and `val`. Without any of these, one part "" of `images`, `x`, `X`, `data` or `arr_0` with `labels`,
-    `y`, `Y`, `targets` or `arr_1`; or the only array, whatever its name. Labels are integers (-1 unknown) or text;
-    names for integers may be given as `class_names`.
+    for `test` and `val`. Without any of these, one part "" of `images`, `x`, `X`, `data`, `arr_0`, `embeddings` or
+    `features` with `labels`, `y`, `Y`, `targets` or `arr_1`; or the only array, whatever its name. Labels are integers
+    (-1 unknown) or text; names for integers may be given as `class_names`.
 
     Raises InputError if the file cannot be read, holds objects, has none of these keys, or lengths differ.
     """

@@ -15,14 +15,14 @@ from PIL import Image
 
 from smidgen.data.archives import collect_tar, collect_zip
 from smidgen.data.arrays import ArrayPart, as_images, as_vectors, fitted, read_npz
-from smidgen.data.decoding import Progress, Skipped, decode_items
+from smidgen.data.decoding import NATIVE_LIMIT, Progress, Skipped, decode_items
 from smidgen.data.folders import SPLITS, Collection, Item, collect_folder
 from smidgen.data.images import BadImage, Resize, check_options, flat_image, image_size, quiet_pillow
 from smidgen.data.manifests import collect_manifest
 from smidgen.data.named import DATASETS, NamedDataset
 from smidgen.errors import InputError, unknown
 
-__all__ = ["DATASETS", "Dataset", "NamedDataset", "Skipped", "list_images", "open_dataset", "open_splits"]
+__all__ = ["DATASETS", "Dataset", "NamedDataset", "Skipped", "list_images", "open_dataset", "open_like", "open_splits"]
 
 Split = Literal["train", "test", "all"]
 
@@ -48,7 +48,7 @@ class Dataset:
         user gives them as evidence.
     class_names: in natural order.
     skipped: images that could not be read. ignored: how many files were no images and passed over.
-    items: the files behind the images, where there are any.
+    items: the files behind the images, where there are any; sizes: (n, 2) int32, their own width and height.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     ignored: int = 0
     items: tuple[Item, ...] | None = None
+    sizes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,6 +84,7 @@ class Dataset:
             images=self.images[chosen],
             classes=None if self.classes is None else self.classes[chosen],
             items=None if self.items is None else tuple(self.items[row] for row in chosen),
+            sizes=None if self.sizes is None else self.sizes[chosen],
         )
 
     def fingerprint(self) -> str:
@@ -143,18 +145,20 @@ def open_dataset(
     channels: int | None = None,
     resize: Resize = "crop",
     allow_bad: float = 0.05,
+    other_size: int = NATIVE_LIMIT,
     progress: Progress | None = None,
 ) -> Dataset:
     """Return the images of one split of whatever `data` is.
 
     data: a name in `DATASETS`; a folder (flat, nested, one folder per class, top-level `train/` and `test/` as
-        splits); a manifest (.csv, .parquet, .jsonl); an uncompressed .tar or a .zip; an .npz; or an array
-        (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, uint16 or floats in [0, 1], or ready embeddings (n, features).
+        splits); a manifest (.csv, .parquet, .jsonl); an uncompressed .tar or a .zip; or an array, as it is or in an
+        .npz: (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, uint16 or floats in [0, 1], or ready embeddings
+        (n, features).
         A name wins over a folder of that name: write `./mnist` for the folder.
     split: "train", "test" or "all". Data without splits of its own are taken whole under any of these, as what
         `split` says; an array's ids begin with it.
     size: side of the square images in pixels. None keeps the native size if all images share one square size of at
-        most 64 pixels; otherwise it is 64.
+        most 64 pixels; otherwise it is `other_size`.
     channels: 1 (grey) or 3 (RGB). None means 1 if every image is grey in every pixel, otherwise 3.
     resize: "crop", "pad" or "squash", see `images.load_image`.
     allow_bad: share, 0..1, of the files that may be unreadable; they are in `skipped`, with the reason.
@@ -167,7 +171,7 @@ def open_dataset(
     ((1438, 1, 8, 8), ('0', '1', '2'))
     """
     _check_split(split)
-    options = _Options(size, channels, resize, allow_bad, progress)
+    options = _Options(size, channels, resize, allow_bad, progress, other_size)
     return _opened(data).of_split(split, options)
 
 
@@ -178,6 +182,7 @@ def open_splits(
     channels: int | None = None,
     resize: Resize = "crop",
     allow_bad: float = 0.05,
+    other_size: int = NATIVE_LIMIT,
     progress: Progress | None = None,
 ) -> tuple[Dataset, Dataset | None]:
     """Return the training and the test images, the latter None if the data have no test split of their own.
@@ -188,13 +193,50 @@ def open_splits(
     >>> len(train), len(test)
     (1438, 359)
     """
-    options = _Options(size, channels, resize, allow_bad, progress)
+    options = _Options(size, channels, resize, allow_bad, progress, other_size)
     opened = _opened(data)
     train = opened.of_split("train", options)
     if "test" not in opened.splits():
         return train, None
-    n_channels, _, side = train.images.shape[1:]
-    return train, opened.of_split("test", replace(options, size=side, channels=n_channels))
+    if not train.holds_vectors:
+        n_channels, _, side = train.images.shape[1:]
+        options = replace(options, size=side, channels=n_channels)
+    return train, opened.of_split("test", options)
+
+
+def open_like(
+    data: str | Path | np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    split: Split = "all",
+    resize: Resize = "crop",
+    allow_bad: float = 0.05,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Return the images or embeddings of one split in the shape of those that a model was fitted on.
+
+    shape: (channels, size, size), or (features, 1, 1) of ready embeddings. Other arguments and errors are those of
+    `open_dataset`; raises InputError also for images where embeddings are wanted, the reverse, or other lengths.
+    """
+    wants_vectors = shape[1:] == (1, 1)
+    if not wants_vectors:
+        channels, size = shape[0], shape[-1]
+        dataset = open_dataset(
+            data, split=split, size=size, channels=channels, resize=resize, allow_bad=allow_bad, progress=progress
+        )
+    elif isinstance(data, (str, Path)) and list_images(data) is not None:  # nothing need be decoded to know
+        raise _refused_like("images", shape)
+    else:
+        dataset = open_dataset(data, split=split)
+    if dataset.images.shape[1:] != shape or dataset.holds_vectors != wants_vectors:
+        features = dataset.images.shape[1]
+        raise _refused_like(f"ready embeddings of {features} features" if dataset.holds_vectors else "images", shape)
+    return dataset
+
+
+def _refused_like(given: str, shape: tuple[int, ...]) -> InputError:
+    wanted = f"ready embeddings of {shape[0]} features" if shape[1:] == (1, 1) else "images"
+    return InputError(f"This model was fitted on {wanted}, and was given {given}: give it what it was fitted on.")
 
 
 def list_images(data: str | Path) -> tuple[Item, ...] | None:
@@ -220,6 +262,7 @@ class _Options:
     resize: Resize
     allow_bad: float
     progress: Progress | None
+    other_size: int = NATIVE_LIMIT
 
     def __post_init__(self) -> None:
         check_options(size=self.size, channels=self.channels, resize=self.resize)
@@ -242,8 +285,13 @@ class _Files:
         items = self.collection.of_split(split)
         if not items:
             _refuse_nothing(self.name, split, ignored=self.collection.ignored, has=self.splits())
-        images, good, skipped = decode_items(
-            items, size=options.size, channels=options.channels, resize=options.resize, progress=options.progress
+        images, good, skipped, sizes = decode_items(
+            items,
+            size=options.size,
+            channels=options.channels,
+            resize=options.resize,
+            other_size=options.other_size,
+            progress=options.progress,
         )
         _check_bad(self.name, skipped, total=len(items), allow_bad=options.allow_bad)
         kept = tuple(items[row] for row in good)
@@ -260,12 +308,16 @@ class _Files:
             skipped=skipped,
             ignored=self.collection.ignored,
             items=kept,
+            sizes=sizes,
         )
 
 
 @dataclass(frozen=True)
 class _Arrays:
-    """Data that are arrays: given, in an .npz, or a named dataset's; `part` reads one split, "" the unsplit whole."""
+    """Data that are arrays: given, in an .npz, or a named dataset's; `part` reads one split, "" the unsplit whole.
+
+    Matrices are ready embeddings; sizes and channels mean nothing to them.
+    """
 
     name: str
     part: Callable[[str], ArrayPart]
@@ -280,8 +332,6 @@ class _Arrays:
         parts = [self.part(name) for name in wanted]
         if sum(len(part.images) for part in parts) == 0:
             _refuse_nothing(self.name, split, ignored=0, has=self.splits())
-        images = [as_images(part.images) for part in parts]
-        whole = images[0] if len(images) == 1 else np.concatenate(images)
         known = [np.full(len(p.images), -1, dtype=np.int64) if p.classes is None else p.classes for p in parts]
         classes = np.concatenate(known)
         return Dataset(
@@ -292,35 +342,31 @@ class _Arrays:
                 for name, part in zip(wanted, parts, strict=True)
                 for row in range(len(part.images))
             ),
-            images=fitted(
-                whole,
-                size=options.size,
-                channels=options.channels,
-                resize=options.resize,
-                progress=options.progress,
-            ),
+            images=self._joined(parts, options),
             classes=classes if (classes >= 0).any() else None,
             class_names=self.class_names,
         )
 
+    def _joined(self, parts: list[ArrayPart], options: _Options) -> np.ndarray:
+        vectors = all(part.images.ndim == 2 for part in parts)
+        arrays = [as_vectors(part.images) if vectors else as_images(part.images) for part in parts]
+        shapes = {array.shape[1:] for array in arrays}
+        if len(shapes) > 1:
+            raise InputError(f"The splits of {self.name!r} must have one shape, got {' and '.join(map(str, shapes))}.")
+        whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        if vectors:
+            return whole
+        return fitted(
+            whole,
+            size=options.size,
+            channels=options.channels,
+            resize=options.resize,
+            other_size=options.other_size,
+            progress=options.progress,
+        )
 
-@dataclass(frozen=True)
-class _Vectors:
-    """Data that are ready embeddings, given as an array; sizes and channels mean nothing to them."""
 
-    array: np.ndarray
-
-    def splits(self) -> tuple[str, ...]:
-        return ()
-
-    def of_split(self, split: Split, options: _Options) -> Dataset:
-        if len(self.array) == 0:
-            _refuse_nothing("array", split, ignored=0, has=())
-        ids = _id_array(f"{split}/{row:05d}" for row in range(len(self.array)))
-        return Dataset(name="array", split=split, ids=ids, images=as_vectors(self.array))
-
-
-def _opened(data: Any) -> _Files | _Arrays | _Vectors:
+def _opened(data: Any) -> _Files | _Arrays:
     """Return what `data` is, listed but not decoded."""
     if isinstance(data, str) and data in DATASETS:
         named = DATASETS[data]
@@ -330,8 +376,6 @@ def _opened(data: Any) -> _Files | _Arrays | _Vectors:
     if not hasattr(data, "__array__"):
         raise InputError(f"The data must be a name, a path or an array of images, got {type(data).__name__}.")
     array = np.asarray(data)
-    if array.ndim == 2:
-        return _Vectors(array)
     return _Arrays("array", lambda _split: ArrayPart(array, None), ("",))
 
 

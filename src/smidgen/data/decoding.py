@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,11 +20,11 @@ MEMORY_LIMIT = 4 * 2**30
 """Pixels beyond this many bytes live in a file of the cache folder, mapped into memory."""
 
 NATIVE_LIMIT = 64
-"""Images that all share one square size up to this many pixels keep it; otherwise this is the default size."""
+"""Images that all share one square size up to this many pixels keep it; otherwise this is the usual default size."""
 
 _LOOK = 32  # images decoded first, to guess the common size and channels
 _CHUNK = 64  # images per task: long enough to hide the cost of handing it to a thread
-_SMALL_AREA = 128 * 128  # pixels below which Python's own lock, not the decoder, takes most of the time
+_SMALL_AREA = 128 * 128  # pixels, before and after, below which Python's own lock takes most of the time
 
 Progress = Callable[[int, int], None]
 
@@ -36,6 +37,19 @@ class Skipped:
     reason: str
 
 
+class DecodedItems(NamedTuple):
+    """What image files became.
+
+    images: (n_good, channels, size, size) uint8. rows: (n_good,) int64, which items they show; skipped: the others.
+    sizes: (n_good, 2) int32, the files' own width and height in pixels, upright.
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+    skipped: tuple[Skipped, ...]
+    sizes: np.ndarray
+
+
 @dataclass(frozen=True)
 class _Shape:
     """What all images are decoded to, and how; `native` and `grey` are guesses that an image can refute."""
@@ -45,6 +59,7 @@ class _Shape:
     native: bool = False
     grey: bool = False
     n_threads: int = 1
+    other_size: int = NATIVE_LIMIT
 
 
 class _GuessRefuted(Exception):
@@ -58,18 +73,20 @@ def decode_items(
     size: int | None = None,
     channels: int | None = None,
     resize: Resize = "crop",
+    other_size: int = NATIVE_LIMIT,
     progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]:
-    """Return pixels (n_good, channels, size, size) uint8, the rows (n_good,) of `items` they show, and the others.
+) -> DecodedItems:
+    """Return the pixels of image files, all of one size and number of channels, and which could not be read.
 
-    size: None keeps the native size if all images share one square size of at most 64 pixels, otherwise it is 64.
+    size: None keeps the native size if all images share one square size of at most 64 pixels, otherwise it is
+        `other_size`.
     channels: None means 1 if all images are grey (red = green = blue in every pixel), otherwise 3.
         Both are first guessed from 32 images; an image that refutes the guess starts the reading again, once for each.
 
     Raises InputError if the cache folder has no room for pixels that exceed the memory limit.
     """
     with quiet_pillow():
-        shape = _guess(items, size=size, channels=channels, resize=resize)
+        shape = _guess(items, size=size, channels=channels, resize=resize, other_size=other_size)
         while True:
             try:
                 return _decode_as(shape, items, resize=resize, progress=progress)
@@ -77,46 +94,48 @@ def decode_items(
                 shape = refuted.shape
 
 
-def default_size(sizes: set[tuple[int, int]]) -> int:
+def default_size(sizes: set[tuple[int, int]], *, other: int = NATIVE_LIMIT) -> int:
     """Return the side that images of these (width, height) are brought to when none is asked for.
 
     >>> default_size({(28, 28)}), default_size({(28, 28), (30, 30)}), default_size({(96, 96)})
     (28, 64, 64)
     """
     first = next(iter(sizes), (0, 1))
-    return first[0] if len(sizes) == 1 and first[0] == first[1] <= NATIVE_LIMIT else NATIVE_LIMIT
+    return first[0] if len(sizes) == 1 and first[0] == first[1] <= NATIVE_LIMIT else other
 
 
-def _guess(items: Sequence[Item], *, size: int | None, channels: int | None, resize: Resize) -> _Shape:
+def _guess(items: Sequence[Item], *, size: int | None, channels: int | None, resize: Resize, other_size: int) -> _Shape:
     sizes, colour = set(), False
     for row in np.unique(np.linspace(0, len(items) - 1, min(_LOOK, len(items))).astype(int)):
         try:
-            seen = decode_image(items[row].read(), size=size or NATIVE_LIMIT, channels=None, resize=resize)
+            seen = decode_image(items[row].read(), size=size or other_size, channels=None, resize=resize)
         except BadImage:
             continue
         sizes.add((seen.width, seen.height))
         colour = colour or seen.colour
-    common = (default_size(sizes),) * 2
+    common = (default_size(sizes, other=other_size),) * 2
+    side = size or common[0]
+    areas = [max(width * height, side * side) for width, height in sizes]
     return _Shape(
-        size=size or common[0],
+        size=side,
         channels=channels or (3 if colour or not sizes else 1),
         native=size is None and sizes == {common},
         grey=channels is None and bool(sizes) and not colour,
-        n_threads=1 if all(width * height < _SMALL_AREA for width, height in sizes) else os.cpu_count() or 1,
+        n_threads=1 if all(area < _SMALL_AREA for area in areas) else os.cpu_count() or 1,
+        other_size=other_size,
     )
 
 
-def _decode_as(
-    shape: _Shape, items: Sequence[Item], *, resize: Resize, progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]:
+def _decode_as(shape: _Shape, items: Sequence[Item], *, resize: Resize, progress: Progress | None) -> DecodedItems:
     images = new_images((len(items), shape.channels, shape.size, shape.size))
+    sizes = np.zeros((len(items), 2), dtype=np.int32)
     bad: dict[int, str] = {}
 
     def decode_chunk(start: int) -> int:
         stop = min(start + _CHUNK, len(items))
         for row in range(start, stop):
             try:
-                images[row] = _decode_one(shape, items[row], resize=resize)
+                images[row], sizes[row] = _decode_one(shape, items[row], resize=resize)
             except BadImage as error:
                 bad[row] = error.reason
         return stop
@@ -125,10 +144,11 @@ def _decode_as(
         if progress is not None:
             progress(done, len(items))
     good = np.array([row for row in range(len(items)) if row not in bad], dtype=np.int64)
-    return _compact(images, good), good, tuple(Skipped(items[row].id, bad[row]) for row in sorted(bad))
+    skipped = tuple(Skipped(items[row].id, bad[row]) for row in sorted(bad))
+    return DecodedItems(_compact(images, good), good, skipped, sizes[good])
 
 
-def _decode_one(shape: _Shape, item: Item, *, resize: Resize) -> np.ndarray:
+def _decode_one(shape: _Shape, item: Item, *, resize: Resize) -> tuple[np.ndarray, tuple[int, int]]:
     decoded = decode_image(item.read(), size=shape.size, channels=None if shape.grey else shape.channels, resize=resize)
     native = shape.native and (decoded.width, decoded.height) == (shape.size, shape.size)
     grey = shape.grey and not decoded.colour
@@ -136,13 +156,14 @@ def _decode_one(shape: _Shape, item: Item, *, resize: Resize) -> np.ndarray:
         raise _GuessRefuted(
             replace(
                 shape,
-                size=shape.size if native or not shape.native else NATIVE_LIMIT,
+                size=shape.size if native or not shape.native else shape.other_size,
                 channels=shape.channels if grey or not shape.grey else 3,
                 native=native,
                 grey=grey,
             )
         )
-    return decoded.pixels[: shape.channels]  # a grey RGB image where all are grey: any of its channels
+    pixels = decoded.pixels[: shape.channels]  # a grey RGB image where all are grey: any of its channels
+    return pixels, (decoded.width, decoded.height)
 
 
 def in_threads(function: Callable[[int], int], starts: Sequence[int], *, n_threads: int) -> Iterator[int]:

@@ -248,6 +248,7 @@ class Evidence:
         *,
         skipped: Collection[str] = (),
         keep_contradictory_pairs: bool = False,
+        kind_of_images: str = "training images",
     ) -> Resolved:
         """Return the evidence as index arrays over the training images, all statements checked.
 
@@ -258,6 +259,7 @@ class Evidence:
             lost images becomes the range that is left possible.
         keep_contradictory_pairs: let pairs pass of which one calls different what others call the same; wrong
             evidence is ordinary, and the losses bear it, but usually such pairs are slips worth mending.
+        kind_of_images: what messages call them.
 
         Raises InputError naming the file and line of an unknown image or class, a bag without images, contradictory
         labels, pairs or presence, an image paired with itself, a count below 1, above the bag's images or above
@@ -274,6 +276,7 @@ class Evidence:
             n_clusters=n_clusters,
             skipped=skipped,
             keep_contradictory_pairs=keep_contradictory_pairs,
+            kind_of_images=kind_of_images,
         )
 
     def to_files(self, folder: Path | str, *, ids: Sequence[str] | np.ndarray | None = None) -> dict[str, Path]:

@@ -20,6 +20,8 @@ EXTENSIONS |= {"ppm", "pgm", "pbm", "pnm", "pfm", "avif", "avifs", "heic", "heif
 
 SPLITS = ("train", "test")
 
+_NUMBERS = re.compile(r"([0-9]{1,18})")  # 18 digits: longer runs are compared piecewise
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -58,14 +60,18 @@ class Collection:
         return tuple(item for item in self.items if item.split == split)
 
 
-def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+def natural_key(name: str) -> tuple[str, str]:
     """Return a sorting key that puts "img2" before "img10"; the same on every machine, whatever its locale.
 
     >>> sorted(["img10", "img2", "Img1", "7"], key=natural_key)
     ['7', 'Img1', 'img2', 'img10']
     """
-    parts = re.split(r"([0-9]{1,18})", name)  # 18 digits: longer runs are compared piecewise
-    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part], name
+    return _NUMBERS.sub(_number_key, name), name
+
+
+def _number_key(digits: re.Match[str]) -> str:
+    """Return digits as text that sorts as their number, and before all other text."""
+    return "\0" + digits[0].zfill(18)
 
 
 def id_from_path(path: str) -> str:
@@ -128,7 +134,7 @@ def collect_folder(folder: Path) -> Collection:
     """
     items, ignored = [], 0
     for name in _files(folder):
-        path = folder / name
+        path = f"{folder}/{name}"  # no Path: making a hundred thousand takes as long as listing them
         if not is_candidate(name, partial(_start, path)):
             ignored += 1
             continue
@@ -163,12 +169,12 @@ def _may_follow(link: os.DirEntry[str], root: Path, followed: set[str]) -> bool:
     return True
 
 
-def _start(path: Path) -> bytes:
+def _start(path: str) -> bytes:
     """Return a regular file's first bytes, nothing if it is none or cannot be read."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not stat.S_ISREG(Path(path).stat().st_mode):
             return b""
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             return file.read(16)
     except OSError:
         return b""
@@ -197,8 +203,8 @@ def arranged(items: Iterable[Item], *, below_wrapper: bool = False) -> tuple[Ite
 
 def _part(item: Item, depth: int) -> str | None:
     """Return the folder at a depth of an item's id, None if the image itself is there."""
-    parts = item.id.split("/")
-    return parts[depth] if depth < len(parts) - 1 else None
+    parts = item.id.split("/", depth + 1)
+    return parts[depth] if len(parts) > depth + 1 else None
 
 
 def _with_classes(items: list[Item], depth: int) -> list[Item]:
@@ -208,4 +214,4 @@ def _with_classes(items: list[Item], depth: int) -> list[Item]:
     known = {split for split, names in by_split.items() if None not in names and split != "elsewhere"}
     if len(set().union(*(by_split[split] for split in known))) < 2:
         return items
-    return [replace(item, label=_part(item, depth)) if item.split in known else item for item in items]
+    return [Item(i.id, i.read, i.split, _part(i, depth)) if i.split in known else i for i in items]

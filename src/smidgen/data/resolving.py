@@ -30,9 +30,10 @@ def resolve(
     n_clusters: int | None = None,
     skipped: Collection[str] = (),
     keep_contradictory_pairs: bool = False,
+    kind_of_images: str = "training images",
 ) -> Resolved:
     """Return the evidence over the images `ids`; see `Evidence.resolve`."""
-    walk = _Walk(evidence, ids, skipped)
+    walk = _Walk(evidence, ids, skipped, kind_of_images)
     names = _class_names(evidence, class_names, n_clusters)
     labels = walk.labels(names)
     bags = walk.bags()
@@ -102,8 +103,10 @@ class _Bags:
 class _Walk:
     """Turns image keys into rows, and the statements about images and bags of images into arrays."""
 
-    def __init__(self, evidence: Evidence, ids: Sequence[str] | np.ndarray, skipped: Collection[str]) -> None:
-        self.evidence, self.ids = evidence, ids
+    def __init__(
+        self, evidence: Evidence, ids: Sequence[str] | np.ndarray, skipped: Collection[str], kind_of_images: str
+    ) -> None:
+        self.evidence, self.ids, self.kind_of_images = evidence, ids, kind_of_images
         self.index: dict[ImageKey, int] = {str(name): row for row, name in enumerate(ids)}
         self.skipped = frozenset(skipped)
 
@@ -121,7 +124,7 @@ class _Walk:
         if key in self.skipped:
             return _SKIPPED
         raise InputError(
-            f"{self.evidence.where(kind, i)}: image {key!r} is not among the {len(self.ids):,} training images"
+            f"{self.evidence.where(kind, i)}: image {key!r} is not among the {len(self.ids):,} {self.kind_of_images}"
             f"{self._hint(key)}."
         )
 
@@ -206,7 +209,8 @@ class _Walk:
         raise InputError(
             f"{self.evidence.where('pairs', int(numbers[i]))}: {self.ids[a[i]]!r} and {self.ids[b[i]]!r} are given as"
             f" different, but as the same by {places}"
-            f"{' together' if len(said) > 1 else ''} ({len(wrong)} such contradictions in all); drop one of them."
+            f"{' together' if len(said) > 1 else ''} ({len(wrong)} such contradictions in all); drop one of them,"
+            " or keep all with `keep_contradictory_pairs`: the losses bear some errors."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import types
@@ -16,23 +17,34 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, tuple[str, str, str]] = {
     "fusion": ("Fusion", "FusionConfig", "neighbours agree, clusters are used equally, every evidence adds its term"),
+    "fusion-embeddings": (
+        "FusionEmbeddings",
+        "FusionEmbeddingsConfig",
+        "`fusion` where images come as embeddings: soft linear heads vote, a small net learns from evidence",
+    ),
     "kmeans": ("KMeans", "KMeansConfig", "k-means on pixels, principal components or embeddings"),
+    "rcc": ("RCC", "RCCConfig", "densities of features tell how many images of each class a bag holds; or DLLP"),
     "supervised": ("Supervised", "SupervisedConfig", "cross-entropy on the labels: the upper bound"),
+    "ucc": ("UCC", "UCCConfig", "densities of features tell how many classes a bag holds, as published"),
 }
 """Name → (class, its config, one line), in the module of the same name; nothing is imported before it is asked for."""
+
+ON_EMBEDDINGS = {"fusion": "fusion-embeddings"}
+"""Name → the method that stands in for it where images come as embeddings."""
 
 
 def _member(name: str, index: int) -> Any:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    return getattr(importlib.import_module(f"smidgen.methods.{name}"), METHODS[name][index])
+    return getattr(importlib.import_module(f"smidgen.methods.{name.replace('-', '_')}"), METHODS[name][index])
 
 
 def make_config(name: str, options: Mapping[str, Any] | None = None) -> Any:
     """Return a method's config dataclass with the given fields changed.
 
-    Values may be texts, as the command line has them. Raises InputError for an unknown method, field or a value of
-    the wrong type.
+    Values may be texts, as the command line has them. `preset` names some of them at once, where the config has
+    `PRESETS`; fields given beside it win. Raises InputError for an unknown method, preset or field, or a value of the
+    wrong type.
 
     >>> make_config("kmeans", {"n_init": "3"}).n_init
     3
@@ -40,12 +52,32 @@ def make_config(name: str, options: Mapping[str, Any] | None = None) -> Any:
     config_class = _member(name, 1)
     types_of = typing.get_type_hints(config_class)
     fields = [field.name for field in dataclasses.fields(config_class)]
+    presets = getattr(config_class, "PRESETS", {})
+    options = dict(options or {})
+    if presets and "preset" in options:
+        preset = str(options.pop("preset"))
+        if preset not in presets:
+            raise unknown(f"preset of {name}", preset, presets)
+        options = {**presets[preset], **options}
     values = {}
-    for key, value in (options or {}).items():
+    for key, value in options.items():
         if key not in fields:
             raise unknown(f"option of {name}", key, fields)
         values[key] = _convert(key, value, types_of[key])
     return config_class(**values)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise InputError for options that neither a method nor the one that stands in for it on embeddings has."""
+    try:
+        make_config(name, options)
+    except InputError:
+        if name not in ON_EMBEDDINGS:
+            raise
+        with contextlib.suppress(InputError):
+            make_config(ON_EMBEDDINGS[name], options)
+            return
+        raise
 
 
 def make_method(name: str, config: Any, problem: Problem) -> Method:

@@ -52,12 +52,14 @@ class Stage:
     steps: its length in optimiser steps.
     begins: the steps before which `Method.begin` is called; DeepCluster's epochs, SeLa's relabellings.
     schedule: how the learning rate moves from 0 to 1 of the stage, a name in `training.schedules.SCHEDULES`.
+    falls: whether a training that goes well lets its loss fall; not where the method holds it at a level.
     """
 
     name: str
     steps: int
     begins: tuple[int, ...] = (0,)
     schedule: str = "one-cycle"
+    falls: bool = True
 
 
 class Embed(Protocol):
@@ -110,6 +112,14 @@ class Method(nn.Module, ABC):
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Act once after training: choose the best head, run k-means."""
+
+    @property
+    def uninformed(self) -> Mapping[str, float]:
+        """The values that logged losses of evidence have for a model that does not look at the images, by name.
+
+        A loss that stays there says that this evidence teaches nothing (`evaluation.doctor`).
+        """
+        return {}
 
     @property
     @abstractmethod

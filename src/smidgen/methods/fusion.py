@@ -263,6 +263,11 @@ class Fusion(Method):
         return self._logits(net, images).softmax(-1)
 
     @property
+    def uninformed(self) -> Mapping[str, float]:
+        """What the evidence's losses are for a model that does not look at the images."""
+        return self.terms.uninformed()
+
+    @property
     def backbone(self) -> nn.Module:
         """The encoder of the teacher: the one that a saved model holds."""
         return self.teacher.net.get_submodule("0")

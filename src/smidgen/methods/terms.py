@@ -153,6 +153,39 @@ class EvidenceTerms(nn.Module):
         rows = getattr(self, f"{kind}_row")[part.items]
         return rows.clamp_min(0), rows >= 0
 
+    def uninformed(self) -> dict[str, float]:
+        """Return the mean loss of each kind of evidence for a model that says the same of every image and bag.
+
+        It knows how often each label, count, share, presence and answer occurs in the evidence, and nothing else; of
+        counts with equal frequencies and ε = 0 that is the logarithm of how many are admissible.
+        """
+        e, losses = self.evidence, {}
+        if len(self.labelled):
+            labels = e.labels[self.labelled]
+            frequency = torch.bincount(labels, minlength=self.n_clusters) / len(labels)
+            losses["labels"] = label_loss(frequency.expand(len(labels), -1), labels, epsilon=self.epsilon)
+        if len(e.pairs):
+            together = e.same.float().mean()
+            answer = torch.stack([together, 1 - together]).expand(len(e.same), 2)
+            losses["pairs"] = pair_loss(answer, torch.tensor([[1.0, 0.0]]), e.same, epsilon=self.epsilon)
+        if len(e.count_bags):
+            losses["counts"] = self._uninformed_counts()
+        if len(e.proportion_bags):
+            shares, offsets = self.shares.cpu(), torch.arange(len(self.shares) + 1)
+            losses["proportions"] = proportion_loss(shares.mean(0).expand_as(shares), offsets, shares)
+        if len(e.presence_bags):
+            present, offsets = self.present.cpu(), torch.arange(len(self.present) + 1)  # bags of one image
+            frequency = (present == 1).sum(0) / (present >= 0).sum(0).clamp_min(1)
+            losses["presence"] = presence_loss(frequency.expand(present.shape), offsets, present, epsilon=self.epsilon)
+        return {kind: float(loss.mean()) for kind, loss in losses.items()}
+
+    def _uninformed_counts(self) -> Tensor:
+        e, admissible = self.evidence, self.admissible.cpu()
+        known = e.counts_min[e.counts_min == e.counts_max].clamp(1, admissible.shape[1])
+        frequency = torch.bincount(known - 1, minlength=admissible.shape[1]) if len(known) else admissible.sum(0)
+        law = frequency.clamp_min(1e-9).log().expand(admissible.shape)
+        return count_loss(law, e.counts_min, e.counts_max, admissible=admissible, epsilon=self.epsilon)
+
     def class_evidence(self, p: Tensor) -> Tensor:
         """Return (clusters, classes) float64: how much speaks for a cluster being a class.
 

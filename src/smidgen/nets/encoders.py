@@ -101,12 +101,23 @@ def _pretrained(name: str) -> Callable[..., Encoder]:
     return make
 
 
+def _wide_residual(image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
+    """The net of the UCC paper: wide residual blocks without batch norm, images standardised one by one."""
+    from smidgen.nets.wide_residual import WideResidualEncoder  # builds on this module
+
+    return WideResidualEncoder(image_shape, mean=mean, std=std)
+
+
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "conv": ConvEncoder,
+    "wide-residual": _wide_residual,
     "vectors": VectorEncoder,
     "lite0": _pretrained("lite0"),
     "lite2": _pretrained("lite2"),
 }
+
+TRAINED_HERE = ("conv", "wide-residual", "vectors")
+"""The encoders that start from random weights; all others come pretrained."""
 
 
 def make_encoder(

@@ -254,6 +254,13 @@ def pretrained_encoder(
     return PretrainedEncoder(name, net, preprocess)
 
 
+def encoder_size(name: str) -> int:
+    """Return the side in pixels that an encoder's images are brought to by default; raises InputError for its name."""
+    if name in PACKAGED:
+        return PACKAGED[name].size
+    return int(_timm_settings(name.removeprefix(_PREFIX), given=name)["input_size"][-1])
+
+
 def packaged_weights(name: str) -> Path:
     """Return the file with a packaged encoder's weights; the package is found, not imported. Raises InputError."""
     package = PACKAGED[name].package

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from smidgen.reports import figures, tables
 from smidgen.reports.curves import charts
+from smidgen.reports.evidence import Kind
 from smidgen.reports.gallery import Galleries, Mistake
 from smidgen.reports.names import cluster_title, is_numbered, visible
 from smidgen.reports.tables import Assignments, Table, duration, is_number, percent, plain, thousands
@@ -22,12 +23,16 @@ from smidgen.runs import RunFolder
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Everything a page is made of: the run, its images as arrays, those to show, and the map's places in [0, 1]."""
+    """Everything a page is made of: the run, its images as arrays, those to show, the map's places in [0, 1].
+
+    evidence: how each kind that the run knew is explained.
+    """
 
     run: RunFolder
     assignments: Assignments
     galleries: Galleries
     places: np.ndarray | None
+    evidence: Sequence[Kind] = ()
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -57,6 +62,7 @@ def content(report: Report) -> dict[str, Any]:
         "map_note": _map_note(assignments, galleries),
         "charts": charts(history),
         "classes": _classes(report),
+        "evidence": report.evidence,
         "uncertain": galleries.uncertain.tolist(),
         "histogram": _histogram(assignments),
         "tables": tables.read_tables(report.run.path),
@@ -189,23 +195,21 @@ def _score_notes(key: str, splits: Sequence[str], metrics: Mapping[str, Any]) ->
 
 
 def alarms(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return each alarm of the run once, with where it was raised.
+    """Return each alarm that held at the end of the run, with where it was first raised; withdrawn ones are left out.
+
+    Of a run that has not finished: those that held when they last changed.
 
     >>> alarms([{"stage": "heads", "step": 5, "alarms": ["One cluster is empty."]}], {})
     [{'text': 'One cluster is empty.', 'where': 'heads, step 5'}]
     """
-    places: dict[str, list[str]] = {}
+    places: dict[str, str] = {}
     for line in history:
         for text in line.get("alarms") or ():
             place = [plain(line.get("stage")), f"step {plain(line['step'])}" if "step" in line else ""]
-            places.setdefault(str(text), []).append(", ".join(word for word in place if word))
-    for text in metrics.get("alarms") or ():
-        places.setdefault(str(text), []).append("at the end")
-    return [{"text": text, "where": _span(where)} for text, where in places.items()]
-
-
-def _span(where: Sequence[str]) -> str:
-    return where[0] if len(where) == 1 else f"{len(where)} times: first {where[0]}, last {where[-1]}"
+            places.setdefault(str(text), ", ".join(word for word in place if word))
+    last = next((line["alarms"] for line in reversed(history) if "alarms" in line), None)
+    held = (metrics.get("alarms") if metrics else last) or ()
+    return [{"text": str(text), "where": places.get(str(text), "at the end")} for text in held]
 
 
 def colours(assignments: Assignments) -> tuple[list[str], list[str]]:

@@ -210,12 +210,18 @@ def histogram(confidence: np.ndarray, wrong: np.ndarray | None, *, label: str, b
 
 
 def heat_map(
-    counts: np.ndarray, right: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], label: str
+    counts: np.ndarray,
+    right: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    label: str,
+    words: tuple[str, str] = ("class", "cluster"),
 ) -> Markup:
     """Return a confusion matrix as SVG: the share of each row as the strength of a cell's colour.
 
     counts: (rows, columns) int. right: (rows, columns) bool, cells drawn in the colour of agreement.
-    rows, columns: names. Numbers are written into the cells up to 24 columns.
+    rows, columns: names; words: what they are names of. Numbers are written into the cells up to 24 columns.
     """
     cell = 44 if len(columns) <= 12 else 30 if len(columns) <= 24 else 10
     left, top = 12 + 7 * min(max((len(name) for name in rows), default=0), 16), 30 if cell > 10 else 8
@@ -228,7 +234,7 @@ def heat_map(
                      f"{escape(_short(name, cell // 7))}</text>" for j, name in enumerate(columns))  # fmt: skip
     for i, j in np.argwhere(counts > 0).tolist():
         share = counts[i, j] / totals[i]
-        note = f"class {rows[i]}, cluster {columns[j]}: {counts[i, j]:,} ({100 * share:.1f} %)"
+        note = f"{words[0]} {rows[i]}, {words[1]} {columns[j]}: {counts[i, j]:,} ({100 * share:.1f} %)"
         parts.append(f'<g class="{"right" if right[i, j] else "wrong"}"><title>{escape(note)}</title>'
                      f"{_cell(left + j * cell, top + i * cell, cell, int(counts[i, j]), share)}</g>")  # fmt: skip
     size = (left + len(columns) * cell + 2, top + len(rows) * cell + 2)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from smidgen.errors import InputError, RunError
+from smidgen.reports.evidence import evidence_rows, read_evidence
 from smidgen.reports.tables import Assignments, confusion, read_assignments
 
 MOST_CARDS = 200  # clusters that get a gallery; the largest ones where there are more
@@ -43,9 +44,11 @@ class Galleries:
     mistakes: Sequence[Mistake]
     uncertain: np.ndarray
     sample: np.ndarray
+    evidence: np.ndarray = field(default_factory=lambda: _none())
 
     def shown(self) -> Iterator[np.ndarray]:
         """Yield the galleries' rows, the most wanted first; the map's sample is not among them."""
+        yield self.evidence
         yield from (cluster.typical for cluster in self.clusters)
         yield from (mistake.rows for mistake in self.mistakes)
         yield self.uncertain
@@ -57,7 +60,7 @@ def gallery_rows(
 ) -> np.ndarray:
     """Return the rows of `assignments.csv` that a report shows, sorted int64: those to write thumbnails for.
 
-    Reads `assignments.csv` and, where there is one, `embeddings.npy`.
+    Reads `assignments.csv` and, where there are any, `embeddings.npy` and the tables of evidence.
 
     per_cluster: images in each cluster's gallery; three quarters are its most typical, the rest its least certain.
     map_points: images on the map, drawn alike from each cluster. uncertain: the least certain images of all.
@@ -70,6 +73,7 @@ def gallery_rows(
         per_cluster=per_cluster,
         map_points=map_points,
         uncertain=uncertain,
+        evidence=evidence_rows(read_evidence(run_folder, assignments)),
     )
     return np.unique(np.concatenate([galleries.sample, *galleries.shown()])).astype(np.int64)
 
@@ -92,9 +96,18 @@ def open_embeddings(run_folder: Path | str, *, rows: int) -> np.ndarray | None:
 
 
 def choose(
-    assignments: Assignments, embeddings: np.ndarray | None, *, per_cluster: int, map_points: int, uncertain: int = 48
+    assignments: Assignments,
+    embeddings: np.ndarray | None,
+    *,
+    per_cluster: int,
+    map_points: int,
+    uncertain: int = 48,
+    evidence: np.ndarray | None = None,
 ) -> Galleries:
-    """Return the images to show; the same for the same run. Arguments as for `gallery_rows`."""
+    """Return the images to show; the same for the same run. Arguments as for `gallery_rows`.
+
+    evidence: rows of those that the section on evidence shows.
+    """
     for name, value in {"per_cluster": per_cluster, "map_points": map_points, "uncertain": uncertain}.items():
         if value < 0:
             raise InputError(f"{name!r} must be 0 or more, got {value}.")
@@ -110,6 +123,7 @@ def choose(
         mistakes=_mistakes(assignments),
         uncertain=_lowest(doubt, np.arange(len(assignments)), uncertain) if doubt is not None else _none(),
         sample=balanced_sample(assignments.clusters, size=map_points),
+        evidence=_none() if evidence is None else evidence,
     )
 
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from smidgen.errors import InputError
 from smidgen.reports import tables
 from smidgen.reports.content import Report, content, image_note
+from smidgen.reports.evidence import evidence_rows, read_evidence
 from smidgen.reports.gallery import choose, gallery_rows, open_embeddings
 from smidgen.reports.map import map_points as place_points
 from smidgen.reports.names import visible
@@ -43,12 +44,15 @@ def write_page(run_folder: Path | str, *, per_cluster: int = 24, map_points: int
     run = RunFolder.open(run_folder)
     assignments = tables.read_assignments(run.path)
     embeddings = open_embeddings(run.path, rows=len(assignments))
-    galleries = choose(assignments, embeddings, per_cluster=per_cluster, map_points=map_points)
+    evidence = read_evidence(run.path, assignments)
+    galleries = choose(
+        assignments, embeddings, per_cluster=per_cluster, map_points=map_points, evidence=evidence_rows(evidence)
+    )
     sample = galleries.sample if embeddings is not None else galleries.sample[:0]
     places = None
     if embeddings is not None and len(sample):
         places = place_points(np.asarray(embeddings[sample]), layout=layout)
-    context = content(Report(run, assignments, galleries, places))
+    context = content(Report(run, assignments, galleries, places, evidence))
 
     bare = len(_render("template.html.jinja", context, assignments, _NO_THUMBNAILS, sample))
     shown = list(galleries.shown())

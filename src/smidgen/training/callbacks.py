@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from smidgen.methods.base import Method, Stage
 
 
@@ -17,7 +19,8 @@ class Moment:
     """Where a training is, as callbacks see it.
 
     step: steps done in this stage. total_step: steps done in all. losses: the scalars of the last step. rate: the
-    learning rate of the first parameter group. extras: what callbacks add for the log at this step.
+    learning rate of the first parameter group. extras: what callbacks add for the log at this step. assignments:
+    (sample, clusters) of some training images, where a callback before this one has looked at them.
     """
 
     method: Method
@@ -28,6 +31,7 @@ class Moment:
     rate: float
     seconds: float
     extras: dict[str, Any] = field(default_factory=dict)
+    assignments: np.ndarray | None = None
 
 
 class Callback:

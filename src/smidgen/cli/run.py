@@ -1,0 +1,141 @@
+"""`smidgen run`: a recipe in, a run folder for each of its seeds out, and their mean and spread."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smidgen.cli.console import Progress, printable, progress, tell
+from smidgen.cli.data import require_data
+from smidgen.cli.parsing import text, whole_number
+from smidgen.errors import InputError
+from smidgen.training.interrupts import Interrupted
+
+if TYPE_CHECKING:
+    from smidgen.recipes import Recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        type=text,
+        help="a TOML file: data, method, [options], [evidence] or [simulate], and seeds = [0, 1, 2]",
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=whole_number(0), nargs="+", help="these instead of the recipe's seeds"
+    )
+    where = parser.add_argument_group("where it goes")
+    where.add_argument("--out", metavar="RUN", type=text, help="a folder for the runs (default: runs/RECIPE)")
+    where.add_argument("--resume", action="store_true", help="leave runs that have finished, go on with the others")
+    where.add_argument("--overwrite", action="store_true", help="replace the runs that are in the folder")
+    where.add_argument("--dry-run", action="store_true", help="open the images, say what would run, write nothing")
+    where.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on stdout")
+    where.add_argument("--quiet", action="store_true", help="print nothing but errors (and what --json asks for)")
+    machine = parser.add_argument_group("on which machine (default: as the recipe says)")
+    machine.add_argument("--device", metavar="NAME", type=text, help="auto, cpu, cuda, …")
+    machine.add_argument("--threads", metavar="N", type=whole_number(1, 4096), help="of the CPU")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the recipe, and say what came out."""
+    from smidgen.recipes import check_out, read_recipe
+
+    recipe = _on_this_machine(read_recipe(args.recipe), args)
+    out, seeds = Path(args.out) if args.out else Path("runs") / recipe.name, tuple(args.seed or recipe.seeds)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"`--seed` must be different numbers, got {' '.join(map(str, seeds))}.")
+    recipe = dataclasses.replace(recipe, seeds=seeds)
+    require_data(recipe.config.data, recipe.config.test)
+    check_out(recipe, out, seeds=seeds, resume=args.resume, overwrite=args.overwrite)
+    with progress(quiet=args.quiet) as console:
+        if args.dry_run:
+            return _dry_run(recipe, out, args, console)
+        if not args.out:
+            console.say(f"The runs go to {str(out)!r} (`--out` changes it).")
+        try:
+            summary = _run(recipe, out, args, console)
+        except Interrupted as stop:
+            console.close()
+            again = [word for word in args.argv if word not in ("--overwrite", "--resume")]
+            tell(f"Stopped. To go on where it stopped: {shlex.join(['smidgen', *again, '--resume'])}")
+            return 128 + stop.signal
+    if args.json:
+        print(json.dumps({"run": str(out), **summary}, indent=2))
+    elif not args.quiet:
+        print("\n".join(map(printable, _shown(summary, out))))
+    return 0
+
+
+def _on_this_machine(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    changes = {name: getattr(args, name) for name in ("device", "threads") if getattr(args, name) is not None}
+    return dataclasses.replace(recipe, config=dataclasses.replace(recipe.config, **changes))
+
+
+def _run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress) -> dict[str, Any]:
+    from smidgen.cli.listener import ConsoleListener
+    from smidgen.recipes import run_recipe
+
+    return run_recipe(recipe, out, resume=args.resume, overwrite=args.overwrite, listener=ConsoleListener(console))
+
+
+def _dry_run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress) -> int:
+    """Show the plan of the first seed's run; the others differ in their seed only."""
+    from smidgen.cli.fit import plan, print_plan
+    from smidgen.cli.listener import ConsoleListener
+    from smidgen.recipes import with_evidence
+
+    listener = ConsoleListener(console)
+    with tempfile.TemporaryDirectory() as folder:
+        config = with_evidence(recipe, recipe.seeds[0], Path(folder) / "evidence", anew=True, listener=listener)
+        shown = plan(config, listener) | {"seeds": list(recipe.seeds)}
+    console.close()
+    if not args.json:
+        print(f"{'seeds':<10} {', '.join(map(str, recipe.seeds))}; what follows is the first one's run")
+    print_plan(shown, out / f"seed-{recipe.seeds[0]}", args)
+    return 0
+
+
+_SHOWN = {
+    "test_accuracy": ("test accuracy", 100, 2, " %"),
+    "test_named_accuracy": ("… by name", 100, 2, " %"),
+    "train_accuracy": ("train accuracy", 100, 2, " %"),
+    "train_named_accuracy": ("… by name", 100, 2, " %"),
+    "test_nmi": ("test NMI", 1, 3, ""),
+    "test_ari": ("test ARI", 1, 3, ""),
+    "seconds": ("seconds of fit", 1, 0, ""),
+    "seconds_total": ("seconds in all", 1, 0, ""),
+}
+"""Figure → its title, scale, digits and unit."""
+
+
+def _shown(summary: Mapping[str, Any], out: Path) -> list[str]:
+    from smidgen.reports.seeds import measured
+
+    lines = [f"{summary['recipe']}: {summary['machine']['trained_on']}, seeds {', '.join(map(str, summary['seeds']))}"]
+    for key, (title, scale, digits, unit) in _SHOWN.items():
+        if key in summary["figures"]:
+            lines.append(f"  {title:<16}{_with_spread(summary['figures'][key], scale, digits, unit)}")
+    for seed, alarms in summary["alarms"].items():
+        lines += [f"  note            seed {seed}: {alarm}" for alarm in alarms]
+    return [*lines, f"  summary         {out / 'summary.json'}", f"# {measured(summary)}"]
+
+
+def _with_spread(figure: Mapping[str, Any], scale: float, digits: int, unit: str) -> str:
+    """Return mean, spread and values as text.
+
+    >>> _with_spread({"mean": 0.9876, "spread": 0.0012, "values": [0.9864, 0.9888]}, 100, 2, " %")
+    '98.76 ± 0.12 %   (98.64, 98.88)'
+    """
+    mean = f"{scale * figure['mean']:.{digits}f}"
+    if figure["spread"] is None:
+        return f"{mean}{unit}"
+    values = ", ".join(f"{scale * value:.{digits}f}" for value in figure["values"])
+    return f"{mean} ± {scale * figure['spread']:.{digits}f}{unit}   ({values})"

@@ -1,0 +1,332 @@
+"""The doctor: tells early, in words with the remedy, that a training is stuck, collapses or ignores its evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from smidgen.methods.base import Stage
+from smidgen.training.callbacks import Callback, Moment
+
+LEAST_STEPS = 50  # of a stage, before anything is said of it
+LEAST_TRAINING = 100  # steps in all before even assignments mean that nothing was learned
+_BLOCKS = 50  # per stage: losses are averaged over a fiftieth of it
+_RECENT = 3  # blocks
+_EVEN = 0.98  # of the largest entropy: assignments that say nothing
+_STUCK, _FREE = 0.97, 0.94  # shares of the uninformed loss: an alarm above the one is withdrawn below the other
+
+_EVIDENCE = {
+    "labels": "the labels",
+    "counts": "the unique counts",
+    "ucc": "the unique counts",
+    "proportions": "the proportions",
+    "presence": "the presences",
+    "pairs": "the pairs",
+}
+
+Remedy = tuple[str | None, str]
+"""An option, and what to do about it if the method has it; None for what can always be done."""
+
+_REMEDIES: dict[str, Sequence[Remedy]] = {
+    "even": ((None, "train longer"), ("learning_rate", "raise `learning_rate`")),
+    "one": (
+        ("balance", "raise `balance`"),
+        ("learning_rate", "lower `learning_rate`"),
+        (None, "ask for more clusters"),
+    ),
+    "large": (("balance", "raise `balance` if the classes are of equal size"), (None, "ask for more clusters")),
+    "empty": ((None, "ask for fewer clusters"), (None, "train longer")),
+    "flat": (("learning_rate", "raise `learning_rate`"), (None, "look at the images with `smidgen check`")),
+    "diverging": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),
+    "halved": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),
+    "evidence": (
+        ("evidence", "raise `evidence`"),
+        (None, "start from a run without evidence (`--init-from RUN`)"),
+        (None, "see what `smidgen check` says of the evidence"),
+    ),
+}
+
+
+def _remedy(kind: str, options: Collection[str] | None) -> str:
+    possible = [text for option, text in _REMEDIES[kind] if option is None or options is None or option in options]
+    return f"{', '.join(possible[:-1])} or {possible[-1]}" if len(possible) > 1 else possible[0]
+
+
+def collapse_alarms(
+    assignments: np.ndarray, *, options: Collection[str] | None = None, early: bool = False
+) -> dict[str, str]:
+    """Return what is wrong with assignments, kind → words with the remedy; empty if nothing is.
+
+    assignments: (n, clusters), rows sum to one. options: names of the method's options, so that only these are
+    advised; None for any. early: too little training for even assignments to mean anything.
+    Kinds: "even", every image equally likely everywhere; "one" cluster holds all; a "large" one holds more than half;
+    some are "empty".
+
+    >>> collapse_alarms(np.eye(3)[[0, 1, 2, 0]])
+    {}
+    >>> collapse_alarms(np.full((4, 2), 0.5))["even"]
+    'Every image is equally likely in every cluster, nothing has been learned yet: train longer or raise ...'
+    """
+    n, n_clusters = assignments.shape
+    sizes = np.bincount(assignments.argmax(1), minlength=n_clusters)
+    is_even = _evenness(assignments) > _EVEN
+    if is_even and not early:
+        about = "Every image is equally likely in every cluster, nothing has been learned yet"
+        return {"even": f"{about}: {_remedy('even', options)}."}
+    if n_clusters > 1 and sizes.max() == n:
+        return {"one": f"All images are in one cluster: {_remedy('one', options)}."}
+    alarms = {}
+    if n_clusters > 2 and sizes.max() > n / 2 and not is_even:
+        share = f"Cluster {sizes.argmax()} holds {sizes.max() / n:.0%} of the images"
+        alarms["large"] = f"{share}: {_remedy('large', options)}."
+    if n >= 20 * n_clusters and sizes.min() == 0 and not is_even:
+        empty = np.flatnonzero(sizes == 0)
+        which = f"{len(empty)} of {n_clusters} clusters are empty ({', '.join(map(str, empty[:5]))})"
+        alarms["empty"] = f"{which}: {_remedy('empty', options)}."
+    return alarms
+
+
+def _evenness(assignments: np.ndarray) -> float:
+    """Return the mean entropy of the rows as a share of its largest value, 0 … 1; 0 for a single cluster."""
+    if assignments.shape[1] == 1:
+        return 0.0
+    rows = -(assignments * np.log(np.maximum(assignments, 1e-12))).sum(1).mean()
+    return float(rows / math.log(assignments.shape[1]))
+
+
+class Doctor(Callback):
+    """Watches losses, and the assignments that `Watch` puts into the moment, and raises alarms.
+
+    After the first fifth of a stage, and `LEAST_STEPS`: evidence whose loss is that of a model that does not look at
+    the images (`Method.uninformed`), a total that has not fallen, clusters that collapse. Earlier: a total that
+    climbs, a cluster that grows and grows. Each alarm is said once, when it is first raised; one that no longer holds
+    is withdrawn, and not in `final`. The log gets `alarms`, those that hold, whenever they change.
+
+    say: hears each alarm. options: names of the method's options, so that no other is advised.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None] = lambda text: None, *, options: Collection[str] | None = None
+    ) -> None:
+        self._say, self._options = say, options
+        self._alive = False  # whether this process has made a step: going back then means that a step diverged
+        self._uninformed: dict[str, float] | None = None
+        self._set({})
+
+    def state(self) -> dict[str, Any]:
+        """Return what was seen and said so far."""
+        return {name: getattr(self, f"_{name}") for name in _START}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back; in the middle of a training that means that the loss was not finite, which is an alarm too."""
+        self._set(state)
+        if self._alive and state:
+            self._halvings += 1
+            times = f"{2**self._halvings} times"
+            words = f"The loss became infinite or not a number, and the learning rate is {times} lower since"
+            self._alarms["halved"] = f"{words}: {_remedy('halved', self._options)}."  # the loop has said it already
+
+    def _set(self, state: dict[str, Any]) -> None:
+        for name, make in _START.items():
+            value = state.get(name, make())
+            setattr(self, f"_{name}", _copy(value))
+
+    _stage: str
+    _total_steps: int
+    _since: int
+    _count: int
+    _values: dict[str, list[float]]
+    _blocks: dict[str, list[float]]
+    _shares: list[float]
+    _evenness: float | None
+    _alarms: dict[str, str]
+    _said: list[str]
+    _withdrawn: list[str]
+    _halvings: int
+
+    # ----------------------------------------------------------------------------------------------- what happens
+
+    def before_begin(self, stage: Stage, step: int) -> None:
+        """Take it that the total means something else from here on: new neighbours, names, heads or weights."""
+        self._enter(stage)
+        self._since, self._count, self._values = len(self._blocks.get("total", ())), 0, {}
+
+    def after_step(self, moment: Moment) -> None:
+        """Add the losses up, and look where there is something to see."""
+        before = dict(self._alarms)
+        self._alive = True
+        self._enter(moment.stage)
+        self._total_steps = moment.total_step
+        self._count += 1
+        for name, value in moment.losses.items():
+            self._values.setdefault(name, []).append(value)
+        if moment.assignments is not None:
+            self._look(moment, moment.assignments)
+        if self._count >= _block(moment.stage):
+            for name, values in self._values.items():
+                self._blocks.setdefault(name, []).append(_mean(values))
+            self._count, self._values = 0, {}
+            self._judge(moment)
+        if self._alarms != before:
+            moment.extras["alarms"] = list(self._alarms.values())
+
+    def final(self, assignments: np.ndarray) -> list[str]:
+        """Return the alarms that hold at the end of the training, given the assignments (n, clusters) it came to."""
+        early = 0 < self._total_steps < LEAST_TRAINING  # no steps at all: a method without stages
+        found = collapse_alarms(assignments, options=self._options, early=early)
+        rest = {kind: text for kind, text in self._alarms.items() if kind not in (*_COLLAPSES, "growing", "flat")}
+        if "flat" in self._alarms and 0.5 < _evenness(assignments) <= _EVEN:
+            rest["flat"] = self._alarms["flat"]
+        return [*found.values(), *rest.values()]
+
+    def _enter(self, stage: Stage) -> None:
+        if stage.name != self._stage:
+            self._stage, self._since, self._count, self._values, self._blocks = stage.name, 0, 0, {}, {}
+            for kind in ("flat", "diverging"):
+                self._withdraw(kind)
+
+    # ------------------------------------------------------------------------------------------------- assignments
+
+    def _look(self, moment: Moment, assignments: np.ndarray) -> None:
+        n_clusters = assignments.shape[1]
+        sizes = np.bincount(assignments.argmax(1), minlength=n_clusters)
+        self._evenness = _evenness(assignments)
+        self._shares = [*self._shares[-2:], float(sizes.max() / len(assignments))]
+        found = {}
+        if moment.step > moment.stage.steps / 5 and moment.total_step >= LEAST_STEPS:
+            early = moment.total_step < LEAST_TRAINING
+            found = collapse_alarms(assignments, options=self._options, early=early)
+            for kind in set(_COLLAPSES) - set(found):
+                self._withdraw(kind)
+        if _grows(self._shares, n_clusters) and self._evenness < 0.9 and not found:
+            first, last = self._shares[0], self._shares[-1]
+            words = f"Cluster {sizes.argmax()} grows, from {first:.0%} to {last:.0%} of the images in two looks"
+            found["growing"] = f"{words}: {_remedy('large', self._options)}."
+        else:
+            self._withdraw("growing")
+        for kind, text in found.items():
+            self._raise(kind, text)
+
+    # ------------------------------------------------------------------------------------------------------ losses
+
+    def _judge(self, moment: Moment) -> None:
+        if moment.stage.falls:
+            self._judge_total()
+        if self._uninformed is None:
+            self._uninformed = dict(getattr(moment.method, "uninformed", {}))
+        for name, value in self._uninformed.items():
+            self._judge_evidence(name, value, moment.stage)
+
+    def _judge_total(self) -> None:
+        course = self._blocks["total"][self._since :]
+        if len(course) <= 2 * _RECENT:
+            return
+        first, recent, before = course[0], _mean(course[-_RECENT:]), _mean(course[-2 * _RECENT : -_RECENT])
+        bound = max(abs(first), 1.0)
+        if recent > first + bound and recent > before:
+            words = f"The loss climbs, from {first:.3g} to {recent:.3g}"
+            self._raise("diverging", f"{words}: {_remedy('diverging', self._options)}.")
+        elif recent < first + bound / 2:
+            self._withdraw("diverging")
+        if len(course) < max(_BLOCKS // 5, LEAST_STEPS // 5) or self._evenness is None:
+            return
+        noise = float(np.std(course[-2 * _RECENT :])) / math.sqrt(_RECENT)
+        fallen = _mean(course[:_RECENT]) - recent > max(0.002 * abs(first), 2 * noise)
+        unsure = 0.5 < self._evenness <= _EVEN  # sure: nothing may be left to learn; quite even: that is said already
+        if not fallen and unsure and not {"one", "diverging"} & set(self._alarms):
+            words = f"The loss has not fallen since stage {self._stage!r} began ({first:.3g}, now {recent:.3g})"
+            self._raise("flat", f"{words}: {_remedy('flat', self._options)}.")
+        elif fallen or not unsure:
+            self._withdraw("flat")
+
+    def _judge_evidence(self, name: str, uninformed: float, stage: Stage) -> None:
+        """Compare the loss of a kind of evidence with what it is for a model that does not look at the images."""
+        course, length = self._blocks.get(name, []), _block(stage)
+        if len(course) * length < max(stage.steps / 5, LEAST_STEPS) or len(course) < 2 * _RECENT or uninformed < 0.05:
+            return
+        recent, before = _mean(course[-_RECENT:]), _mean(course[-2 * _RECENT : -_RECENT])
+        if recent < _FREE * uninformed:
+            self._withdraw(f"evidence:{name}")
+        elif recent > _STUCK * uninformed and before - recent < 0.03 * uninformed:
+            total = self._blocks["total"][self._since :]
+            learns = len(total) > _RECENT and total[0] - _mean(total[-_RECENT:]) > 0.02 * abs(total[0])
+            about = _EVIDENCE.get(name, f"{name!r}")
+            words = f"The loss falls, but {about} are ignored" if learns else f"{about.capitalize()} teach nothing yet"
+            self._raise(
+                f"evidence:{name}",
+                f"{words} (their loss is {recent:.2f}; without looking at the images it is {_as_log(uninformed)}):"
+                f" {_remedy('evidence', self._options)}.",
+            )
+
+    # ------------------------------------------------------------------------------------------------------ alarms
+
+    def _raise(self, kind: str, text: str) -> None:
+        self._alarms.setdefault(kind, text)
+        if kind not in self._said:
+            self._said.append(kind)
+            self._say(text)
+
+    def _withdraw(self, kind: str) -> None:
+        text = self._alarms.pop(kind, None)
+        if text is not None and kind not in self._withdrawn:
+            self._withdrawn.append(kind)
+            self._say(f"No longer so: {text.partition(':')[0]}.")
+
+
+_COLLAPSES = ("even", "one", "large", "empty")
+
+_START: dict[str, Callable[[], Any]] = {
+    "stage": str,
+    "total_steps": int,
+    "since": int,  # the block of the stage from which on the total means the same
+    "count": int,  # steps in the block so far, and the values of their losses
+    "values": dict,
+    "blocks": dict,  # loss → its means over the blocks of this stage
+    "shares": list,  # of the largest cluster, at the last three looks
+    "evenness": lambda: None,  # of the assignments at the last look
+    "alarms": dict,  # kind → text, those that hold
+    "said": list,
+    "withdrawn": list,
+    "halvings": int,
+}
+"""The doctor's memory, as a checkpoint holds it."""
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(each) for key, each in value.items()}
+    return list(value) if isinstance(value, list) else value
+
+
+def _block(stage: Stage) -> int:
+    """Return how many steps losses are averaged over."""
+    return max(5, math.ceil(stage.steps / _BLOCKS))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _grows(shares: Sequence[float], n_clusters: int) -> bool:
+    """Tell whether the largest cluster's share rises steeply, and is well above its fair one.
+
+    >>> _grows([0.2, 0.3, 0.4], 10), _grows([0.2, 0.3, 0.3], 10), _grows([0.05, 0.1, 0.2], 10)
+    (True, False, False)
+    """
+    if len(shares) < 3 or n_clusters < 3:
+        return False
+    rises = shares[0] < shares[1] < shares[2] and shares[2] - shares[0] >= 0.1
+    return rises and shares[2] > max(2.5 / n_clusters, 0.25)
+
+
+def _as_log(value: float) -> str:
+    """Return a loss, as the logarithm of a whole number where it is one.
+
+    >>> _as_log(math.log(4)), _as_log(1.2)
+    ('ln 4 = 1.39', '1.20')
+    """
+    n = round(math.exp(min(value, 7.0)))
+    return f"ln {n} = {value:.2f}" if n > 1 and abs(math.log(n) - value) < 1e-3 else f"{value:.2f}"

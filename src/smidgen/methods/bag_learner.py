@@ -1,0 +1,247 @@
+"""What UCC and RCC share: settings, the bags of a step, the count head with its loss, clusters, and tables of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smidgen.data.batches import Part, Request, seeded
+from smidgen.errors import InputError
+from smidgen.maths.divergence import js_divergences
+from smidgen.maths.kde import annealed_bandwidth, feature_densities
+from smidgen.methods.bag_source import BagSource, bag_view, span
+from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
+from smidgen.nets.bag_net import Activation, BagNet, CountHead, count_accuracy, count_cross_entropy, frozen
+from smidgen.nets.centroids import Centroids
+from smidgen.nets.encoders import make_encoder
+
+_RECENT = 2048  # features kept for the clusters shown during training
+_EVERY = 100  # steps between them, as often as the watch looks
+_SHOWN = 16  # images decoded for the report
+
+
+@dataclass(frozen=True)
+class BagConfig:
+    """Settings that UCC and RCC share, explained there; the values are those of the UCC paper."""
+
+    encoder: str = "wide-residual"
+    features: int = 10
+    activation: Activation = "sigmoid"
+    feature_bias: bool = False
+    points: int = 11
+    bandwidth: float = 0.1
+    start_bandwidth: float = 0.0
+    log_output: bool = False
+    attention: bool = False
+    reconstruction: Literal["mse", "ssim", "none"] = "mse"
+    ucc: str = "1-4"
+    bag_size: str = "32"
+    random_shares: bool = False
+    bags: int = 20
+    images: int = 1024
+    steps: int = 2000
+    warmup_steps: int = 0
+    freeze_encoder: bool = False
+    augment: bool = False
+    schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = "constant"
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(self, features=1, points=2, bandwidth=1e-6, start_bandwidth=0, bags=1, images=1)
+        at_least(self, steps=1, warmup_steps=0, learning_rate=0, weight_decay=0)
+        span(self.ucc, what="ucc")
+        span(self.bag_size, what="bag_size")
+        if self.warmup_steps and self.reconstruction == "none":
+            raise InputError("`warmup_steps` trains the decoder: it needs `reconstruction` to be mse or ssim.")
+
+
+class BagLearner(nn.Module):
+    """The net, its head for unique class counts, and where its bags come from; the methods add their objectives.
+
+    with_classes: whether proportions are used. decoder: whether there is one, as `BagNet` takes it.
+    """
+
+    recent: Tensor
+
+    def __init__(
+        self,
+        config: BagConfig,
+        problem: Problem,
+        *,
+        with_classes: bool,
+        decoder: Literal["none", "plain", "batch-norm"],
+    ) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        self.view = bag_view(problem.image_shape, config.augment)
+        self.source = BagSource(
+            problem.evidence,
+            problem.n_clusters,
+            bags=config.bags,
+            images=config.images,
+            ucc=config.ucc,
+            bag_size=config.bag_size,
+            random_shares=config.random_shares,
+            with_classes=with_classes,
+        )
+        self.net = BagNet(
+            make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std),
+            problem.image_shape,
+            features=config.features,
+            activation=config.activation,
+            feature_bias=config.feature_bias,
+            points=config.points,
+            log_output=config.log_output,
+            attention=config.attention,
+            decoder=decoder,
+        )
+        self.head = CountHead(self.net.described, self.source.admissible)
+        self.clusters = Centroids(problem.n_clusters, config.features)
+        self.register_buffer("recent", torch.zeros(0, config.features))
+
+    # ---------------------------------------------------------------------------------------------------- training
+
+    def stages(self) -> list[Stage]:
+        """Return "warmup" (reconstruction only), if there is any, and "train"."""
+        config = self.config
+        warmup = [Stage("warmup", config.warmup_steps, schedule=config.schedule)] if config.warmup_steps else []
+        return [*warmup, Stage("train", config.steps, schedule=config.schedule)]
+
+    def optimiser(self, stage: str, *others: nn.Module) -> torch.optim.Optimizer:
+        """Return Adam over the net, its head and others; without the encoder where that is frozen."""
+        left_out = {id(p) for p in self.net.encoder.parameters()} if self._is_frozen(stage) else set()
+        weights = [p for module in (self, *others) for p in module.parameters() if id(p) not in left_out]
+        return torch.optim.Adam(weights, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
+
+    def _is_frozen(self, stage: str) -> bool:
+        return self.config.freeze_encoder and stage != "warmup"
+
+    def request(self, step: int, generator: torch.Generator) -> dict[str, Request]:
+        """Ask for the bags of a step."""
+        return {"bags": self.source.request(step, generator, view=self.view)}
+
+    def embed(self, images: Tensor, *, stage: str) -> Tensor:
+        """Return the encoder's embeddings (batch, d), without gradients where it is frozen."""
+        return frozen(self.net.encoder, images) if self._is_frozen(stage) else self.net.encoder(images)
+
+    def features(self, embeddings: Tensor) -> Tensor:
+        """Return the features (batch, J) of a training batch, and remember the latest ones for `follow`."""
+        features = self.net.features(embeddings)
+        self.recent = torch.cat([features.detach(), self.recent])[:_RECENT]
+        return features
+
+    def describe(self, features: Tensor, offsets: Tensor, *, step: int) -> Tensor:
+        """Return the densities of each bag, (bags, J · points), with the bandwidth of this step."""
+        config, bandwidth = self.config, self.config.bandwidth
+        if config.start_bandwidth:
+            bandwidth = annealed_bandwidth(step / config.steps, start=config.start_bandwidth, end=bandwidth)
+        return self.net.describe(features, offsets, bandwidth=bandwidth)
+
+    def count_losses(self, described: Tensor, part: Part) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the cross-entropy and accuracy over the bags whose count is known, and log P(count) of all bags."""
+        log_counts = self.head(described)
+        least, most, _ = self.source.known(part)
+        stated = least > 0
+        if not bool(stated.any()):
+            return {"ucc": log_counts.sum() * 0}, log_counts
+        told = log_counts[stated], least[stated], most[stated]
+        return {"ucc": count_cross_entropy(*told).mean(), "ucc_accuracy": count_accuracy(*told)}, log_counts
+
+    def reconstruction_loss(self, features: Tensor, images: Tensor) -> Tensor:
+        """Return how far the decoded images are from the images, (), by the kind asked for."""
+        assert self.config.reconstruction != "none"
+        return self.net.reconstruction_loss(features, images, kind=self.config.reconstruction)
+
+    @torch.no_grad()
+    def follow(self, step: int, *, steps: int) -> None:
+        """Cluster the latest features every hundred steps, so that a run can be watched; `finish` does it properly."""
+        wanted = (step + 1) % _EVERY == 0 or step + 1 == steps
+        if wanted and len(self.recent) >= self.problem.n_clusters and bool(self.recent.isfinite().all()):
+            self.clusters.find(self.recent, generator=seeded(step), n_init=3)
+
+    def finish(self, embed: Embed, generator: torch.Generator) -> Tensor:
+        """Find the clusters by k-means (k-means++, best of 10) on the features of all images; return the features."""
+        features = embed(self.net)
+        self.clusters.find(features, generator=generator)
+        return features
+
+    def take_features_of(self, other: Method) -> None:
+        """Take the layer that makes the features: of another run of UCC or RCC, or a softmax head of the same width."""
+        theirs = getattr(other, "learner", None)
+        if isinstance(theirs, BagLearner):
+            self.net.take_features(theirs.net.code.weight, theirs.net.code.bias)
+        elif self.config.activation == "softmax" and hasattr(other, "linear_head"):
+            self.net.take_features(*other.linear_head())  # type: ignore[operator]
+
+    # ----------------------------------------------------------------------------------------------------- results
+
+    def cluster(self, features: Tensor) -> Tensor:
+        """Return assignments (images, clusters), on the CPU, of features (images, J)."""
+        device = self.net.points.device
+        return torch.cat([self.clusters(block.to(device)).cpu() for block in features.split(8192)])
+
+    @torch.no_grad()
+    def count_probabilities(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """Return P(count = 1 … clusters) of bags, (bags, clusters), from the features of their images (images, J)."""
+        described = self.net.describe(features, offsets, bandwidth=self.config.bandwidth)
+        return self.head(described).exp()
+
+    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
+        """Return the densities of each cluster's features, the clusters' divergences, bags, and decoded images."""
+        first: list[Tensor] = []
+
+        def look(images: Tensor) -> Tensor:
+            first.extend([] if first else [images[:_SHOWN].clone()])
+            return self.net(images)
+
+        features = embed(look)
+        clusters = self.cluster(features).argmax(1)
+        densities = feature_densities(
+            features,
+            clusters,
+            self.net.points.cpu(),
+            bandwidth=self.config.bandwidth,
+            n_groups=self.problem.n_clusters,
+        ).numpy()
+        tables = {
+            "feature_densities": _grid(("cluster", "feature", "point"), "density", densities),
+            "cluster_divergences": _grid(("cluster", "other"), "bits", js_divergences(densities)),
+        }
+        if len(self.source.known_bags):
+            tables["bag_counts"] = self._bag_table(features)
+        if self.net.decoder is not None:
+            shown = first[0][: self.problem.n_images]
+            with torch.no_grad():
+                rebuilt = self.net.rebuild(shown).cpu().numpy()
+            table = _grid(("image", "channel", "row", "column"), "original", shown.cpu().numpy())
+            tables["reconstructions"] = table | {"decoded": rebuilt.ravel().round(4)}
+        return tables
+
+    def _bag_table(self, features: Tensor) -> dict[str, np.ndarray]:
+        """Return what each bag of the evidence is said to hold and what the head makes of it."""
+        bags = self.source.known_bags
+        device = self.net.points.device
+        chances = []
+        for some in bags.split(512):
+            rows, offsets = self.source.members(some)
+            chances.append(self.count_probabilities(features[rows].to(device), offsets.to(device)).cpu())
+        law = torch.cat(chances)
+        least, most = self.source.least.cpu()[bags], self.source.most.cpu()[bags]
+        counts = torch.arange(1, law.shape[1] + 1)
+        stated = ((counts >= least[:, None]) & (counts <= most[:, None])).float()
+        names = np.array([self.problem.evidence.bag_names[b] for b in bags.tolist()], dtype=object)
+        probability = (law * stated).sum(1).numpy().round(4)
+        predicted = (law.argmax(1) + 1).numpy()
+        return {"bag": names, "least": least.numpy(), "most": most.numpy(), "predicted": predicted,
+                "probability": probability}  # fmt: skip
+
+
+def _grid(axes: tuple[str, ...], what: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Return an array as columns: its indices, and its values to six digits behind the point."""
+    indices = np.indices(values.shape).reshape(values.ndim, -1)
+    return {**dict(zip(axes, indices, strict=True)), what: values.ravel().round(6)}

@@ -1,0 +1,202 @@
+"""Where the bags of UCC and RCC come from: those of the evidence, or fresh ones at each step, drawn as in the paper."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import lru_cache
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smidgen.data.batches import Part, Request, seeded
+from smidgen.data.resolved import Resolved
+from smidgen.data.views import View
+from smidgen.errors import InputError
+from smidgen.maths.counts import bag_numbers
+
+_MOST_TUPLES = 20_000  # class tuples that are listed and walked; of more, random ones are drawn
+
+
+def span(text: str, *, what: str) -> tuple[int, int]:
+    """Return the least and the largest of a range written "1-4" or "32"; InputError if it is none.
+
+    >>> span("8-40", what="bag_size"), span("32", what="bag_size")
+    ((8, 40), (32, 32))
+    """
+    found = re.fullmatch(r"\s*(\d{1,6})\s*(?:[-–]\s*(\d{1,6})\s*)?", text)
+    least, most = (0, 0) if found is None else (int(found[1]), int(found[2] or found[1]))
+    if not 1 <= least <= most:
+        raise InputError(f"`{what}` must be a number or a range like 1-4, from 1 upwards, got {text!r}.")
+    return least, most
+
+
+class BagSource(nn.Module):
+    """The bags of one training set: which come next, and what is known of them.
+
+    Bags of the evidence are drawn at random, `bags` at a time but no more than `images` images together. Where there
+    are none but labels, `bags` // (number of counts) fresh bags of each count are made per step as in the paper: tuples
+    of classes are walked in shuffled order, images are shared evenly among the classes (or at random) and none is
+    twice in a bag unless its class has too few.
+
+    evidence: of the training set; its proportions are used only `with_classes`. ucc, bag_size: the range of class
+    counts and of images of fresh bags; counts are cut to the number of classes. random_shares: any composition of a
+    fresh bag is as likely, instead of the even one.
+    """
+
+    walk: Tensor
+    least: Tensor
+    most: Tensor
+    shares: Tensor
+
+    def __init__(
+        self,
+        evidence: Resolved,
+        n_clusters: int,
+        *,
+        bags: int,
+        images: int,
+        ucc: str,
+        bag_size: str,
+        random_shares: bool = False,
+        with_classes: bool = False,
+    ) -> None:
+        super().__init__()
+        self.evidence, self.n_clusters, self.bags, self.images = evidence, n_clusters, bags, images
+        self.sizes, self.random_shares = span(bag_size, what="bag_size"), random_shares
+        self.register_buffer("walk", torch.tensor(0))
+        kinds = (evidence.count_bags, evidence.proportion_bags) if with_classes else (evidence.count_bags,)
+        self.known_bags = torch.cat(kinds).unique()
+        self._tell_of_bags(with_classes=with_classes)
+        classes = evidence.labels[evidence.labels >= 0].unique().tolist()
+        self.rows_of_class = [(evidence.labels == k).nonzero().flatten() for k in classes]
+        self.is_fresh = not len(self.known_bags) and bool(classes)
+        self.counts = self._fresh_counts(*span(ucc, what="ucc")) if self.is_fresh else self._known_counts()
+
+    def _tell_of_bags(self, *, with_classes: bool) -> None:
+        """Store what is known of each bag: the range of its count, 0 if unknown, and its shares, NaN if unknown."""
+        evidence, n_bags = self.evidence, len(self.evidence.bag_names)
+        least, most = torch.zeros(2, n_bags, dtype=torch.int64)
+        shares = torch.full((n_bags, self.n_clusters), torch.nan)
+        if with_classes and len(evidence.proportion_bags):
+            known = evidence.proportions
+            shares[evidence.proportion_bags] = F.pad(known, (0, self.n_clusters - known.shape[1]))
+            least[evidence.proportion_bags] = most[evidence.proportion_bags] = (known > 0).sum(1)
+        least[evidence.count_bags], most[evidence.count_bags] = evidence.counts_min, evidence.counts_max
+        for name, values in (("least", least), ("most", most), ("shares", shares)):
+            self.register_buffer(name, values, persistent=False)
+
+    def _fresh_counts(self, least: int, most: int) -> range:
+        n_classes = len(self.rows_of_class)
+        if least > n_classes:
+            raise InputError(f"Bags of {least} classes or more were asked for (`ucc`), and {n_classes} are known.")
+        return range(least, min(most, n_classes, max(least, self.sizes[1])) + 1)
+
+    def _known_counts(self) -> range:
+        if not len(self.known_bags):
+            return range(1, self.n_clusters + 1)
+        least, most = int(self.least[self.known_bags].min()), int(self.most[self.known_bags].max())
+        return range(max(1, least), min(most, self.n_clusters) + 1)
+
+    @property
+    def admissible(self) -> Tensor:
+        """Which of the counts 1 … clusters a bag can have, (clusters,) bool."""
+        counts = torch.arange(1, self.n_clusters + 1)
+        return (counts >= self.counts.start) & (counts < self.counts.stop)
+
+    def must_know(self, method: str, *, what: str) -> None:
+        """Raise InputError if there is nothing to make bags of."""
+        if not self.is_fresh and not len(self.known_bags):
+            raise InputError(f"`{method}` needs {what}: give --bags with them, or data with classes to draw bags from.")
+
+    def begin(self, generator: torch.Generator) -> None:
+        """Begin another walk through the tuples of classes."""
+        self.walk = torch.randint(2**62, (), generator=generator)
+
+    def request(self, step: int, generator: torch.Generator, *, view: View | None) -> Request:
+        """Return the bags of a step; `items` are bag numbers of the evidence, None for fresh bags."""
+        if self.is_fresh:
+            return self._fresh(step, generator, view)
+        bags = self.known_bags[torch.randperm(len(self.known_bags), generator=generator)[: self.bags]]
+        fit = max(1, int((self.evidence.bag_sizes[bags].cumsum(0) <= self.images).sum()))
+        rows, offsets = self.members(bags[:fit])
+        return Request(rows, view, offsets=offsets, items=bags[:fit])
+
+    def members(self, bags: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images of some bags of the evidence one after the other, and their offsets."""
+        starts, sizes = self.evidence.offsets[bags], self.evidence.bag_sizes[bags]
+        members = [self.evidence.members[s : s + n] for s, n in zip(starts.tolist(), sizes.tolist(), strict=True)]
+        return torch.cat(members), F.pad(sizes.cumsum(0), (1, 0))
+
+    def known(self, part: Part) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the least and largest count, (bags,) int64, and the shares of classes, (bags, clusters), of a batch.
+
+        Shares are NaN for bags of which they are not known.
+        """
+        assert part.offsets is not None
+        if part.items is not None:
+            return self.least[part.items], self.most[part.items], self.shares[part.items]
+        labels = self.evidence.labels.to(part.indices.device)[part.indices]
+        held = torch.zeros(len(part.offsets) - 1, self.n_clusters, device=labels.device)
+        held.index_put_((bag_numbers(part.offsets), labels), torch.ones_like(labels, dtype=held.dtype), accumulate=True)
+        counts = (held > 0).sum(1)
+        return counts, counts, held / held.sum(1, keepdim=True)
+
+    # -------------------------------------------------------------------------------------------------- fresh bags
+
+    def _fresh(self, step: int, generator: torch.Generator, view: View | None) -> Request:
+        each = max(1, self.bags // len(self.counts))
+        bags = [self._bag(u, step * each + i, generator) for u in self.counts for i in range(each)]
+        offsets = torch.tensor([0, *map(len, bags)]).cumsum(0)
+        return Request(torch.cat(bags), view, offsets=offsets)
+
+    def _bag(self, u: int, place: int, generator: torch.Generator) -> Tensor:
+        """Return the images of the bag of u classes at a place of the walk."""
+        least, most = self.sizes
+        size = max(u, int(torch.randint(least, most + 1, (), generator=generator)))
+        classes = self._tuple(u, place, generator)
+        shares = self._shares(u, size, generator)
+        return torch.cat([_draw(self.rows_of_class[k], n, generator) for k, n in zip(classes, shares, strict=True)])
+
+    def _tuple(self, u: int, place: int, generator: torch.Generator) -> list[int]:
+        n_classes = len(self.rows_of_class)
+        if math.comb(n_classes, u) > _MOST_TUPLES:
+            return torch.randperm(n_classes, generator=generator)[:u].tolist()
+        tuples = _tuples(n_classes, u)
+        round_, place = divmod(place, len(tuples))
+        order = torch.randperm(len(tuples), generator=seeded(int(self.walk), u, round_))
+        # Shuffled, because the first ones get what does not divide evenly.
+        return tuples[order[place]][torch.randperm(u, generator=generator)].tolist()
+
+    def _shares(self, u: int, size: int, generator: torch.Generator) -> list[int]:
+        """Return how many images each of u classes gives to a bag."""
+        if not self.random_shares:
+            return [size // u + (place < size % u) for place in range(u)]
+        cuts = (torch.randperm(size - 1, generator=generator)[: u - 1] + 1).sort().values
+        return torch.tensor([0, *cuts.tolist(), size]).diff().tolist()
+
+
+@lru_cache(maxsize=32)
+def _tuples(n_classes: int, u: int) -> Tensor:
+    return torch.tensor(list(combinations(range(n_classes), u)))
+
+
+def _draw(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return n of the rows, each as often as any other or once more: none twice where there are enough."""
+    times = -(-n // len(rows))
+    orders = [torch.randperm(len(rows), generator=generator) for _ in range(times)]
+    return rows[torch.cat(orders)[:n]]
+
+
+def bag_view(image_shape: tuple[int, int, int], augment: bool) -> View | None:
+    """Return how images of bags are shown: as they are, or turned, and mirrored where they are in colour.
+
+    Grey images may be writing, which has no mirror image; ready embeddings have no views.
+    """
+    if not augment or image_shape[1:] == (1, 1):
+        return None
+    if image_shape[0] == 1:
+        return View(rotate=10, scale=0.15, shear=0.2, shift=0.1)
+    return View(rotate=15, flip=True, shift=0.1, padding="reflection")

@@ -1,0 +1,328 @@
+"""RCC: clusters from how many images of each class a bag holds, by densities of features or image by image.
+
+Idea. UCC's net, told more: beside the unique class count, a second head tells the number of images of each class
+("real class counts") from the same densities, and a decoder keeps the features about the images. Knowing proportions
+is much stronger than knowing counts, and it names the classes. The other way to learn from proportions, DLLP, has a
+softmax for each image and asks its mean over the bag to be the known shares: `counts = "dllp"`.
+
+Source. The RCC report (METHODS.md §2), whose settings are the defaults where it states them; DLLP after Ardehaly and
+Culotta, "Co-training for demographic classification using deep learning from label proportions", ICDMW 2017. The tie of
+the two heads, which the report wished for, and the assignment inside bags are ours.
+
+Equation → function
+    mean_k (n_k − n̂_k)², n̂ = LeakyReLU net of the densities      raw_count_loss
+    −Σ_k π_k log mean_i p_ik                                      dllp_loss
+    (Σ_k P(class k is there) − E[u])²                             tie_loss
+    best one-to-one labels of a bag's images with known counts    assign_in_bag
+    (reconstruction + CE(u) + counts) / 3 + tie                   RCC.loss
+
+Clusters. With "mse" nothing says of an image which class it is: k-means on the features, as in UCC, named by the shares
+of the bags that its clusters appear in. With "dllp" the softmax names each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smidgen.data.batches import Part, Request
+from smidgen.errors import InputError
+from smidgen.maths.counts import bag_numbers
+from smidgen.maths.matching import match_counts
+from smidgen.methods.bag_learner import BagConfig, BagLearner
+from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
+from smidgen.methods.terms import EvidenceTerms
+from smidgen.nets.bag_net import expected_count
+
+
+@dataclass(frozen=True)
+class RCCConfig(BagConfig):
+    """Settings of `rcc`; the defaults are the report's, whose encoder was a pretrained ResNeXt (any of timm's can be).
+
+    encoder: the net before the features, see `smidgen list encoders`. features: J, numbers per image. activation: what
+    bounds them. feature_bias: whether the layer that makes them has a bias. points, bandwidth: of the density.
+    start_bandwidth: if above 0, the bandwidth falls from here over the first half of training. log_output: whether the
+    heads see log densities. attention: whether images weigh in their bag as a gated attention says. counts: how class
+    counts are learned, "mse" of raw counts from densities as in the report or "dllp" from a softmax per image.
+    reconstruction: the decoder's loss. reconstruction_weight, ucc_weight, count_weight: of the three losses.
+    tie_weight: of the loss that ties the class counts to the unique class count. assign_in_bags: share of training
+    after which images are labelled inside each bag by its known counts (dllp only); 1 for never. ucc, bag_size,
+    random_shares: counts and sizes of fresh bags, and whether their classes have random shares. bags: per step.
+    images: the most images that a step's bags of evidence have together. steps: the report's were 100,000.
+    warmup_steps: of reconstruction alone, before. freeze_encoder: whether only the layers after the encoder learn.
+    augment: whether images are shown as random views. schedule, learning_rate, weight_decay: of Adam (the last two are
+    ours: the report does not state them).
+    """
+
+    counts: Literal["mse", "dllp"] = "mse"
+    bag_size: str = "36"
+    augment: bool = True
+    schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = "one-cycle"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    reconstruction_weight: float = 1 / 3
+    ucc_weight: float = 1 / 3
+    count_weight: float = 1 / 3
+    tie_weight: float = 0.0
+    assign_in_bags: float = 1.0
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "report": {},
+        "fast": {
+            "encoder": "conv",
+            "counts": "dllp",
+            "reconstruction": "none",
+            "feature_bias": True,
+            "ucc_weight": 0.1,
+            "count_weight": 1.0,
+            "assign_in_bags": 0.6,
+            "steps": 1500,
+        },
+    }
+    """Options by name: "report" is the defaults; "fast" learns image by image, then labels images inside their bags."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, reconstruction_weight=0, ucc_weight=0, count_weight=0, tie_weight=0, assign_in_bags=0)
+        if self.assign_in_bags < 1 and self.counts != "dllp":
+            raise InputError("`assign_in_bags` needs a class for each image: set `counts` to dllp.")
+
+
+def raw_count_loss(predicted: Tensor, counts: Tensor) -> Tensor:
+    """Return mean_k (n_k − n̂_k)² of each bag, (bags,), on raw counts as in the report; both (bags, clusters).
+
+    >>> raw_count_loss(torch.tensor([[16.0, 20.0]]), torch.tensor([[18.0, 18.0]]))
+    tensor([4.])
+    """
+    return (predicted - counts).square().mean(1)
+
+
+def dllp_loss(assignments: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
+    """Return −Σ_k π_k log mean_i p_ik of each bag, (bags,), at least the entropy of π; the mean is clamped at 1e-6.
+
+    assignments: (images, clusters), rows sum to one. offsets: (bags + 1,) int64. shares: π (bags, clusters).
+
+    >>> p = torch.tensor([[0.5, 0.5], [0.0, 1.0]])
+    >>> dllp_loss(p, torch.tensor([0, 2]), torch.tensor([[0.0, 1.0]]))  # −log .75
+    tensor([0.2877])
+    """
+    return -(shares * _bag_means(assignments, offsets).clamp_min(1e-6).log()).sum(1)
+
+
+def tie_loss(presence: Tensor, log_counts: Tensor) -> Tensor:
+    """Return (Σ_k P(class k is there) − E[u])² of each bag, (bags,): class counts must imply the unique class count.
+
+    presence: (bags, clusters) in [0, 1]. log_counts: log P(u = 1, 2, …), (bags, counts).
+
+    >>> tie_loss(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[0.5, 0.5]]).log())
+    tensor([0.2500])
+    """
+    return (presence.sum(1) - expected_count(log_counts)).square()
+
+
+def presence_of_counts(predicted: Tensor) -> Tensor:
+    """Return 1 − exp(−max(n̂, 0)), (bags, clusters): whether a class is there, from its predicted count.
+
+    >>> presence_of_counts(torch.tensor([[-1.0, 0.0, 18.0]]))
+    tensor([[0., 0., 1.]])
+    """
+    return -torch.expm1(-predicted.clamp_min(0))
+
+
+def presence_of_images(assignments: Tensor, offsets: Tensor) -> Tensor:
+    """Return 1 − Π_i (1 − p_ik), (bags, clusters): whether any image of the bag is of class k."""
+    logs = torch.log1p(-assignments.clamp_max(1 - 1e-6))
+    sums = logs.new_zeros(len(offsets) - 1, logs.shape[1]).index_add(0, bag_numbers(offsets), logs)
+    return -torch.expm1(sums)
+
+
+def assign_in_bag(assignments: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the labels (images,) int64 of a bag's images that are likeliest together, given its classes' shares.
+
+    Each class k is given to shares_k · images of them (rounded so that they sum to the images); among all ways, the one
+    of largest Σ_i log p_i,label (Hungarian method). assignments: (images, clusters). shares: (clusters,), sum one.
+
+    >>> assign_in_bag(np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2]]), np.array([2 / 3, 1 / 3])).tolist()
+    [0, 1, 0]
+    """
+    slots = np.repeat(np.arange(len(shares)), _whole_counts(shares, len(assignments)))
+    gain = np.log(np.maximum(assignments, 1e-12))[:, slots]
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    labels = np.empty(len(assignments), dtype=np.int64)
+    labels[rows] = slots[columns]
+    return labels
+
+
+def _whole_counts(shares: np.ndarray, n: int) -> np.ndarray:
+    """Return whole numbers that sum to n, nearest to shares · n: the largest remainders are rounded up."""
+    exact = shares / shares.sum() * n
+    counts = np.floor(exact + 1e-6).astype(np.int64)
+    counts[np.argsort(counts - exact, kind="stable")[: n - counts.sum()]] += 1
+    return counts
+
+
+def _bag_means(values: Tensor, offsets: Tensor) -> Tensor:
+    sums = values.new_zeros(len(offsets) - 1, values.shape[1]).index_add(0, bag_numbers(offsets), values)
+    return sums / offsets.diff().unsqueeze(1).to(values)
+
+
+class RCC(Method):
+    """See the module's docstring."""
+
+    name = "rcc"
+    training_only = ("learner.net.decoder.", "learner.source.", "learner.recent")
+    evidence_used = ("labels", "counts", "proportions")
+
+    def __init__(self, config: RCCConfig, problem: Problem) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        has_decoder = config.reconstruction_weight > 0 and config.reconstruction != "none"
+        decoder: Literal["none", "batch-norm"] = "batch-norm" if has_decoder else "none"
+        self.learner = BagLearner(config, problem, with_classes=True, decoder=decoder)
+        if config.counts == "dllp":
+            self.classifier: nn.Module = nn.Linear(self.backbone_features, problem.n_clusters)
+        else:
+            self.classifier = nn.Sequential(
+                *(nn.Linear(self.learner.net.described, 384), nn.LeakyReLU()),
+                *(nn.Linear(384, 192), nn.LeakyReLU(), nn.Linear(192, problem.n_clusters)),
+            )
+
+    @property
+    def backbone_features(self) -> int:
+        """How many numbers the encoder gives."""
+        return self.learner.net.encoder.features
+
+    def stages(self) -> list[Stage]:
+        """Return "warmup", if there is any, and "train"."""
+        source = self.learner.source
+        source.must_know(self.name, what="proportions or class counts of bags")
+        if not source.is_fresh and not len(self.problem.evidence.proportion_bags):
+            raise InputError("`rcc` needs proportions or class counts of bags; from unique counts alone, `ucc` learns.")
+        return self.learner.stages()
+
+    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
+        """Shuffle the walk through tuples of classes."""
+        self.learner.source.begin(generator)
+
+    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+        """Ask for bags, of the evidence or fresh."""
+        return self.learner.request(step, generator)
+
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+        """Return the weighted losses of counts, unique count and reconstruction, and the tie of the first two."""
+        part, learner, config = parts["bags"], self.learner, self.config
+        assert part.offsets is not None
+        embeddings = learner.embed(part.images, stage=stage)
+        features = learner.features(embeddings)
+        losses = {}
+        if learner.net.decoder is not None:
+            losses["reconstruction"] = learner.reconstruction_loss(features, part.images)
+            if stage == "warmup":
+                return {"total": losses["reconstruction"], **losses}
+        described = learner.describe(features, part.offsets, step=step)
+        counted, log_counts = learner.count_losses(described, part)
+        found, presence = self._class_losses(embeddings, described, part, step=step)
+        losses |= counted | found
+        if config.tie_weight:
+            losses["tie"] = tie_loss(presence, log_counts).mean()
+        weights = {"reconstruction": config.reconstruction_weight, "ucc": config.ucc_weight,
+                   "counts": config.count_weight, "tie": config.tie_weight}  # fmt: skip
+        total = sum((weights[name] * losses[name] for name in weights if name in losses), embeddings.new_zeros(()))
+        return {"total": total, **losses}
+
+    def _class_losses(
+        self, embeddings: Tensor, described: Tensor, part: Part, *, step: int
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the loss of class counts over the bags that they are known of, and which classes seem to be there."""
+        assert part.offsets is not None
+        shares = self.learner.source.known(part)[2]
+        known = ~shares.isnan().any(1)
+        told = torch.where(known.unsqueeze(1), shares, 0.0)
+        if self.config.counts == "mse":
+            predicted = self.classifier(described).float()
+            loss = raw_count_loss(predicted, told * part.offsets.diff().unsqueeze(1))
+            presence = presence_of_counts(predicted)
+        else:
+            p = self.classifier(embeddings).float().softmax(1)
+            loss = dllp_loss(p, part.offsets, told)
+            if step >= self.config.assign_in_bags * self.config.steps:
+                loss = self._in_bag_loss(p, part.offsets, told)
+            presence = presence_of_images(p, part.offsets)
+        if not bool(known.any()):
+            return {"counts": loss.sum() * 0}, presence
+        error = (_bag_means(p, part.offsets) if self.config.counts == "dllp" else
+                 predicted / part.offsets.diff().unsqueeze(1)) - told  # fmt: skip
+        return {"counts": loss[known].mean(), "proportion_error": error[known].detach().abs().mean()}, presence
+
+    def _in_bag_loss(self, p: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
+        """Return the mean cross-entropy with the labels that each bag's counts give its images, (bags,)."""
+        rows, starts = p.detach().cpu().numpy(), offsets.tolist()
+        labels = [
+            assign_in_bag(rows[a:b], pi) if pi.any() else np.zeros(b - a, dtype=np.int64)
+            for a, b, pi in zip(starts[:-1], starts[1:], shares.cpu().numpy(), strict=True)
+        ]
+        targets = torch.from_numpy(np.concatenate(labels)).to(p.device)
+        each = F.nll_loss(p.clamp_min(1e-6).log(), targets, reduction="none")
+        return _bag_means(each.unsqueeze(1), offsets).squeeze(1)
+
+    def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
+        """Return Adam."""
+        return [self.learner.optimiser(stage, self.classifier)]
+
+    def after_step(self, stage: str, step: int) -> None:
+        """Cluster the latest features now and then."""
+        steps = self.config.warmup_steps if stage == "warmup" else self.config.steps
+        self.learner.follow(step, steps=steps)
+
+    def finish(self, embed: Embed, generator: torch.Generator) -> None:
+        """Find the clusters by k-means on the features of all training images, and name them by the evidence."""
+        features = self.learner.finish(embed, generator)
+        terms = EvidenceTerms(self.problem.evidence, self.problem.n_clusters)
+        votes = terms.class_evidence(self.learner.cluster(features))
+        if votes.shape[1]:
+            named = match_counts((votes - votes.min()).T.numpy()).tolist()  # class → cluster
+            others = [k for k in range(self.problem.n_clusters) if k not in named]
+            self.learner.clusters.reorder(torch.tensor([*named, *others]))
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder, before the features."""
+        return self.learner.net.encoder
+
+    def start_from(self, other: Method) -> None:
+        """Take another method's encoder, and the layer of the features where it has one that fits."""
+        super().start_from(other)
+        self.learner.take_features_of(other)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the J features (batch, J)."""
+        return self.learner.net(images)
+
+    def assign(self, images: Tensor) -> Tensor:
+        """Return assignments (batch, clusters): the softmax of each image, or the distance from k-means' centroids."""
+        if self.config.counts == "dllp":
+            return self.classifier(self.backbone(images)).float().softmax(1)
+        return self.learner.clusters(self.encode(images))
+
+    def count_probabilities(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """Return P(count = 1 … clusters), (bags, clusters), of bags of images with features (images, J)."""
+        return self.learner.count_probabilities(features, offsets)
+
+    @torch.no_grad()
+    def class_counts(self, images: Tensor, offsets: Tensor) -> Tensor:
+        """Return how many images of each class bags hold, (bags, clusters), as predicted: not whole, maybe below 0."""
+        if self.config.counts == "dllp":
+            return _bag_means(self.assign(images), offsets) * offsets.diff().unsqueeze(1)
+        net = self.learner.net
+        return self.classifier(net.describe(self.encode(images), offsets, bandwidth=self.config.bandwidth)).float()
+
+    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
+        """Return densities of features, divergences between clusters, counts of bags, and decoded images."""
+        return self.learner.tables(embed)

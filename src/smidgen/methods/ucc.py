@@ -1,0 +1,175 @@
+"""UCC: clusters from nothing but the number of different classes in each bag.
+
+Idea. A bag of images is known only by its unique class count (ucc). Features are bounded, each is described by its
+density over the bag, and a small head tells the count from the densities; a decoder keeps the features about the
+images. A head that never errs on pure bags and on bags of two has put every class elsewhere in feature space, so
+k-means on the features finds the classes.
+
+Source. Oner, Lee and Sung, "Weakly supervised clustering by exploiting unique class count", ICLR 2020 (METHODS.md §1),
+written from the equations. The log-space form of the density, the other activations, log densities, annealing, warm
+starts and ranges of counts are ours.
+
+Equation → function
+    h_jm = Σ_i N(x_m; f_ij, σ) / Σ_m' Σ_i N(x_m'; f_ij, σ)       maths.kde.log_densities
+    P(u | bag) = softmax over the admissible counts of MLP(h)    nets.bag_net.CountHead
+    CE(u) = −log P(u | bag)                                      nets.bag_net.count_cross_entropy
+    MSE(image, decoder(f))                                       maths.reconstruction.mse, .ssim
+    α CE + (1 − α) MSE                                           ucc_objective
+
+The four variants: `UCC` is the default; `UCC2+` never sees a pure bag (`ucc = "2-4"`, or evidence without any);
+`UCC α=1` has no decoder (`alpha = 1`); and both. The bags are those of the evidence, whatever their sizes and counts;
+where there is no bag but labels, fresh bags are drawn from them at each step, as the paper does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smidgen.data.batches import Part, Request
+from smidgen.errors import InputError
+from smidgen.methods.bag_learner import BagConfig, BagLearner
+from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
+
+
+@dataclass(frozen=True)
+class UCCConfig(BagConfig):
+    """Settings of `ucc`; the defaults are the paper's but for `steps`.
+
+    encoder: the net before the features, see `smidgen list encoders`. features: J, numbers per image. activation: what
+    bounds them. feature_bias: whether the layer that makes them has a bias. points, bandwidth: of the density (the
+    authors' later code: 21 points, .0167, 32 features, bags of 64, attention). start_bandwidth: if above 0, the
+    bandwidth falls from here over the first half of training. log_output: whether the head sees log densities, which
+    have a gradient where densities have none. attention: whether images weigh in their bag as a gated attention says.
+    reconstruction: the decoder's loss. alpha: α, the share of the count's cross-entropy; 1 for no decoder, 0 for an
+    autoencoder. ucc, bag_size, random_shares: counts and sizes of fresh bags, 4 or 1-4 or 8-40, and whether their
+    classes have random shares. bags: per step. images: the most images that a step's bags of evidence have together.
+    steps: the paper trained for up to a million, its released code for 128,000. warmup_steps: of reconstruction alone,
+    before. freeze_encoder: whether only the layers after the encoder learn once warmed up. augment: whether images are
+    shown as random views. schedule, learning_rate, weight_decay: of Adam.
+    """
+
+    alpha: float = 0.5
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "fast": {
+            "encoder": "conv",
+            "alpha": 1.0,
+            "schedule": "one-cycle",
+            "learning_rate": 1e-3,
+            "feature_bias": True,
+        },
+        "warm": {
+            "encoder": "conv",
+            "alpha": 1.0,
+            "activation": "softmax",
+            "schedule": "one-cycle",
+            "learning_rate": 1e-3,
+            "feature_bias": True,
+            "steps": 600,
+        },
+    }
+    """Options by name: "paper" is the defaults; "fast" learns from scratch in minutes; "warm" goes on from another run
+    (`--init-from`), whose softmax head becomes the features where there are as many as clusters."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, alpha=0)
+        if self.alpha > 1:
+            raise InputError(f"`alpha` is a share, from 0 to 1, got {self.alpha}.")
+        if self.warmup_steps and self.alpha == 1:
+            raise InputError("`warmup_steps` trains the decoder, and with `alpha` 1 there is none: lower `alpha`.")
+
+
+def ucc_objective(ucc: Tensor, reconstruction: Tensor | None, *, alpha: float) -> Tensor:
+    """Return α · cross-entropy + (1 − α) · reconstruction, (); without a decoder the first term alone.
+
+    >>> ucc_objective(torch.tensor(1.0), torch.tensor(3.0), alpha=0.75)
+    tensor(1.5000)
+    """
+    return alpha * ucc if reconstruction is None else alpha * ucc + (1 - alpha) * reconstruction
+
+
+class UCC(Method):
+    """See the module's docstring."""
+
+    name = "ucc"
+    training_only = ("learner.net.decoder.", "learner.source.", "learner.recent")
+    evidence_used = ("counts",)
+
+    def __init__(self, config: UCCConfig, problem: Problem) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        has_decoder = config.alpha < 1 and config.reconstruction != "none"
+        self.learner = BagLearner(config, problem, with_classes=False, decoder="plain" if has_decoder else "none")
+
+    def stages(self) -> list[Stage]:
+        """Return "warmup", if there is any, and "train"."""
+        self.learner.source.must_know(self.name, what="unique class counts of bags")
+        return self.learner.stages()
+
+    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
+        """Shuffle the walk through tuples of classes."""
+        self.learner.source.begin(generator)
+
+    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+        """Ask for bags, of the evidence or fresh."""
+        return self.learner.request(step, generator)
+
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+        """Return the objective, its terms, and the share of right counts; reconstruction alone in the warm-up."""
+        part, learner = parts["bags"], self.learner
+        assert part.offsets is not None
+        features = learner.features(learner.embed(part.images, stage=stage))
+        rebuilt = None if learner.net.decoder is None else learner.reconstruction_loss(features, part.images)
+        if stage == "warmup":
+            assert rebuilt is not None
+            return {"total": rebuilt, "reconstruction": rebuilt}
+        losses, _ = learner.count_losses(learner.describe(features, part.offsets, step=step), part)
+        total = ucc_objective(losses["ucc"], rebuilt, alpha=self.config.alpha)
+        return {"total": total, **losses} | ({} if rebuilt is None else {"reconstruction": rebuilt})
+
+    def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
+        """Return Adam."""
+        return [self.learner.optimiser(stage)]
+
+    def after_step(self, stage: str, step: int) -> None:
+        """Cluster the latest features now and then."""
+        steps = self.config.warmup_steps if stage == "warmup" else self.config.steps
+        self.learner.follow(step, steps=steps)
+
+    def finish(self, embed: Embed, generator: torch.Generator) -> None:
+        """Find the clusters by k-means on the features of all training images."""
+        self.learner.finish(embed, generator)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder, before the features."""
+        return self.learner.net.encoder
+
+    def start_from(self, other: Method) -> None:
+        """Take another method's encoder, and the layer of the features where it has one that fits."""
+        super().start_from(other)
+        self.learner.take_features_of(other)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the J features (batch, J)."""
+        return self.learner.net(images)
+
+    def assign(self, images: Tensor) -> Tensor:
+        """Return assignments (batch, clusters) by distance from the centroids; the nearest is the likeliest."""
+        return self.learner.clusters(self.encode(images))
+
+    def count_probabilities(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """Return P(count = 1 … clusters), (bags, clusters), of bags of images with features (images, J)."""
+        return self.learner.count_probabilities(features, offsets)
+
+    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
+        """Return densities of features, divergences between clusters, counts of bags, and decoded images."""
+        return self.learner.tables(embed)

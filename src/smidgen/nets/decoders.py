@@ -1,0 +1,54 @@
+"""Decoders: features in, images out, standardised like the paper's; only training and the report need them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from smidgen.nets.wide_residual import WIDTHS, WideResidualBlock, glorot, small_sides
+
+
+class ResidualDecoder(nn.Module):
+    """The decoder of the UCC paper: linear → 128 small maps → wide residual blocks, two of which double the sides.
+
+    linear → (128, ⌈height / 4⌉, ⌈width / 4⌉) → block 128, ×2 → block 64, ×2 → block 32 → ReLU → conv to the image's
+    channels; linear at the end. Sides that are no multiple of 4 are cut to size. batch_norm: as in the RCC report.
+    """
+
+    def __init__(self, features: int, image_shape: tuple[int, int, int], *, batch_norm: bool = False) -> None:
+        super().__init__()
+        channels, self.height, self.width = image_shape
+        small = small_sides(self.height, self.width)
+        third, second, first = WIDTHS
+        self.layers = nn.Sequential(
+            nn.Linear(features, first * small[0] * small[1]),
+            nn.Unflatten(1, (first, *small)),
+            WideResidualBlock(first, first, enlarge=True, batch_norm=batch_norm),
+            WideResidualBlock(first, second, enlarge=True, batch_norm=batch_norm),
+            WideResidualBlock(second, third, batch_norm=batch_norm),
+            nn.ReLU(),
+            nn.Conv2d(third, channels, 3, padding=1),
+        )
+        glorot(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (batch, channels, height, width) of features (batch, features)."""
+        return self.layers(features)[:, :, : self.height, : self.width]
+
+
+class VectorDecoder(nn.Module):
+    """Features (batch, features) to ready embeddings (batch, d, 1, 1) by two linear layers."""
+
+    def __init__(self, features: int, image_shape: tuple[int, int, int], *, batch_norm: bool = False) -> None:
+        super().__init__()
+        norm = nn.BatchNorm1d(256) if batch_norm else nn.Identity()
+        self.layers = nn.Sequential(nn.Linear(features, 256), norm, nn.ReLU(), nn.Linear(256, image_shape[0]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (batch, d, 1, 1)."""
+        return self.layers(features)[:, :, None, None]
+
+
+def make_decoder(features: int, image_shape: tuple[int, int, int], *, batch_norm: bool = False) -> nn.Module:
+    """Return the decoder for images of a shape; ready embeddings, (d, 1, 1), have one of their own."""
+    kind = VectorDecoder if image_shape[1:] == (1, 1) else ResidualDecoder
+    return kind(features, image_shape, batch_norm=batch_norm)

@@ -1,0 +1,55 @@
+"""A fixed linear map onto principal components: fitted once, then a layer that travels with the model."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smidgen.maths.pca import fit_pca
+from smidgen.nets.encoders import Encoder
+
+_MULTIPLE = 16  # of inputs and outputs: with others, BLAS gives a row another last bit wherever it lies in the batch
+_NORM = 38.0  # root mean square length of a projected row, whatever the data: learning rates mean the same everywhere
+
+
+class Projection(Encoder):
+    """Inputs (batch, …) in, `features` numbers out: standardised, on principal components, of one overall scale.
+
+    features: `components`, or as many as there are inputs, filled up with zeros to a multiple of 16. It has no
+    gradient; before `fit` it gives zeros.
+    """
+
+    mean: Tensor
+    weights: Tensor
+
+    def __init__(self, inputs: int, components: int) -> None:
+        super().__init__()
+        self.inputs, self.components = inputs, min(components, inputs)
+        self.features = self.components + -self.components % _MULTIPLE
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("weights", torch.zeros(inputs + -inputs % _MULTIPLE, self.features))
+
+    @torch.no_grad()
+    def fit(self, inputs: Tensor) -> None:
+        """Learn mean, deviations and components from (rows, inputs), at least two rows; a constant input counts as 0.
+
+        Of fewer rows than components, as many components as rows are used.
+        """
+        mean, deviation = inputs.mean(0), inputs.std(0, correction=0)
+        varies = deviation > 1e-6 * mean.abs().clamp_min(1e-12)
+        scale = torch.where(varies, 1 / deviation.clamp_min(1e-30), 0.0)
+        pca = fit_pca((inputs - mean) * scale, min(self.components, len(inputs)))
+        total = float(pca.variances.sum())
+        weights = scale[:, None].double() * pca.components.T * (_NORM / math.sqrt(total) if total > 0 else 1.0)
+        self.weights.zero_()
+        self.weights[: self.inputs, : weights.shape[1]] = weights.to(self.weights)
+        self.mean.copy_(mean)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (batch, features) float32, in float32 also under autocast: heads see small differences."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            centred = inputs.flatten(1).float() - self.mean
+            return F.pad(centred, (0, -self.inputs % _MULTIPLE)) @ self.weights

@@ -1,0 +1,277 @@
+"""Recipes: a TOML file that says which fit to run with which seeds on which simulated evidence, and what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smidgen.config import Config, check_type, from_table
+from smidgen.data.bags import Simulation, simulate
+from smidgen.data.evidence_files import FILES, files_in
+from smidgen.errors import InputError, RunError, unknown
+from smidgen.methods import make_config
+from smidgen.prepare import Listener, open_data
+from smidgen.recipe import fit
+from smidgen.reports.seeds import seeds_in, summarise
+from smidgen.runs import RunFolder, atomic_write, read_toml, write_json
+
+DEFAULT_BAGS = 2000
+_ABOUT_BAGS = (
+    "ucc",
+    "bag_size",
+    "composition",
+    "disjoint",
+    "short",
+    "counts",
+    "proportions",
+    "class_counts",
+    "presence",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A fit to be run with several seeds.
+
+    name: of its file, without .toml. config: of every run, but for what the seed decides. seeds: one run each.
+    simulation: the evidence to make from the known classes of the training images; evidence_seed: what it is drawn by,
+    None for the seed of the run, so that the spread of the scores has that of the evidence in it.
+    text: the file itself.
+    """
+
+    name: str
+    config: Config
+    seeds: tuple[int, ...]
+    simulation: Simulation | None = None
+    evidence_seed: int | None = None
+    text: str = field(default="", repr=False)
+
+    def of_seed(self, seed: int) -> Config:
+        """Return the configuration of one run; `{seed}` in `init_from` is that run's."""
+        start = self.config.init_from
+        return dataclasses.replace(
+            self.config, seed=seed, init_from=None if start is None else start.replace("{seed}", str(seed))
+        )
+
+
+# -------------------------------------------------------------------------------------------------- reading the file
+
+
+def read_recipe(path: Path | str) -> Recipe:
+    """Return the recipe in a TOML file: the settings of `Config`, `seeds`, and a table `[simulate]`.
+
+    `seeds` is a list; instead of it `seed` may say one. `[simulate]` has the fields of `Simulation`, with `bags` for
+    `n_bags`, ranges as lists (`ucc = [1, 4]`), and `seed`; as for `smidgen simulate`, what speaks of bags asks for
+    2,000, and counts are told unless something else is. Paths are relative to where the command runs.
+    Raises InputError, naming the file, for whatever is wrong with it; method and options are checked too.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"There is no recipe {str(path)!r}: give the path of a TOML file.") from None
+    except IsADirectoryError:
+        raise InputError(f"{str(path)!r} is a folder: give the path of one recipe, a TOML file.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{str(path)!r} is not a recipe: it is not text in UTF-8.") from None
+    try:
+        return _recipe(Path(path).stem, text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{str(path)!r} is not TOML ({error}).") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _recipe(name: str, text: str) -> Recipe:
+    table = tomllib.loads(text)
+    known = [*(f.name for f in dataclasses.fields(Config)), "seeds", "simulate"]
+    for key in table:
+        if key not in known:
+            raise unknown("setting", key, known)
+    seeds = _seeds(table.pop("seeds", None), table.get("seed"))
+    simulated = table.pop("simulate", None)
+    config = from_table(table)
+    make_config(config.method, config.options)
+    for kind, evidence_path in config.evidence.items():
+        if kind not in FILES:
+            raise unknown("kind of evidence", kind, FILES)
+        check_type(f"evidence.{kind}", evidence_path, str)
+    if simulated is None:
+        return Recipe(name, config, seeds, text=text)
+    if config.evidence:
+        raise InputError("Give the files of `[evidence]` or `[simulate]`, not both.")
+    check_type("simulate", simulated, Mapping)
+    evidence_seed = simulated.pop("seed", None)
+    if evidence_seed is not None:
+        _check_seed("simulate.seed", evidence_seed)
+    return Recipe(name, config, seeds, _simulation(simulated), evidence_seed, text)
+
+
+def _seeds(seeds: Any, seed: Any) -> tuple[int, ...]:
+    if seeds is None:
+        seeds = [0 if seed is None else seed]
+    elif seed is not None:
+        raise InputError("Give `seeds` or `seed`, not both.")
+    if not isinstance(seeds, list) or not seeds:
+        raise InputError(f"`seeds` must be a list of whole numbers like [0, 1, 2], got {seeds!r}.")
+    for each in seeds:
+        _check_seed("seeds", each)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"`seeds` must be different numbers, got {seeds!r}.")
+    return tuple(seeds)
+
+
+def _check_seed(name: str, value: Any) -> None:
+    check_type(name, value, int)
+    if value < 0:
+        raise InputError(f"`{name}` must be 0 or above, got {value}.")
+
+
+def _simulation(table: Mapping[str, Any]) -> Simulation:
+    """Return what `[simulate]` asks for."""
+    kinds = typing.get_type_hints(Simulation)
+    kinds["bags"] = kinds.pop("n_bags")
+    given: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in kinds:
+            raise unknown("setting of [simulate]", name, [*kinds, "seed"])
+        if name in ("ucc", "bag_size"):
+            given[name] = _range(name, value)
+        else:
+            check_type(name, value, kinds[name])
+            given["n_bags" if name == "bags" else name] = value
+    if not (about_bags := any(name in given for name in _ABOUT_BAGS)) and not given.keys() - {"wrong"}:
+        raise InputError("`[simulate]` asks for nothing: say `bags`, `labels_per_class`, `label_fraction` or `pairs`.")
+    given.setdefault("n_bags", DEFAULT_BAGS if about_bags else 0)
+    given.setdefault("counts", not any(given.get(name) for name in ("proportions", "class_counts", "presence")))
+    return Simulation(**given)
+
+
+def _range(name: str, value: Any) -> tuple[int, int]:
+    """Return a range given as [least, most], or as one number.
+
+    >>> _range("ucc", [1, 4]), _range("bag_size", 32)
+    ((1, 4), (32, 32))
+    """
+    ends = value if isinstance(value, list) else [value, value]
+    if len(ends) != 2 or any(not isinstance(end, int) or isinstance(end, bool) for end in ends):
+        raise InputError(f"`{name}` must be a whole number or a range like [1, 4], got {value!r}.")
+    return ends[0], ends[1]
+
+
+# ----------------------------------------------------------------------------------------------------------- running
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    seeds: Sequence[int] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Run a recipe into a folder and return the summary of all its finished runs there.
+
+    Written are `recipe.toml`, for each seed `seed-S/` (a run folder) and `evidence-S/` (what was simulated for it), and
+    `summary.json`, anew after every run. seeds: instead of the recipe's own. resume: runs that have finished are left,
+    one that was stopped goes on, and the others are made. overwrite: they are made anew.
+    Raises RunError for a folder that holds something else, and whatever `fit` raises.
+    """
+    out, listener, seeds = Path(out), listener or Listener(), tuple(recipe.seeds if seeds is None else seeds)
+    check_out(recipe, out, seeds=seeds, resume=resume, overwrite=overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out / "recipe.toml") as file:
+        file.write(recipe.text.encode())
+    for number, seed in enumerate(seeds, start=1):
+        folder = out / f"seed-{seed}"
+        if resume and RunFolder(folder).finished:
+            listener.say(f"Seed {seed} has finished already.")
+            continue
+        listener.say(f"Seed {seed}, {number} of {len(seeds)}: {folder}")
+        if overwrite and folder.exists():
+            RunFolder.check(folder, resume=False, overwrite=True)  # may refuse: before its evidence is made anew
+        config = with_evidence(recipe, seed, out / f"evidence-{seed}", anew=not resume, listener=listener)
+        fit(config, out=folder, resume=resume, overwrite=overwrite, listener=listener)
+        write_json(out / "summary.json", summarise(out, name=recipe.name))
+    summary = summarise(out, name=recipe.name)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def check_out(recipe: Recipe, out: Path, *, seeds: Sequence[int], resume: bool, overwrite: bool) -> None:
+    """Raise RunError if the folder is not one to run the recipe into; nothing is written."""
+    if resume and overwrite:
+        raise RunError("Either --resume or --overwrite: one goes on with the runs, the other replaces them.")
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{str(out)!r} is a file: --out wants a folder.")
+    if not out.is_dir() or not [entry for entry in out.iterdir() if not entry.name.startswith(".")]:
+        return
+    if not (out / "recipe.toml").is_file():
+        raise RunError(f"{str(out)!r} holds files that are not a recipe's runs: choose another --out.")
+    if not (resume or overwrite):
+        raise RunError(
+            f"{str(out)!r} already holds runs: choose another --out, or pass --resume to go on with them or"
+            " --overwrite to replace them."
+        )
+    if _what_is_run(read_toml(out / "recipe.toml")) == _what_is_run(tomllib.loads(recipe.text)):
+        return
+    if resume:
+        raise RunError(f"{str(out)!r} holds runs of another recipe: use another --out, or --overwrite.")
+    others = sorted(seeds_in(out) - set(seeds))
+    if others:
+        raise RunError(
+            f"{str(out)!r} holds runs of another recipe, with seed {others[0]} too, which would not be replaced:"
+            " choose another --out."
+        )
+
+
+def _what_is_run(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a recipe says but for its seeds: more of them may be run later."""
+    return {key: value for key, value in table.items() if key not in ("seeds", "seed")}
+
+
+def with_evidence(recipe: Recipe, seed: int, folder: Path, *, anew: bool, listener: Listener) -> Config:
+    """Return the configuration of a seed's run, the evidence that it asks for simulated into a folder.
+
+    anew: make it even if the folder is there; it is the same again unless the recipe has changed.
+    """
+    config = recipe.of_seed(seed)
+    if recipe.simulation is None:
+        return config
+    if anew or not folder.is_dir():
+        train, _ = open_data(config, None, None, _ProgressOnly(listener))
+        if train.classes is None:
+            raise InputError(f"Evidence is simulated from known classes, and those of {config.data!r} are not known.")
+        evidence, notes = simulate(
+            recipe.simulation,
+            train.classes,
+            ids=train.ids,
+            class_names=train.class_names,
+            generator=np.random.default_rng(seed if recipe.evidence_seed is None else recipe.evidence_seed),
+        )
+        for note in notes:
+            listener.say(f"Evidence: {note}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        evidence.to_files(made)
+        made.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.replace(folder)
+    return dataclasses.replace(config, evidence={kind: os.fspath(path) for kind, path in files_in(folder).items()})
+
+
+class _ProgressOnly(Listener):
+    """Passes on how far things are; the fit itself will say the rest."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.progress = listener.progress  # type: ignore[method-assign]

@@ -1,0 +1,204 @@
+"""UCC: its equations, its variants, and what it takes over from other runs."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from smidgen.data.batches import Part
+from smidgen.data.resolved import Resolved
+from smidgen.errors import InputError
+from smidgen.methods import make_config
+from smidgen.methods.base import Problem
+from smidgen.methods.ucc import UCC, UCCConfig, ucc_objective
+from smidgen.nets.bag_net import CountHead, count_accuracy, count_cross_entropy, expected_count
+
+LABELS = torch.arange(24) % 3
+SMALL = {"encoder": "conv", "bags": 4, "bag_size": "6", "features": 5}
+
+
+def ucc(n_clusters=3, labels=LABELS, **options):
+    torch.manual_seed(0)
+    evidence = Resolved(len(labels), labels=labels)
+    return UCC(UCCConfig(**(SMALL | options)), Problem(len(labels), (1, 8, 8), n_clusters, (0.5,), (0.25,), evidence))
+
+
+def batch(method, step=0):
+    request = method.request("train", step, torch.Generator().manual_seed(step))["bags"]
+    images = torch.rand(len(request.indices), 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    return {"bags": Part(images, request.indices, request.offsets, request.items)}
+
+
+def test_the_loss_is_the_weighted_sum_of_the_two_terms():
+    method = ucc(alpha=0.3)
+    losses = method.loss(batch(method), stage="train", step=0)
+    assert losses["total"].item() == pytest.approx(0.3 * losses["ucc"].item() + 0.7 * losses["reconstruction"].item())
+    assert ucc_objective(torch.tensor(2.0), torch.tensor(4.0), alpha=0.5).item() == 3
+
+
+def test_the_cross_entropy_is_that_of_the_right_count():
+    method = ucc()
+    parts = batch(method)
+    found = method.loss(parts, stage="train", step=0)["ucc"].item()
+    part = parts["bags"]
+    law = method.count_probabilities(method.encode(part.images), part.offsets)
+    counts = [len(set(LABELS[part.indices[a:b]].tolist())) for a, b in zip(part.offsets[:-1], part.offsets[1:], strict=True)]  # fmt: skip # noqa: E501
+    expected = -sum(math.log(law[bag, u - 1]) for bag, u in enumerate(counts)) / len(counts)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_range_of_counts_has_the_sum_of_their_probabilities():
+    law = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()
+    found = count_cross_entropy(law, torch.tensor([2]), torch.tensor([3]))
+    assert found.item() == pytest.approx(-math.log(0.5), rel=1e-5)
+    assert count_accuracy(law, torch.tensor([4]), torch.tensor([4])).item() == 1
+    assert count_accuracy(law, torch.tensor([1]), torch.tensor([3])).item() == 0
+    assert expected_count(law).item() == pytest.approx(3)
+
+
+def test_counts_that_no_bag_has_get_no_probability():
+    head = CountHead(7, torch.tensor([False, True, True, False]))
+    law = head(torch.randn(3, 7)).exp()
+    assert law[:, [0, 3]].abs().max() == 0
+    torch.testing.assert_close(law.sum(1), torch.ones(3))
+
+
+def test_alpha_one_has_no_decoder_and_alpha_zero_is_an_autoencoder():
+    without = ucc(alpha=1.0)
+    assert without.learner.net.decoder is None
+    assert "reconstruction" not in without.loss(batch(without), stage="train", step=0)
+    losses = (method := ucc(alpha=0.0)).loss(batch(method), stage="train", step=0)
+    assert losses["total"].item() == losses["reconstruction"].item()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"activation": "softmax"},
+        {"activation": "tanh"},
+        {"activation": "sine"},
+        {"attention": True},
+        {"log_output": True},
+        {"start_bandwidth": 0.5},
+        {"reconstruction": "ssim"},
+        {"ucc": "2-3"},
+        {"points": 21, "bandwidth": 0.0167, "features": 16},
+        {"encoder": "wide-residual", "bag_size": "3-7"},
+    ],
+)
+def test_every_option_gives_finite_gradients_to_the_encoder(options):
+    method = ucc(**options)
+    method.loss(batch(method), stage="train", step=0)["total"].backward()
+    gradients = [p.grad for p in method.backbone.parameters()]
+    assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
+    assert sum(float(g.abs().sum()) for g in gradients) > 0
+
+
+def test_the_warm_up_learns_reconstruction_alone_and_comes_first():
+    method = ucc(warmup_steps=5)
+    assert [stage.name for stage in method.stages()] == ["warmup", "train"]
+    method.loss(batch(method), stage="warmup", step=0)["total"].backward()
+    assert all(p.grad is None for p in method.learner.head.parameters())
+
+
+def test_a_frozen_encoder_stays_as_it_is_with_its_statistics():
+    method = ucc(freeze_encoder=True).train()
+    before = {key: value.clone() for key, value in method.backbone.state_dict().items()}
+    (optimiser,) = method.optimisers("train")
+    method.loss(batch(method), stage="train", step=0)["total"].backward()
+    optimiser.step()
+    assert all(value.equal(before[key]) for key, value in method.backbone.state_dict().items())
+    assert method.learner.net.code.weight.grad.abs().sum() > 0
+
+
+class Started(torch.nn.Module):
+    """Another method, as far as a start from it goes: an encoder and a softmax head."""
+
+    def __init__(self, method, n_clusters):
+        super().__init__()
+        self.backbone = method.backbone
+        generator = torch.Generator().manual_seed(5)
+        self.layer = (torch.randn(n_clusters, 128, generator=generator), torch.randn(n_clusters, generator=generator))
+
+    def linear_head(self):
+        return self.layer
+
+
+@pytest.mark.parametrize(("features", "taken"), [(3, True), (5, False)])
+def test_a_softmax_head_becomes_the_features_where_it_fits(features, taken):
+    other = Started(ucc(), 3)
+    method = ucc(activation="softmax", feature_bias=True, features=features).eval()
+    method.start_from(other)
+    assert method.learner.net.code.weight[:3].equal(other.layer[0]) == taken
+    images = torch.rand(4, 1, 8, 8)
+    said = torch.nn.functional.linear(other.backbone.eval()(images), *other.layer).softmax(1)
+    assert (features == 3) == bool(method.encode(images).shape == said.shape and method.encode(images).allclose(said))
+
+
+def test_presets_are_options_that_others_override():
+    fast = make_config("ucc", {"preset": "fast", "steps": "7"})
+    assert (fast.encoder, fast.alpha, fast.learning_rate, fast.steps) == ("conv", 1.0, 1e-3, 7)
+    assert make_config("ucc", {"preset": "paper"}) == UCCConfig()
+    with pytest.raises(InputError, match=r"Unknown preset of ucc 'fats'\. Did you mean 'fast'\?"):
+        make_config("ucc", {"preset": "fats"})
+
+
+def test_the_paper_s_net_has_the_paper_s_sizes():
+    problem = Problem(24, (1, 28, 28), 10, (0.5,), (0.25,), Resolved(24, labels=torch.arange(24) % 10))
+    method = UCC(UCCConfig(), problem)
+    assert method.learner.net.code.weight.shape == (10, 6272)
+    assert method.learner.net.code.bias is None
+    assert [layer.in_features for layer in method.learner.head.layers if hasattr(layer, "in_features")] == [
+        110,
+        384,
+        192,
+    ]
+    assert len(method.request("train", 0, torch.Generator())["bags"].indices) == 640
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 1.5}, "`alpha` is a share"),
+        ({"alpha": 1.0, "warmup_steps": 3}, "lower `alpha`"),
+        ({"reconstruction": "none", "warmup_steps": 3}, "`reconstruction` to be mse or ssim"),
+        ({"ucc": "0-3"}, "`ucc` must be"),
+        ({"bandwidth": 0.0}, "`bandwidth` must be"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        UCCConfig(**options)
+
+
+def test_without_bags_or_labels_it_says_what_to_give():
+    with pytest.raises(InputError, match="needs unique class counts of bags: give --bags"):
+        ucc(labels=torch.full((6,), -1)).stages()
+
+
+def test_its_tables_tell_of_bags_clusters_and_pictures():
+    sizes = torch.tensor([3, 4])
+    evidence = Resolved(
+        7,
+        labels=torch.full((7,), -1),
+        bag_names=("a", "b"),
+        members=torch.arange(7),
+        offsets=torch.nn.functional.pad(sizes.cumsum(0), (1, 0)),
+        count_bags=torch.tensor([0, 1]),
+        counts_min=torch.tensor([1, 2]),
+        counts_max=torch.tensor([1, 2]),
+    )
+    method = UCC(UCCConfig(**SMALL), Problem(7, (1, 8, 8), 2, (0.5,), (0.25,), evidence)).eval()
+    images = torch.rand(7, 1, 8, 8)
+
+    @torch.no_grad()
+    def embed(function=None):
+        return (function or method.encode)(images)
+
+    method.finish(embed, torch.Generator().manual_seed(0))
+    tables = method.tables(embed)
+    assert tables["bag_counts"]["bag"].tolist() == ["a", "b"]
+    assert len(tables["feature_densities"]["density"]) == 2 * 5 * 11
+    assert tables["cluster_divergences"]["bits"].reshape(2, 2)[0, 1] > 0
+    assert np.allclose(tables["reconstructions"]["original"], images.flatten().numpy(), atol=1e-6)

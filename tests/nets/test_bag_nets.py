@@ -1,0 +1,71 @@
+"""The nets of UCC: wide residual blocks by hand, decoders of every shape, attention that sums to one."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from smidgen.errors import InputError
+from smidgen.nets.bag_net import ACTIVATIONS, GatedAttention
+from smidgen.nets.decoders import make_decoder
+from smidgen.nets.encoders import make_encoder
+from smidgen.nets.wide_residual import StandardiseEach, WideResidualBlock
+
+SHAPES = [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 17, 9), (1, 1, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_paper_s_encoder_and_decoder_take_images_of_any_shape(shape):
+    encoder = make_encoder("wide-residual", shape, mean=(0.5,) * shape[0], std=(0.2,) * shape[0])
+    embeddings = encoder(torch.rand(2, *shape))
+    assert embeddings.shape == (2, encoder.features)
+    for batch_norm in (False, True):
+        assert make_decoder(7, shape, batch_norm=batch_norm)(torch.rand(2, 7)).shape == (2, *shape)
+
+
+def test_digits_have_6272_numbers_and_embeddings_a_decoder_of_their_own():
+    assert make_encoder("wide-residual", (1, 28, 28), mean=(0.5,), std=(0.2,)).features == 6272
+    assert make_decoder(7, (64, 1, 1))(torch.rand(2, 7)).shape == (2, 64, 1, 1)
+    with pytest.raises(InputError, match="use 'vectors'"):
+        make_encoder("wide-residual", (64, 1, 1), mean=(0.5,) * 64, std=(0.2,) * 64)
+
+
+def test_a_block_is_the_equation():
+    block, x = WideResidualBlock(4, 6, stride=2), torch.randn(2, 4, 8, 8)
+    x0 = F.relu(x)
+    long = F.conv2d(x0, block.first.weight, block.first.bias, stride=2, padding=1)
+    long = F.conv2d(F.relu(long), block.second.weight, block.second.bias, padding=1)
+    short = F.conv2d(x0, block.shortcut.weight, block.shortcut.bias, stride=2)
+    expected = long + torch.cat([short, torch.zeros(2, 2, 4, 4)], 1)
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_each_image_is_standardised_by_itself_and_a_constant_one_is_only_centred():
+    images = torch.stack([torch.rand(1, 8, 8), torch.full((1, 8, 8), 0.7)])
+    found = StandardiseEach()(images)
+    assert found[0].mean().item() == pytest.approx(0, abs=1e-6)
+    assert found[0].square().mean().item() == pytest.approx(1, rel=1e-5)
+    assert found[1].abs().max().item() < 1e-6
+
+
+def test_it_starts_as_the_paper_s_code_does():
+    net = make_encoder("wide-residual", (1, 8, 8), mean=(0.5,), std=(0.2,))
+    convolutions = [layer for layer in net.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert all(bool((layer.bias == 0.1).all()) for layer in convolutions)
+    bound = (6 / (9 * 1 + 9 * 16)) ** 0.5  # Glorot: fan in 9, fan out 144
+    assert 0.9 * bound < convolutions[0].weight.abs().max().item() <= bound
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in net.modules())
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_stay_in_the_range_they_state(name):
+    function, least, most = ACTIVATIONS[name]
+    values = function(20 * torch.randn(200, 5))
+    assert least - 1e-6 <= float(values.min())
+    assert float(values.max()) <= most + 1e-6
+
+
+def test_attention_sums_to_one_in_each_bag():
+    offsets = torch.tensor([0, 3, 4, 9])
+    weights = GatedAttention(5)(torch.randn(9, 5), offsets).exp()
+    sums = [weights[a:b].sum() for a, b in ((0, 3), (3, 4), (4, 9))]
+    torch.testing.assert_close(torch.stack(sums), torch.ones(3))

@@ -1,0 +1,115 @@
+"""Recipes as files: each of ours is valid, and what is wrong with one is said with its name."""
+
+from pathlib import Path
+
+import pytest
+
+from smidgen.config import Config
+from smidgen.data.bags import Simulation
+from smidgen.data.datasets import DATASETS
+from smidgen.errors import InputError
+from smidgen.recipes import read_recipe
+
+OURS = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to(text):
+        path = tmp_path / "mine.toml"
+        path.write_text(text)
+        return path
+
+    return to
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+def test_our_recipes_are_valid_and_have_their_header(path):
+    recipe = read_recipe(path)
+    assert recipe.config.data in DATASETS
+    assert (
+        recipe.config.init_from is None or (path.parent / f"{Path(recipe.config.init_from).parent.name}.toml").exists()
+    )
+    header = [line.partition(":")[0] for line in recipe.text.splitlines() if line.startswith("#")]
+    assert {"# source", "# command", "# measured"} <= set(header)
+    assert f"smidgen run recipes/{path.name}" in recipe.text
+
+
+def test_the_tables_of_the_issue_are_there():
+    assert {"mnist_none", "mnist_ucc_even", "mnist_labels_1", "mnist_kmeans"} <= {path.stem for path in OURS}
+
+
+def test_a_recipe_says_config_seeds_and_evidence(write):
+    recipe = read_recipe(
+        write(
+            'data = "digits"\nseeds = [3, 1]\nimages = 500\nimbalance = 10\n[options]\nsteps = 7\n'
+            "[simulate]\nucc = [2, 3]\nbag_size = 12\nwrong = 0.1\nseed = 5\n"
+        )
+    )
+    assert (recipe.name, recipe.seeds, recipe.evidence_seed) == ("mine", (3, 1), 5)
+    assert recipe.config == Config("digits", images=500, imbalance=10, options={"steps": 7})
+    assert recipe.simulation == Simulation(n_bags=2000, ucc=(2, 3), bag_size=(12, 12), wrong=0.1, counts=True)
+
+
+@pytest.mark.parametrize(
+    ("simulate", "wanted"),
+    [
+        ("bags = 5", Simulation(n_bags=5)),
+        ("labels_per_class = 2", Simulation(labels_per_class=2)),
+        ("proportions = true", Simulation(n_bags=2000, counts=False, proportions=True)),
+        ("presence = 10\ncounts = true", Simulation(n_bags=2000, counts=True, presence=10)),
+    ],
+)
+def test_what_is_told_of_bags_is_as_the_verb_simulate_has_it(write, simulate, wanted):
+    simulation = read_recipe(write(f'data = "digits"\n[simulate]\n{simulate}\n')).simulation
+    for name in ("n_bags", "proportions", "presence", "labels_per_class"):
+        assert getattr(simulation, name) == getattr(wanted, name)
+    assert (simulation.counts and simulation.n_bags > 0) == (wanted.counts and wanted.n_bags > 0)
+
+
+def test_each_seed_has_its_own_configuration(write):
+    recipe = read_recipe(write('data = "digits"\ninit_from = "runs/a/seed-{seed}"\nseed = 4\n'))
+    assert recipe.seeds == (4,)
+    assert recipe.of_seed(7) == Config("digits", seed=7, init_from="runs/a/seed-7")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('dat = "digits"', r"mine\.toml: Unknown setting 'dat'\. Did you mean 'data'"),
+        ("seeds = [0]", r"mine\.toml: `data` is missing"),
+        ('data = "digits"\nmethod = "fushion"', r"mine\.toml: Unknown method 'fushion'\. Did you mean 'fusion'"),
+        ('data = "digits"\n[options]\nstep = 3', r"mine\.toml: Unknown option of fusion 'step'\. Did you mean 'steps'"),
+        ('data = "digits"\n[options]\nsteps = 0', r"mine\.toml: `steps` must be 1 or above"),
+        (
+            'data = "digits"\n[simulate]\nbag = 3',
+            r"mine\.toml: Unknown setting of \[simulate\] 'bag'\. Did you mean 'bags'",
+        ),
+        ('data = "digits"\n[simulate]\nbags = "3"', r"`bags` must be a whole number, got '3'"),
+        ('data = "digits"\n[simulate]\nucc = "1-4"', r"`ucc` must be a whole number or a range like \[1, 4\]"),
+        ('data = "digits"\n[simulate]\nucc = [4, 1]', r"`ucc` must be a range"),
+        ('data = "digits"\n[simulate]\ncomposition = "evn"', r"Did you mean 'even'"),
+        ('data = "digits"\n[simulate]\nwrong = 0.1', r"`\[simulate\]` asks for nothing"),
+        ('data = "digits"\nsimulate = 3', r"`simulate` must be a table, got 3"),
+        ('data = "digits"\n[simulate]\nbags = 3\nseed = -1', r"`simulate.seed` must be 0 or above"),
+        ('data = "digits"\n[simulate]\nbags = 3\n[evidence]\nlabels = "l.csv"', "not both"),
+        ('data = "digits"\n[evidence]\nlabel = "l.csv"', "Unknown kind of evidence 'label'. Did you mean 'labels'"),
+        ('data = "digits"\nseeds = 3', r"`seeds` must be a list of whole numbers"),
+        ('data = "digits"\nseeds = []', r"`seeds` must be a list of whole numbers"),
+        ('data = "digits"\nseeds = [0, 0]', r"`seeds` must be different numbers"),
+        ('data = "digits"\nseeds = [true]', r"`seeds` must be a whole number, got True"),
+        ('data = "digits"\nseeds = [0]\nseed = 1', "Give `seeds` or `seed`, not both"),
+        ('data = "digits"\nthreads = 1.5', r"`threads` must be a whole number"),
+        ("data = digits", r"mine\.toml' is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_file(write, text, message):
+    with pytest.raises(InputError, match=message):
+        read_recipe(write(text))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="There is no recipe"):
+        read_recipe(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="is a folder"):
+        read_recipe(tmp_path)
