@@ -221,7 +221,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _n_features_out(self) -> int:
         """The length of an embedding, for the names of `get_feature_names_out`."""
         shape = self.model_.image_shape
-        return self.model_.encode(np.zeros((0, *shape), dtype=np.float32)).shape[1]
+        kind = np.float32 if shape[1:] == (1, 1) else np.uint8
+        return self.model_.encode(np.zeros((0, *shape), dtype=kind)).shape[1]
 
     # -------------------------------------------------------------------------------------------------------- images
 

@@ -19,7 +19,7 @@ from smidgen.data.evidence_files import FILES
 from smidgen.data.feasibility import feasibility
 from smidgen.data.subsets import choose_images
 from smidgen.errors import InputError, unknown
-from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config
+from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config, method_class
 from smidgen.methods.base import Method, Problem
 from smidgen.model import Model, embed
 from smidgen.nets.encoders import TRAINED_HERE
@@ -171,6 +171,13 @@ def used_evidence(method: Method) -> dict[str, int]:
     return {kind: n for kind, n in sizes.items() if kind in used}
 
 
+def evidence_in_words(method: Method) -> dict[str, int]:
+    """Return `used_evidence` as a manifest has it, and what bags are drawn from under a name that says so."""
+    drawn, sizes = method.draws_bags_from, method.problem.evidence.sizes()
+    learned = {kind: n for kind, n in used_evidence(method).items() if kind not in drawn}
+    return learned | {f"{kind} to draw bags from": sizes[kind] for kind in drawn}
+
+
 def tell_of_evidence(method: Method, listener: Listener) -> None:
     """Say what is known, what of it the method makes no use of, and what it leaves undetermined or contradicts."""
     evidence, n_clusters = method.problem.evidence, method.problem.n_clusters
@@ -178,7 +185,10 @@ def tell_of_evidence(method: Method, listener: Listener) -> None:
     if not sizes:
         return
     listener.say(f"Evidence: {', '.join(f'{n:,} {kind}' for kind, n in sizes.items())}.")
-    spare = [kind for kind in sizes if kind != "bags" and kind not in method.evidence_used]
+    for kind in method.draws_bags_from:
+        drawn = f"Fresh bags are drawn from the {sizes[kind]:,} {kind}"
+        listener.say(f"{drawn} at each step: {method.name!r} is told of them what a bag holds, not of single images.")
+    spare = [k for k in sizes if k != "bags" and k not in (*method.evidence_used, *method.draws_bags_from)]
     if not method.evidence_used:
         listener.say(f"{method.name!r} makes no use of evidence: this run goes as if it had none (`fusion` uses it).")
         return
@@ -192,7 +202,10 @@ def tell_of_evidence(method: Method, listener: Listener) -> None:
 
 
 def make_problem(config: Config, train: Dataset, evidence: Evidence | Resolved | None) -> Problem:
-    """Return what a method may know of the training set; `supervised` without evidence is given all known classes."""
+    """Return what a method may know of the training set.
+
+    Without evidence all known classes are the labels of methods that need them: to learn from, or to draw bags from.
+    """
     n_clusters = config.n_clusters or DEFAULT_CLUSTERS
     if len(train) < n_clusters:
         raise InputError(f"{n_clusters} clusters were wanted of {len(train)} images: ask for fewer clusters.")
@@ -210,7 +223,7 @@ def make_problem(config: Config, train: Dataset, evidence: Evidence | Resolved |
             f"The evidence is about {evidence.n_images} images, and there are {len(train)} training images: resolve it"
             " against these images."
         )
-    if config.method == "supervised" and train.classes is not None and not evidence.sizes():
+    if method_class(config.method).wants_classes and train.classes is not None and not evidence.sizes():
         evidence = dataclasses.replace(
             evidence, labels=torch.from_numpy(train.classes.astype(np.int64)), class_names=tuple(train.class_names)
         )

@@ -16,6 +16,7 @@ from smidgen.config import Config, as_table
 from smidgen.data.datasets import Dataset
 from smidgen.data.evidence import Evidence, Resolved
 from smidgen.errors import InputError
+from smidgen.evaluation.bag_methods import score_bags
 from smidgen.evaluation.doctor import Doctor
 from smidgen.evaluation.explained import Explained, explain
 from smidgen.evaluation.watch import Watch
@@ -28,6 +29,7 @@ from smidgen.prepare import (
     Listener,
     choose_encoder,
     embedded,
+    evidence_in_words,
     make_problem,
     open_data,
     open_evidence,
@@ -163,12 +165,13 @@ class _Fit:
         explained = self._explain(assignments[0], names)
         if explained.bags is not None:
             model = dataclasses.replace(model, bag_calibration=dataclasses.asdict(explained.bags))
-        metrics = self._metrics(assignments, seconds)
+        bags = score_bags(model, self.seen, seed=self.config.seed)
+        metrics = self._metrics(assignments, seconds) | bags.metrics
         if self.run_folder is not None:
             embeddings = [model.encode(d.images, progress=self._ticks("embed")) for d in self.seen]
         model = dataclasses.replace(model, extractor=self.extractor)  # from here on it is shown images
         if self.run_folder is not None:
-            self._write(self.run_folder, model, assignments, embeddings, explained, metrics)
+            self._write(self.run_folder, model, assignments, embeddings, explained, metrics, bags.tables)
         return Outcome(model, metrics, self.config, self.shown[0], assignments[0])
 
     @property
@@ -179,7 +182,7 @@ class _Fit:
 
     def _explain(self, assignments: np.ndarray, names: tuple[str, ...]) -> Explained:
         """Return how the assignments explain the evidence that the method learned from."""
-        known, kinds = self.problem.evidence, used_evidence(self.method)
+        known, kinds = self.problem.evidence, used_evidence(self.method).keys() - {*self.method.draws_bags_from}
         return explain(assignments, known, image_ids=self.train.ids, cluster_names=names, kinds=kinds)
 
     def _train(self) -> float:
@@ -231,7 +234,7 @@ class _Fit:
     def _write_manifest(self, run: RunFolder) -> None:
         path = run.path / "manifest.json"
         known = self.problem.evidence
-        evidence = {**used_evidence(self.method), "fingerprint": known.fingerprint()}
+        evidence = {**evidence_in_words(self.method), "fingerprint": known.fingerprint()}
         manifest = describe(self.config, *self.shown) | {"evidence": evidence}
         if self.extractor is not None:
             manifest["extractor"] = extractor_table(self.extractor)
@@ -255,12 +258,13 @@ class _Fit:
         embeddings: list[np.ndarray],
         explained: Explained,
         metrics: dict[str, Any],
+        more_tables: Mapping[str, Mapping[str, np.ndarray]],
     ) -> None:
         model.save(run.path / "model")
         run.write_array("embeddings.npy", np.concatenate(embeddings))
         write_assignments(run.path / "assignments.csv", self.shown, assignments, model.cluster_names)
         embed = make_embed(self.method, self.train.images, device=self.device)
-        for name, table in self.method.tables(embed).items():
+        for name, table in {**self.method.tables(embed), **more_tables}.items():
             run.write_table(name, table)
         write_explained(run, explained, self.problem.evidence, assignments[0].argmax(1), self.train.ids)
         write_issues(run, self.shown, progress=self.listener.progress)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 
 import pytest
@@ -119,6 +120,14 @@ def test_report_of_no_run_is_refused(smidgen, tmp_path):
 def test_list_methods_names_them_and_their_options(smidgen):
     assert "fusion " in smidgen("list", "methods").out
     assert "refine_steps" in smidgen("list", "methods", "fusion").out
+
+
+def test_list_methods_tells_of_presets(smidgen):
+    said = smidgen("list", "methods", "ucc").out
+    assert re.search(r"^paper +the defaults$", said, re.MULTILINE)
+    assert "learning_rate=0.001" in said
+    assert "--set preset=NAME" in said
+    assert "preset" not in smidgen("list", "methods", "kmeans").out
 
 
 def test_list_datasets_and_encoders(smidgen):

@@ -121,6 +121,14 @@ class Says(nn.Module):
         return self.logits
 
 
+def test_its_linear_head_is_what_assigns():
+    method = fusion().eval()
+    method.head, method.order[2] = torch.tensor(2), torch.tensor([2, 0, 1])
+    images = torch.rand(5, 1, 8, 8)
+    weight, bias = method.linear_head
+    torch.testing.assert_close((method.backbone(images) @ weight.T + bias).softmax(1), method.assign(images))
+
+
 def test_only_the_net_is_trained():
     method = fusion()
     trained = {id(p) for o in method.optimisers("cluster") for g in o.param_groups for p in g["params"]}

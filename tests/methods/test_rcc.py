@@ -147,10 +147,12 @@ def test_clusters_take_the_names_of_the_shares_of_their_bags():
 
 
 def test_class_counts_sum_to_the_bag_image_by_image():
-    method = rcc(counts="dllp").eval()
-    found = method.class_counts(torch.rand(7, 1, 8, 8), torch.tensor([0, 3, 7]))
+    p, images, offsets = draw(7, 3), torch.rand(7, 1, 8, 8), torch.tensor([0, 3, 7])
+    found = rcc(counts="dllp").class_counts(p, p, offsets)
+    torch.testing.assert_close(found[0], p[:3].sum(0))
     torch.testing.assert_close(found.sum(1), torch.tensor([3.0, 4.0]))
-    assert rcc().eval().class_counts(torch.rand(7, 1, 8, 8), torch.tensor([0, 3, 7])).shape == (2, 3)
+    method = rcc().eval()
+    assert method.class_counts(method.encode(images), p, offsets).shape == (2, 3)
 
 
 def test_unique_counts_alone_are_not_enough():

@@ -34,6 +34,12 @@ def test_it_learns_its_labels():
     assert clusters[LABELS >= 0].equal(LABELS[LABELS >= 0])
 
 
+def test_its_linear_head_is_what_assigns():
+    method, images = supervised().eval(), torch.rand(5, 1, 8, 8)
+    weight, bias = method.linear_head
+    torch.testing.assert_close((method.backbone(images) @ weight.T + bias).softmax(1), method.assign(images))
+
+
 def test_without_labels_it_says_what_to_give():
     with pytest.raises(InputError, match="give --labels, or data with classes"):
         supervised(torch.full((6,), -1)).stages()

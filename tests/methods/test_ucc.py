@@ -121,8 +121,17 @@ class Started(torch.nn.Module):
         generator = torch.Generator().manual_seed(5)
         self.layer = (torch.randn(n_clusters, 128, generator=generator), torch.randn(n_clusters, generator=generator))
 
+    @property
     def linear_head(self):
         return self.layer
+
+
+def test_a_head_that_ignores_the_bags_has_the_uninformed_loss():
+    method = ucc(n_clusters=3)
+    law = torch.zeros(1, 3).log_softmax(1)
+    one = torch.tensor([1])
+    assert method.uninformed["ucc"] == pytest.approx(count_cross_entropy(law, one, one).item())
+    assert ucc(ucc="2-3").uninformed["ucc"] == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize(("features", "taken"), [(3, True), (5, False)])

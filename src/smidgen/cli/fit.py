@@ -226,11 +226,12 @@ def print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> Non
         return
     channels, height, width = plan["image_shape"]
     stages = ", then ".join(f"{name} ({steps:,} steps)" for name, steps in plan["stages"].items())
+    use = "" if "labels" in plan["evidence"] else ", used for scores only"
     rows = {
         "images": f"{plan['train_images']:,} to train on, {plan['test_images']:,} to test on"
         + (f", {plan['skipped']:,} unreadable" if plan["skipped"] else ""),
         "size": f"{width} × {height}, {'grey' if channels == 1 else 'colour'}",
-        "classes": f"{len(plan['classes'])}, used for scores only" if plan["classes"] else "not known",
+        "classes": f"{len(plan['classes'])}{use}" if plan["classes"] else "not known",
         "evidence": ", ".join(f"{n:,} {kind}" for kind, n in plan["evidence"].items()) or "none",
         "clusters": str(plan["n_clusters"]),
         "method": f"{plan['method']}, {plan['parameters']:,} parameters",

@@ -93,7 +93,16 @@ def _about_method(name: str) -> str:
     about = meanings(inspect.getdoc(config) or "", names)
     rows = [(n, str(getattr(config, n)), about.get(n, "")) for n in names]
     options = table([("option", "default", ""), *rows])
-    return f"{name}: {METHODS[name][2]}\n\n{options}\n\nSet them with `--set option=value`."
+    return f"{name}: {METHODS[name][2]}\n\n{options}\n\nSet them with `--set option=value`.{_presets(config)}"
+
+
+def _presets(config: object) -> str:
+    """Return which options each preset of a method sets, nothing where it has none."""
+    presets = getattr(config, "PRESETS", {})
+    if not presets:
+        return ""
+    rows = [(n, ", ".join(f"{k}={v}" for k, v in chosen.items()) or "the defaults") for n, chosen in presets.items()]
+    return f"\n\n{table([('preset', 'sets'), *rows])}\n\nTake one with `--set preset=NAME`; options set beside it win."
 
 
 def meanings(docstring: str, names: Sequence[str]) -> dict[str, str]:

@@ -62,7 +62,7 @@ def make_config(name: str, options: Mapping[str, Any] | None = None) -> Any:
     values = {}
     for key, value in options.items():
         if key not in fields:
-            raise unknown(f"option of {name}", key, fields)
+            raise unknown(f"option of {name}", key, [*fields, *(["preset"] if presets else [])])
         values[key] = _convert(key, value, types_of[key])
     return config_class(**values)
 
@@ -78,6 +78,11 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             make_config(ON_EMBEDDINGS[name], options)
             return
         raise
+
+
+def method_class(name: str) -> type[Method]:
+    """Return the class of a registered method; raises InputError for an unknown one."""
+    return _member(name, 0)
 
 
 def make_method(name: str, config: Any, problem: Problem) -> Method:

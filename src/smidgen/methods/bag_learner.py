@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,6 +105,16 @@ class BagLearner(nn.Module):
         self.clusters = Centroids(problem.n_clusters, config.features)
         self.register_buffer("recent", torch.zeros(0, config.features))
 
+    @property
+    def draws_bags_from(self) -> tuple[str, ...]:
+        """The labels, where there is no bag in the evidence."""
+        return ("labels",) if self.source.is_fresh else ()
+
+    @property
+    def uninformed(self) -> dict[str, float]:
+        """The loss of the unique count for a head that has every admissible count for as likely: ln 4 in the paper."""
+        return {"ucc": math.log(int(self.head.admissible.sum()))}
+
     # ---------------------------------------------------------------------------------------------------- training
 
     def stages(self) -> list[Stage]:
@@ -175,8 +186,8 @@ class BagLearner(nn.Module):
         theirs = getattr(other, "learner", None)
         if isinstance(theirs, BagLearner):
             self.net.take_features(theirs.net.code.weight, theirs.net.code.bias)
-        elif self.config.activation == "softmax" and hasattr(other, "linear_head"):
-            self.net.take_features(*other.linear_head())  # type: ignore[operator]
+        elif self.config.activation == "softmax" and other.linear_head is not None:
+            self.net.take_features(*other.linear_head)
 
     # ----------------------------------------------------------------------------------------------------- results
 
@@ -209,8 +220,8 @@ class BagLearner(nn.Module):
             n_groups=self.problem.n_clusters,
         ).numpy()
         tables = {
-            "feature_densities": _grid(("cluster", "feature", "point"), "density", densities),
-            "cluster_divergences": _grid(("cluster", "other"), "bits", js_divergences(densities)),
+            "feature_densities": as_columns(("cluster", "feature", "point"), "density", densities),
+            "cluster_divergences": as_columns(("cluster", "other"), "bits", js_divergences(densities)),
         }
         if len(self.source.known_bags):
             tables["bag_counts"] = self._bag_table(features)
@@ -218,7 +229,7 @@ class BagLearner(nn.Module):
             shown = first[0][: self.problem.n_images]
             with torch.no_grad():
                 rebuilt = self.net.rebuild(shown).cpu().numpy()
-            table = _grid(("image", "channel", "row", "column"), "original", shown.cpu().numpy())
+            table = as_columns(("image", "channel", "row", "column"), "original", shown.cpu().numpy())
             tables["reconstructions"] = table | {"decoded": rebuilt.ravel().round(4)}
         return tables
 
@@ -241,7 +252,7 @@ class BagLearner(nn.Module):
                 "probability": probability}  # fmt: skip
 
 
-def _grid(axes: tuple[str, ...], what: str, values: np.ndarray) -> dict[str, np.ndarray]:
+def as_columns(axes: tuple[str, ...], what: str, values: np.ndarray) -> dict[str, np.ndarray]:
     """Return an array as columns: its indices, and its values to six digits behind the point."""
     indices = np.indices(values.shape).reshape(values.ndim, -1)
     return {**dict(zip(axes, indices, strict=True)), what: values.ravel().round(6)}

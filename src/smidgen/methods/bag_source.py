@@ -106,6 +106,14 @@ class BagSource(nn.Module):
         counts = torch.arange(1, self.n_clusters + 1)
         return (counts >= self.counts.start) & (counts < self.counts.stop)
 
+    @property
+    def typical_sizes(self) -> tuple[int, int]:
+        """The least and the largest number of images in a bag: of the evidence's, or of fresh ones."""
+        if not len(self.known_bags):
+            return self.sizes
+        sizes = self.evidence.bag_sizes[self.known_bags]
+        return max(1, int(sizes.min())), max(1, int(sizes.max()))
+
     def must_know(self, method: str, *, what: str) -> None:
         """Raise InputError if there is nothing to make bags of."""
         if not self.is_fresh and not len(self.known_bags):

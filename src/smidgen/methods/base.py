@@ -84,6 +84,8 @@ class Method(nn.Module, ABC):
     """Prefixes of the state that a saved model can do without: neighbours, teachers, pseudo-labels."""
     evidence_used: ClassVar[tuple[str, ...]] = ()
     """The kinds of evidence that it learns from, as in `Resolved.sizes`; where one names classes, so are clusters."""
+    wants_classes: ClassVar[bool] = False
+    """Whether all known classes of the training set are its labels where no evidence is given."""
 
     def stages(self) -> list[Stage]:
         """Return the stages of training, in order; none means that all work is done in `finish`."""
@@ -120,6 +122,19 @@ class Method(nn.Module, ABC):
         A loss that stays there says that this evidence teaches nothing (`evaluation.doctor`).
         """
         return {}
+
+    @property
+    def draws_bags_from(self) -> tuple[str, ...]:
+        """The kinds of evidence that are only used to draw bags from: they are needed, and not learned themselves."""
+        return ()
+
+    @property
+    def linear_head(self) -> tuple[Tensor, Tensor] | None:
+        """The weight (clusters, features) and bias (clusters,) whose softmax on `backbone`'s embeddings is `assign`.
+
+        None where there is no such layer. Another run may start from it.
+        """
+        return None
 
     @property
     @abstractmethod

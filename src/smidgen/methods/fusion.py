@@ -52,7 +52,8 @@ class FusionConfig:
     neighbours: how many nearest images count as neighbours, among pca_components principal components of the pixels.
     settle: share of the first stage after which clusters have formed. doubt: ε, the share of neighbours that may be
     wrong. balance, refine_balance: weights of the entropy of the mean assignment in the two stages.
-    evidence: weight of every kind of evidence. wrong: the share of it that may be wrong.
+    evidence: weight of every kind of evidence; bag_images: the most images that the bags of a step may have together,
+    one bag at least. wrong: the share of it that may be wrong.
     threshold: the teacher's confidence above which its label is used. decay: of the teacher.
     learning_rate, weight_decay: of AdamW, the rate at its peak.
     """
@@ -69,6 +70,7 @@ class FusionConfig:
     balance: float = 5.0
     refine_balance: float = 0.5
     evidence: float = 1.0
+    bag_images: int = 320
     wrong: float = 0.1
     threshold: float = 0.9
     decay: float = 0.99
@@ -77,7 +79,18 @@ class FusionConfig:
 
     def __post_init__(self) -> None:
         at_least(self, heads=1, steps=1, refine_steps=0, batch_size=2, neighbours=1, pca_components=1)
-        at_least(self, settle=0, doubt=0, balance=0, refine_balance=0, evidence=0, wrong=0, threshold=0, decay=0)
+        at_least(
+            self,
+            settle=0,
+            doubt=0,
+            balance=0,
+            refine_balance=0,
+            evidence=0,
+            wrong=0,
+            threshold=0,
+            decay=0,
+            bag_images=1,
+        )
         at_least(self, learning_rate=0, weight_decay=0)
 
 
@@ -143,7 +156,7 @@ class Fusion(Method):
         super().__init__()
         self.config, self.problem = config, problem
         self.weak, self.strong = views(problem.image_shape)
-        self.terms = EvidenceTerms(problem.evidence, problem.n_clusters, epsilon=config.wrong)
+        self.terms = EvidenceTerms(problem.evidence, problem.n_clusters, epsilon=config.wrong, images=config.bag_images)
         encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
         self.net = nn.Sequential(encoder, LinearHeads(encoder.features, problem.n_clusters, heads=config.heads))
         self.teacher = Average(self.net, decay=config.decay)
@@ -271,6 +284,15 @@ class Fusion(Method):
     def backbone(self) -> nn.Module:
         """The encoder of the teacher: the one that a saved model holds."""
         return self.teacher.net.get_submodule("0")
+
+    @property
+    def linear_head(self) -> tuple[Tensor, Tensor]:
+        """The layer of the head that explains the data best, its rows in the order of the names."""
+        heads = self.teacher.net.get_submodule("1")
+        assert isinstance(heads, LinearHeads)
+        layer = heads.linear
+        rows = int(self.head) * self.problem.n_clusters + self.order[self.head]
+        return layer.weight[rows], layer.bias[rows]
 
     def start_from(self, other: Method) -> None:
         """Take another method's encoder, for the net too."""

@@ -14,7 +14,8 @@ from their equations; steering the temperature by the loss is ours, and so is wh
 Equation → function
     ½ CE(Sinkhorn(z_neighbour / T), z) + ½ CE(Sinkhorn(z / T), z_neighbour)      swapped_loss
     T ← T + γ (softness − loss / ln clusters)                                    steered
-    mean over the best heads of softmax(z), clusters matched to the best head's  Consensus
+    mean over the best heads of softmax(z), clusters matched to the best head's  FusionEmbeddings._vote
+    q_i ∝ p_i Σ_T P(T | bag) [k ∈ T] / p_i(T);  −Σ_k q_ik log p_ik               bag_posteriors, _bag_losses
     −log P(evidence | p), each averaged over its own items                       terms.EvidenceTerms
 """
 
@@ -25,10 +26,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
+from smidgen.maths.bag_posteriors import MOST_SETS, labels_given_counts, labels_given_shares, n_sets, sets_of_clusters
+from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import match_counts
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.sinkhorn import sinkhorn
@@ -41,6 +45,12 @@ from smidgen.nets.projection import Projection
 COOLING = (0.6, 0.9)
 """From which share of the stage "select" to which the heads are made surer; before it they are compared."""
 
+LEAST_PURE = 3
+"""Bags of one class for each cluster, from which on they are clustered as wholes."""
+
+BAGS = 48
+"""Bags per step, of at most `bag_images` images together."""
+
 
 @dataclass(frozen=True)
 class FusionEmbeddingsConfig:
@@ -51,9 +61,12 @@ class FusionEmbeddingsConfig:
     heads: how many are trained; kept: how many of them beyond the first half; votes: how many decide.
     steps: of the heads. softness, final_softness: how unsure the heads are kept, and how unsure they end: their loss
     as a share of ln(clusters), 0 sure, 1 saying nothing. gain: how fast the temperature follows.
-    refine_steps: of the net that learns from evidence; hidden, dropout: its layer. evidence: weight of every kind of
-    evidence; wrong: the share of it that may be wrong. threshold: the confidence above which the net's slow average
-    labels an image; decay: of that average. learning_rate, weight_decay: of AdamW, for heads and net.
+    refine_steps: of the net that learns from evidence; refine_batch_size, bag_images, refine_learning_rate: likewise;
+    hidden, dropout: its layer. warm: the share of its steps over which the votes are believed less and less.
+    evidence: weight of every kind of evidence; wrong: the share of it that may be wrong. leak: how often an image looks
+    like a class that its bag does not hold. threshold: the confidence above which the net's slow average labels an
+    image; decay: of that average. balance: weight of the entropy of the net's mean assignment.
+    learning_rate: of the heads; weight_decay: of heads and net.
     """
 
     components: int = 256
@@ -66,21 +79,27 @@ class FusionEmbeddingsConfig:
     softness: float = 0.7
     final_softness: float = 0.5
     gain: float = 0.02
-    refine_steps: int = 900
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    refine_steps: int = 1500
+    refine_batch_size: int = 1024
+    refine_learning_rate: float = 1e-3
+    bag_images: int = 1536
     hidden: int = 512
     dropout: float = 0.5
+    warm: float = 0.3
     evidence: float = 1.0
     wrong: float = 0.1
+    leak: float = 0.1
     threshold: float = 0.8
     decay: float = 0.99
-    learning_rate: float = 3e-3
-    refine_learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
+    balance: float = 0.5
 
     def __post_init__(self) -> None:
         at_least(self, components=1, neighbours=1, heads=1, kept=1, votes=1, steps=2, batch_size=2, refine_steps=0)
-        at_least(self, softness=0, final_softness=0, gain=0, hidden=1, dropout=0, evidence=0, wrong=0, threshold=0)
-        at_least(self, decay=0, learning_rate=0, refine_learning_rate=0, weight_decay=0)
+        at_least(self, softness=0, final_softness=0, gain=0, learning_rate=0, weight_decay=0, refine_learning_rate=0)
+        at_least(self, refine_batch_size=2, bag_images=1, hidden=1, dropout=0, warm=0, evidence=0, wrong=0, leak=0)
+        at_least(self, threshold=0, decay=0, balance=0)
 
 
 def swapped_loss(first: Tensor, second: Tensor, *, temperature: float | Tensor) -> Tensor:
@@ -97,10 +116,9 @@ def swapped_loss(first: Tensor, second: Tensor, *, temperature: float | Tensor) 
 
 
 def steered(temperature: Tensor, loss: Tensor, *, softness: float, gain: float) -> Tensor:
-    """Return a temperature that moves loss / ln(clusters) towards `softness`; from 0.3 to 1.
+    """Return a temperature that moves a loss, as a share of ln(clusters), towards `softness`; from 0.3 to 1.
 
-    loss: as a share of ln(clusters). Above 1 the balanced targets would be softer than what made them, and every
-    head would end in saying nothing.
+    Above 1 the balanced targets would be softer than what made them, and every head would end in saying nothing.
     """
     return (temperature + gain * (softness - loss)).clamp(0.3, 1.0)
 
@@ -109,24 +127,32 @@ class FusionEmbeddings(Method):
     """See the module's docstring."""
 
     name = "fusion-embeddings"
-    training_only = ("neighbours", "net.", "running_loss", "scores", "terms.", "start", "temperature")
+    training_only = (
+        *("projected", "neighbours", "running_loss", "scores", "kept", "temperature"),
+        *("net.", "start", "anchors", "terms.", "sets"),
+    )
     evidence_used = EVERY_KIND
 
+    projected: Tensor
     neighbours: Tensor
     running_loss: Tensor
     scores: Tensor
     kept: Tensor
+    temperature: Tensor
     voters: Tensor
     order: Tensor
-    temperature: Tensor
+    sharpness: Tensor
     start: Tensor
+    anchors: Tensor
     refined: Tensor
+    sets: Tensor
 
     def __init__(self, config: FusionEmbeddingsConfig, problem: Problem) -> None:
         super().__init__()
-        self.config, self.problem = config, problem
-        n_clusters = problem.n_clusters
-        self.terms = EvidenceTerms(problem.evidence, n_clusters, epsilon=config.wrong)
+        self.config, self.problem, n_clusters = config, problem, problem.n_clusters
+        self.terms = EvidenceTerms(
+            problem.evidence, n_clusters, epsilon=config.wrong, bags=BAGS, images=config.bag_images
+        )
         self.projection = Projection(math.prod(problem.image_shape), config.components)
         self.heads = LinearHeads(self.projection.features, n_clusters, heads=config.heads)
         nn.init.normal_(self.heads.linear.weight, std=0.01)
@@ -134,15 +160,19 @@ class FusionEmbeddings(Method):
         self.teacher = Average(self.net, decay=config.decay)
         kept = min(config.kept, config.heads)
         votes = min(config.votes, kept)
+        self.register_buffer("projected", torch.zeros(0, self.projection.features))
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
         self.register_buffer("running_loss", torch.zeros(config.heads))
         self.register_buffer("scores", torch.zeros(config.heads))
         self.register_buffer("kept", torch.arange(kept))
+        self.register_buffer("temperature", torch.tensor(0.9))
         self.register_buffer("voters", torch.arange(votes))
         self.register_buffer("order", torch.arange(n_clusters).repeat(votes, 1))  # cluster → output of the voter
-        self.register_buffer("temperature", torch.tensor(0.9))
+        self.register_buffer("sharpness", torch.tensor(1.0))
         self.register_buffer("start", torch.zeros(0, n_clusters))
+        self.register_buffer("anchors", torch.full((problem.n_images,), -1))
         self.register_buffer("refined", torch.tensor(False))
+        self.register_buffer("sets", _sets(problem), persistent=False)
 
     def stages(self) -> list[Stage]:
         """Return "cluster" (all heads), "select" (the best of them, made surer), and with evidence "refine"."""
@@ -158,51 +188,58 @@ class FusionEmbeddings(Method):
         """Return AdamW over the heads, or over the net that learns from evidence."""
         decay = self.config.weight_decay
         if stage == "refine":
-            rate = self.config.refine_learning_rate
-            return [torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=decay)]
+            return [torch.optim.AdamW(self.net.parameters(), lr=self.config.refine_learning_rate, weight_decay=decay)]
         return [torch.optim.AdamW(self.heads.parameters(), lr=self.config.learning_rate, weight_decay=decay)]
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Project and find neighbours; choose the heads to go on with; let them vote and evidence name the clusters."""
         if stage == "cluster":
             self.projection.fit(embed(lambda images: images.flatten(1)))
-            projected = embed(self.projection)
+            self.projected = embed(self.projection).to(self.order.device)
             # Of few images, most of many neighbours would be of other clusters.
-            most = max(1, len(projected) // (2 * self.problem.n_clusters))
-            wanted = min(self.config.neighbours, most, len(projected) - 1)
-            self.neighbours = nearest_neighbours(projected, wanted, metric="cosine")[0].to(torch.int32)
+            most = max(1, len(self.projected) // (2 * self.problem.n_clusters))
+            wanted = min(self.config.neighbours, most, len(self.projected) - 1)
+            self.neighbours = nearest_neighbours(self.projected, wanted, metric="cosine")[0].to(torch.int32)
         elif stage == "select":
             self.kept = self.running_loss.argsort()[: len(self.kept)]
         else:
-            self._agree(embed)
-            self.start = self._name(embed).to(self.start)
+            self._agree()
+            self.start = self._vote(self.projected).detach()
+            self._anchor()
             self.refined.fill_(True)
 
     def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
-        """Ask for images and one random neighbour each, and in "refine" for evidence."""
-        rows = torch.randint(self.problem.n_images, (self.config.batch_size,), generator=generator)
-        column = torch.randint(self.neighbours.shape[1], rows.shape, generator=generator)
-        near = self.neighbours.cpu()[rows, column].long()
-        requests = {"images": Request(rows), "neighbours": Request(near)}
-        return requests | self.terms.request(generator, view=None) if stage == "refine" else requests
+        """Ask for images and one random neighbour each, or for images and evidence."""
+        size = self.config.refine_batch_size if stage == "refine" else self.config.batch_size
+        rows = torch.randint(self.problem.n_images, (size,), generator=generator)
+        if stage != "refine":
+            column = torch.randint(self.neighbours.shape[1], rows.shape, generator=generator)
+            return {"images": Request(rows), "neighbours": Request(self.neighbours.cpu()[rows, column].long())}
+        requests = {"images": Request(rows)}
+        known = (self.anchors >= 0).nonzero().flatten().cpu()
+        if len(known):
+            requests["anchors"] = Request(known[torch.randint(len(known), (size // 4,), generator=generator)])
+        return requests | self.terms.request(generator, view=None)
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
-        """Return the heads' swapped loss, or the net's own and that of each kind of evidence."""
-        with torch.autocast(parts["images"].images.device.type, enabled=False):
-            return self._refine_losses(parts, step) if stage == "refine" else self._head_losses(parts, stage, step)
+        """Return the heads' swapped loss, or the net's own and that of each kind of evidence; in float32."""
+        with torch.autocast(self.projected.device.type, enabled=False):
+            return self._net_losses(parts, step) if stage == "refine" else self._head_losses(parts, stage, step)
+
+    # ---------------------------------------------------------------------------------------------------------- heads
 
     def _head_losses(self, parts: Mapping[str, Part], stage: str, step: int) -> dict[str, Tensor]:
         rows = self.kept if stage == "select" else torch.arange(self.config.heads, device=self.kept.device)
-        first, second = (self.heads(self.projection(parts[name].images))[:, rows] for name in ("images", "neighbours"))
+        first, second = (self.heads(self.projected[parts[name].indices])[:, rows] for name in ("images", "neighbours"))
         losses = swapped_loss(first, second, temperature=self.temperature)
         progress = step / max(1, self.config.steps - self.config.steps // 2) if stage == "select" else 0.0
         with torch.no_grad():
             share = losses.mean() / max(math.log(self.problem.n_clusters), 1e-6)
-            softness = self._softness(progress)
-            self.temperature.copy_(steered(self.temperature, share, softness=softness, gain=self.config.gain))
+            wanted = self._softness(progress)
+            self.temperature.copy_(steered(self.temperature, share, softness=wanted, gain=self.config.gain))
             followed = self.running_loss[rows].lerp(losses, 1 / min(step + 1, 30))
             self.running_loss[rows] = followed
-            if stage == "select" and progress < COOLING[0]:
+            if stage == "cluster" or progress < COOLING[0]:
                 self.scores[rows] = followed  # heads that have been made surer cannot be told apart by their loss
         return {"total": losses.sum(), "swapped": losses.mean(), "temperature": self.temperature.clone()}
 
@@ -211,72 +248,127 @@ class FusionEmbeddings(Method):
         cooled = (progress - COOLING[0]) / (COOLING[1] - COOLING[0])
         return first + (last - first) * min(1.0, max(0.0, cooled))
 
-    # ------------------------------------------------------------------------------------------------------ consensus
+    @torch.no_grad()
+    def _agree(self) -> None:
+        """Choose the voters by their loss, and bring their clusters into the order of the best one's or of the names.
 
-    def _agree(self, embed: Embed) -> None:
-        """Choose the voters by their loss and bring their clusters into the order of the best one's."""
-        ranked = self.kept[self.scores[self.kept].argsort()]
-        self.voters = ranked[: len(self.voters)]
-        p = embed(lambda images: self.heads(self.projection(images))[:, self.voters].softmax(-1).flatten(1))
-        votes = p.view(len(p), len(self.voters), -1).double()
+        Then sharpen their votes until they are as sure, on average, as neighbours agree: heads were kept soft.
+        """
+        self.voters = self.kept[self.scores[self.kept].argsort()][: len(self.voters)]
+        votes = self.heads(self.projected)[:, self.voters].softmax(-1).double().cpu()
         for voter in range(len(self.voters)):
             together = votes[:, 0].T @ votes[:, voter]
             self.order[voter] = torch.from_numpy(match_counts(together.numpy())).to(self.order)
+        self.sharpness.fill_(1)
+        if self.terms.names_classes:
+            evidence = self.terms.class_evidence(self._vote(self.projected).cpu())
+            named = match_counts((evidence - evidence.min()).T.numpy())  # class → cluster
+            others = [k for k in range(self.problem.n_clusters) if k not in named]
+            self.order = self.order[:, torch.tensor([*named, *others], device=self.order.device)]
+        self._sharpen(self._vote(self.projected))
+
+    def _sharpen(self, votes: Tensor) -> None:
+        labels = votes.argmax(1)
+        agreement = (labels[self.neighbours[:, :10].long()] == labels[:, None]).float().mean()
+        low, high = 1.0, 20.0
+        for _ in range(20):
+            middle = (low + high) / 2
+            sure = (votes.clamp_min(1e-12).log() * middle).softmax(1).amax(1).mean()
+            low, high = (middle, high) if sure < agreement else (low, middle)
+        self.sharpness.fill_(low)
 
     def _vote(self, projected: Tensor) -> Tensor:
         p = self.heads(projected)[:, self.voters].softmax(-1)
-        return p.gather(2, self.order.expand(len(p), -1, -1)).mean(1)
+        mean = p.gather(2, self.order.expand(p.shape[0], -1, -1)).mean(1)
+        return (mean.clamp_min(1e-12).log() * self.sharpness).softmax(1)
 
     # --------------------------------------------------------------------------------------------------- the evidence
 
-    def _name(self, embed: Embed) -> Tensor:
-        """Put the voters' clusters into the order of the classes that evidence names; return their votes."""
-        votes = embed(lambda images: self._vote(self.projection(images)))
-        if self.terms.names_classes:
-            evidence = self.terms.class_evidence(votes)
-            named = match_counts((evidence - evidence.min()).T.numpy())  # class → cluster
-            others = [k for k in range(self.problem.n_clusters) if k not in named]
-            order = torch.tensor([*named, *others])
-            self.order, votes = self.order[:, order.to(self.order.device)], votes[:, order]
-        return votes
+    def _anchor(self) -> None:
+        """Label the images of pure bags: bags whose images are all of one class are clustered as wholes.
 
-    def _refine_losses(self, parts: Mapping[str, Part], step: int) -> dict[str, Tensor]:
-        projected = {name: self.projection(part.images) for name, part in parts.items()}
+        The mean of some twenty embeddings lies far closer to its class than one does, and Ward's method finds the
+        classes among such means where k-means mostly does not.
+        """
+        known, n_clusters = self.terms.evidence, self.problem.n_clusters
+        pure = known.count_bags[(known.counts_max == 1) & (known.bag_sizes[known.count_bags] > 1)]
+        if len(pure) < LEAST_PURE * n_clusters:
+            return
+        members = [known.members[known.offsets[bag] : known.offsets[bag + 1]] for bag in pure.tolist()]
+        unit, start = F.normalize(self.projected, dim=1).cpu(), self.start.cpu().double()
+        means = torch.stack([unit[rows].mean(0) for rows in members]).double()
+        found = AgglomerativeClustering(n_clusters, linkage="ward").fit_predict(means.numpy())
+        votes = torch.zeros(n_clusters, n_clusters, dtype=torch.float64)
+        for label, rows in zip(found.tolist(), members, strict=True):
+            votes[label] += start[rows].mean(0)
+        cluster = match_counts(votes.numpy())
+        for label, rows in zip(found.tolist(), members, strict=True):
+            self.anchors[rows.to(self.anchors.device)] = int(cluster[label])
+
+    def _net_losses(self, parts: Mapping[str, Part], step: int) -> dict[str, Tensor]:
+        projected = {name: self.projected[part.indices] for name, part in parts.items()}
         sizes = [len(x) for x in projected.values()]
         logits = dict(zip(projected, self.net(torch.cat([*projected.values()])).split(sizes), strict=True))
-        known = self.terms.losses(parts, {name: values.softmax(1) for name, values in logits.items()})
-        own = self._own_loss(parts, projected, logits, step)
-        total = own + self.config.evidence * sum(known.values())
-        return {"total": total, "own": own, **known}
+        trust = max(0.0, 1 - step / max(1e-9, self.config.warm * self.config.refine_steps))
+        losses = self._own_losses(parts["images"], projected["images"], logits["images"], trust)
+        p = {name: values.softmax(1) for name, values in logits.items()}
+        known = self.terms.losses(parts, p, kinds=self._likelihoods)
+        if "bags" in parts:
+            known |= self._bag_losses(parts["bags"], projected["bags"], logits["bags"], trust)
+        if "anchors" in parts:
+            known["pure_bags"] = F.cross_entropy(logits["anchors"], self.anchors[parts["anchors"].indices])
+        own = losses["begun"] + losses["own"] + self.config.balance * losses["balance"]
+        return {"total": own + self.config.evidence * sum(known.values()), **losses, **known}
 
-    def _own_loss(
-        self, parts: Mapping[str, Part], projected: dict[str, Tensor], logits: dict[str, Tensor], step: int
-    ) -> Tensor:
+    @property
+    def _likelihoods(self) -> tuple[str, ...]:
+        """The kinds of evidence that are not taken in steps of EM: counts too, where the sets are too many."""
+        return ("labels", "pairs", "presence", *(() if len(self.sets) else ("counts",)))
+
+    def _own_losses(self, part: Part, projected: Tensor, logits: Tensor, trust: float) -> dict[str, Tensor]:
+        """Return how far the net is from the votes, from its slow average where that is sure, and from balance."""
+        log_p = logits.log_softmax(1)
         with torch.no_grad():
-            teacher = self.teacher.net(projected["neighbours"]).softmax(1)
-            start = self.start[parts["images"].indices]
-        warm = step < 0.3 * self.config.refine_steps
-        if warm:
-            return -(start * logits["images"].log_softmax(1)).sum(1).mean()
-        confidence, labels = teacher.max(1)
-        sure = (confidence > self.config.threshold).float()
-        return (F.cross_entropy(logits["images"], labels, reduction="none") * sure).sum() / sure.sum().clamp_min(1)
+            confidence, labels = self.teacher.net(projected).softmax(1).max(1)
+            sure = (confidence > self.config.threshold).float()
+        own = (F.nll_loss(log_p, labels, reduction="none") * sure).sum() / sure.sum().clamp_min(1)
+        begun = -(self.start[part.indices] * log_p).sum(1).mean()
+        return {"begun": trust * begun, "own": (1 - trust) * own, "balance": -entropy(log_p.exp().mean(0))}
+
+    def _bag_losses(self, part: Part, projected: Tensor, logits: Tensor, trust: float) -> dict[str, Tensor]:
+        """Return the cross-entropy with what images are likely to be, given the counts or proportions of their bags."""
+        assert part.offsets is not None
+        with torch.no_grad():
+            believed = trust * self.start[part.indices] + (1 - trust) * self.teacher.net(projected).softmax(1)
+        targets = {}
+        rows, known = self.terms.known("counts", part)
+        if known.any() and len(self.sets):
+            least, most = self.terms.counts_min[rows], self.terms.counts_max[rows]
+            q = labels_given_counts(believed, part.offsets, least, most, sets=self.sets, leak=self.config.leak)
+            targets["counts"] = q, known
+        rows, known = self.terms.known("proportions", part)
+        if known.any():
+            targets["proportions"] = labels_given_shares(believed, part.offsets, self.terms.shares[rows]), known
+        losses = -logits.log_softmax(1)
+        of_image = {kind: torch.repeat_interleave(known, part.offsets.diff()) for kind, (_, known) in targets.items()}
+        return {kind: (q * losses).sum(1)[of_image[kind]].mean() for kind, (q, _) in targets.items()}
 
     def after_step(self, stage: str, step: int) -> None:
-        """Let the teacher follow the net."""
+        """Let the slow average follow the net."""
         if stage == "refine":
-            self.teacher.update(self.net)
+            self.teacher.update(self.net, decay=min(self.config.decay, (1 + step) / (10 + step)))  # fast at first
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
-        """Let the heads vote, and evidence name the clusters, if that has not been done."""
+        """Let the heads vote, if that has not been done."""
         if not self.refined:
-            self._agree(embed)
-            self._name(embed)
+            self._agree()
+
+    # ------------------------------------------------------------------------------------------------------- results
 
     @property
     def uninformed(self) -> Mapping[str, float]:
-        """What the evidence's losses are for a model that does not look at the images."""
-        return self.terms.uninformed()
+        """What the losses of labels, pairs and presences are for a model that does not look at the images."""
+        return {kind: value for kind, value in self.terms.uninformed().items() if kind in self._likelihoods}
 
     @property
     def backbone(self) -> nn.Module:
@@ -288,13 +380,22 @@ class FusionEmbeddings(Method):
         return self.projection(images)
 
     def assign(self, images: Tensor) -> Tensor:
-        """Return the voters' mean assignments (batch, clusters), or with evidence those of the net's slow average."""
-        projected = self.projection(images)
-        if self.refined:
-            return self.teacher.net(projected).softmax(1)
-        return self._vote(projected)
+        """Return the voters' assignments (batch, clusters), or with evidence those of the net's slow average."""
+        with torch.autocast(images.device.type, enabled=False):
+            projected = self.projection(images)
+            learned, voted = self.teacher.net(projected).softmax(1), self._vote(projected)
+            return torch.where(self.refined, learned, voted)  # no `if`: an export follows tensors only
 
 
 def _net(features: int, n_clusters: int, *, hidden: int, dropout: float) -> nn.Sequential:
     layers = [nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(hidden, n_clusters))
+
+
+def _sets(problem: Problem) -> Tensor:
+    """Return the sets of clusters that bags with counts may hold; none where there are too many to look at each."""
+    counts = problem.evidence.counts_max
+    most = min(int(counts.max()), problem.n_clusters) if len(counts) else 0
+    if most == 0 or n_sets(problem.n_clusters, most) > MOST_SETS:
+        return torch.zeros(0, problem.n_clusters)
+    return sets_of_clusters(problem.n_clusters, most)

@@ -179,6 +179,7 @@ class RCC(Method):
     name = "rcc"
     training_only = ("learner.net.decoder.", "learner.source.", "learner.recent")
     evidence_used = ("labels", "counts", "proportions")
+    wants_classes = True
 
     def __init__(self, config: RCCConfig, problem: Problem) -> None:
         super().__init__()
@@ -292,6 +293,16 @@ class RCC(Method):
             self.learner.clusters.reorder(torch.tensor([*named, *others]))
 
     @property
+    def uninformed(self) -> Mapping[str, float]:
+        """What the loss of the unique count is for a head that does not look at the bags."""
+        return self.learner.uninformed
+
+    @property
+    def draws_bags_from(self) -> tuple[str, ...]:
+        """The labels, where there is no bag in the evidence."""
+        return self.learner.draws_bags_from
+
+    @property
     def backbone(self) -> nn.Module:
         """The encoder, before the features."""
         return self.learner.net.encoder
@@ -316,12 +327,14 @@ class RCC(Method):
         return self.learner.count_probabilities(features, offsets)
 
     @torch.no_grad()
-    def class_counts(self, images: Tensor, offsets: Tensor) -> Tensor:
-        """Return how many images of each class bags hold, (bags, clusters), as predicted: not whole, maybe below 0."""
+    def class_counts(self, features: Tensor, assignments: Tensor, offsets: Tensor) -> Tensor:
+        """Return how many images of each class bags hold, (bags, clusters), as predicted: not whole, maybe below 0.
+
+        features, assignments: (images, J) and (images, clusters), of `encode` and `assign`.
+        """
         if self.config.counts == "dllp":
-            return _bag_means(self.assign(images), offsets) * offsets.diff().unsqueeze(1)
-        net = self.learner.net
-        return self.classifier(net.describe(self.encode(images), offsets, bandwidth=self.config.bandwidth)).float()
+            return _bag_means(assignments, offsets) * offsets.diff().unsqueeze(1)
+        return self.classifier(self.learner.net.describe(features, offsets, bandwidth=self.config.bandwidth)).float()
 
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return densities of features, divergences between clusters, counts of bags, and decoded images."""

@@ -38,6 +38,7 @@ class Supervised(Method):
     name = "supervised"
     training_only = ("labels", "labelled")
     evidence_used = ("labels",)
+    wants_classes = True
 
     labels: Tensor
     labelled: Tensor
@@ -83,6 +84,11 @@ class Supervised(Method):
     def backbone(self) -> nn.Module:
         """The encoder."""
         return self.encoder
+
+    @property
+    def linear_head(self) -> tuple[Tensor, Tensor]:
+        """The layer of class logits."""
+        return self.head.linear.weight, self.head.linear.bias
 
     def encode(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features)."""

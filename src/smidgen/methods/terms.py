@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -107,34 +107,36 @@ class EvidenceTerms(nn.Module):
         offsets = F.pad(sizes.cumsum(0), (1, 0))
         return Request(torch.cat(members), view, offsets=offsets, items=bags)
 
-    def losses(self, parts: Mapping[str, Part], assignments: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the mean loss of each kind of evidence in the batch.
+    def losses(
+        self, parts: Mapping[str, Part], assignments: Mapping[str, Tensor], *, kinds: Collection[str] = EVERY_KIND
+    ) -> dict[str, Tensor]:
+        """Return the mean loss of each kind of evidence in the batch, of those that are asked for.
 
         assignments: (images, clusters) for each of the parts "labels", "bags", "pairs" that the batch has.
         """
         losses = {}
-        if "labels" in parts:
+        if "labels" in parts and "labels" in kinds:
             labels = self.labels[parts["labels"].indices]
             losses["labels"] = label_loss(assignments["labels"], labels, epsilon=self.epsilon).mean()
-        if "pairs" in parts:
+        if "pairs" in parts and "pairs" in kinds:
             first, second = assignments["pairs"].chunk(2)
             same = self.same[parts["pairs"].items]
             losses["pairs"] = pair_loss(first, second, same, epsilon=self.epsilon).mean()
         if "bags" in parts:
-            losses |= self._bag_losses(parts["bags"], assignments["bags"])
+            losses |= self._bag_losses(parts["bags"], assignments["bags"], kinds)
         return losses
 
-    def _bag_losses(self, part: Part, p: Tensor) -> dict[str, Tensor]:
+    def _bag_losses(self, part: Part, p: Tensor, kinds: Collection[str]) -> dict[str, Tensor]:
         assert part.offsets is not None
         losses = {}
-        rows, known = self._known("counts", part)
-        if known.any():
+        rows, known = self.known("counts", part)
+        if known.any() and "counts" in kinds:
             losses["counts"] = self.count_losses(p, part.offsets, rows)[known].mean()
-        rows, known = self._known("proportions", part)
-        if known.any():
+        rows, known = self.known("proportions", part)
+        if known.any() and "proportions" in kinds:
             losses["proportions"] = proportion_loss(p, part.offsets, self.shares[rows])[known].mean()
-        rows, known = self._known("presence", part)
-        if known.any():
+        rows, known = self.known("presence", part)
+        if known.any() and "presence" in kinds:
             present = presence_loss(p, part.offsets, self.present[rows], epsilon=self.epsilon)
             losses["presence"] = present[known].mean()
         return losses
@@ -148,7 +150,7 @@ class EvidenceTerms(nn.Module):
         )
         return loss.float()
 
-    def _known(self, kind: str, part: Part) -> tuple[Tensor, Tensor]:
+    def known(self, kind: str, part: Part) -> tuple[Tensor, Tensor]:
         """Return the rows of a batch's bags in a table, 0 where it does not speak of one, and where it does."""
         rows = getattr(self, f"{kind}_row")[part.items]
         return rows.clamp_min(0), rows >= 0

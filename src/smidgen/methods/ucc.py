@@ -72,11 +72,15 @@ class UCCConfig(BagConfig):
             "schedule": "one-cycle",
             "learning_rate": 1e-3,
             "feature_bias": True,
+            "augment": True,
+            "bag_size": "6-16",
+            "bags": 40,
             "steps": 600,
         },
     }
     """Options by name: "paper" is the defaults; "fast" learns from scratch in minutes; "warm" goes on from another run
-    (`--init-from`), whose softmax head becomes the features where there are as many as clusters."""
+    (`--init-from`), whose softmax head becomes the features where there are as many as clusters. Its fresh bags are
+    small: in a bag of 32 single images that lie wrong do not change the count, and nothing puts them right."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,6 +106,7 @@ class UCC(Method):
     name = "ucc"
     training_only = ("learner.net.decoder.", "learner.source.", "learner.recent")
     evidence_used = ("counts",)
+    wants_classes = True
 
     def __init__(self, config: UCCConfig, problem: Problem) -> None:
         super().__init__()
@@ -147,6 +152,16 @@ class UCC(Method):
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Find the clusters by k-means on the features of all training images."""
         self.learner.finish(embed, generator)
+
+    @property
+    def uninformed(self) -> Mapping[str, float]:
+        """What the loss of the unique count is for a head that does not look at the bags."""
+        return self.learner.uninformed
+
+    @property
+    def draws_bags_from(self) -> tuple[str, ...]:
+        """The labels, where there is no bag in the evidence."""
+        return self.learner.draws_bags_from
 
     @property
     def backbone(self) -> nn.Module:

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from smidgen.reports import figures, tables
+from smidgen.reports.bags import read_bags
 from smidgen.reports.curves import charts
 from smidgen.reports.evidence import Kind
 from smidgen.reports.gallery import Galleries, Mistake
@@ -63,6 +64,7 @@ def content(report: Report) -> dict[str, Any]:
         "charts": charts(history),
         "classes": _classes(report),
         "evidence": report.evidence,
+        "bags": read_bags(report.run.path, metrics),
         "uncertain": galleries.uncertain.tolist(),
         "histogram": _histogram(assignments),
         "tables": tables.read_tables(report.run.path),

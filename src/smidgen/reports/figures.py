@@ -233,21 +233,55 @@ def heat_map(
         parts.extend(f'<text class="name" x="{left + (j + 0.5) * cell:.1f}" y="{top - 9}" text-anchor="middle">'
                      f"{escape(_short(name, cell // 7))}</text>" for j, name in enumerate(columns))  # fmt: skip
     for i, j in np.argwhere(counts > 0).tolist():
-        share = counts[i, j] / totals[i]
+        share, text = counts[i, j] / totals[i], _compact(int(counts[i, j]))
         note = f"{words[0]} {rows[i]}, {words[1]} {columns[j]}: {counts[i, j]:,} ({100 * share:.1f} %)"
         parts.append(f'<g class="{"right" if right[i, j] else "wrong"}"><title>{escape(note)}</title>'
-                     f"{_cell(left + j * cell, top + i * cell, cell, int(counts[i, j]), share)}</g>")  # fmt: skip
+                     f"{_cell(left + j * cell, top + i * cell, cell, text, share)}</g>")  # fmt: skip
     size = (left + len(columns) * cell + 2, top + len(rows) * cell + 2)
     return _svg(parts, "heat", size, label, style=f"width:{size[0]}px")
 
 
-def _cell(x: int, y: int, side: int, count: int, share: float) -> str:
+def value_map(
+    values: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    label: str,
+    words: tuple[str, str],
+    largest: float,
+    cell: int = 44,
+) -> Markup:
+    """Return a matrix of values from 0 as SVG: the nearer to `largest`, the stronger a cell's colour; NaN has no cell.
+
+    values: (rows, columns). rows, columns: names; words: what they are names of. cell: the side of one in pixels; from
+    30 upwards values are written into the cells and names beside them.
+    """
+    named = cell >= 30
+    left = 12 + 7 * min(max((len(name) for name in rows), default=0), 16) if named else 0
+    top = 30 if named else 0
+    parts = []
+    if named:
+        parts += [f'<text class="name" x="{left - 8}" y="{top + (i + 0.5) * cell + 4:.1f}" text-anchor="end">'
+                  f"{escape(_short(name, 16))}</text>" for i, name in enumerate(rows)]  # fmt: skip
+        parts += [f'<text class="name" x="{left + (j + 0.5) * cell:.1f}" y="{top - 9}" text-anchor="middle">'
+                  f"{escape(_short(name, cell // 7))}</text>" for j, name in enumerate(columns)]  # fmt: skip
+    for i, j in np.argwhere(~np.isnan(values)).tolist():
+        share = min(max(float(values[i, j]) / largest, 0.0), 1.0)
+        note = f"{words[0]} {rows[i]}, {words[1]} {columns[j]}: {values[i, j]:.3g}"
+        text = f"{values[i, j]:.2f}".lstrip("0") if values[i, j] < 0.995 else f"{values[i, j]:.1f}"
+        parts.append(f'<g class="right"><title>{escape(note)}</title>'
+                     f"{_cell(left + j * cell, top + i * cell, cell, text, share)}</g>")  # fmt: skip
+    size = (left + len(columns) * cell + 2, top + len(rows) * cell + 2)
+    return _svg(parts, "heat" if named else "heat strip", size, label, style=f"width:{size[0]}px")
+
+
+def _cell(x: int, y: int, side: int, text: str, share: float) -> str:
     strength = f"{0.08 + 0.92 * share**0.7:.2f}"
     square = f'<rect x="{x}" y="{y}" width="{side - 1}" height="{side - 1}" rx="2" fill-opacity="{strength}"/>'
-    if side <= 10:
+    if side <= 12:
         return square
     on_dark = ' class="on"' if share > 0.5 else ""
-    return f'{square}<text x="{x + side / 2}" y="{y + side / 2 + 3.5}"{on_dark}>{_compact(count)}</text>'
+    return f'{square}<text x="{x + side / 2}" y="{y + side / 2 + 3.5}"{on_dark}>{text}</text>'
 
 
 def _short(text: str, length: int) -> str:

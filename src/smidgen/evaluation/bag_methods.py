@@ -1,0 +1,179 @@
+"""Scores of methods that describe bags by densities of features (UCC, RCC), on images whose classes are known.
+
+Classes are used here for scores only: test bags of every count are drawn from them, and each class has a density.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smidgen.data.batches import seeded
+from smidgen.data.datasets import Dataset
+from smidgen.evaluation.bag_scores import (
+    balanced_bags,
+    class_count_accuracy,
+    class_densities,
+    proportion_error,
+    report_class_count_accuracy,
+    spectral_accuracy,
+    ucc_accuracy,
+)
+from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.maths.divergence import js_divergences, least_divergence
+from smidgen.maths.kmeans import kmeans
+from smidgen.methods.bag_learner import BagLearner, as_columns
+from smidgen.model import Model
+
+N_BAGS = 4000
+"""Balanced test bags: one in a thousand wrong is seen. The paper had 20,160."""
+
+CAP = 10_000
+"""The most images that are looked at: the test set of the paper."""
+
+SPECTRAL = 2000
+"""The most images that are clustered spectrally: time grows faster than their number."""
+
+_BLOCK = 500  # bags described at once
+
+Table = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class BagScores:
+    """metrics: as in `metrics.json`, each with its split before it. tables: "js_divergences" and "class_densities"."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+
+
+def score_bags(model: Model, datasets: Sequence[Dataset], *, seed: int, n_bags: int = N_BAGS) -> BagScores:
+    """Return the scores of a model on the last of the datasets whose classes are known; none where its method has none.
+
+    ucc_accuracy: the share of right unique counts among n_bags bags, as many of each count that the model knows, drawn
+    from the classes as in the paper. min_js: the least divergence of two classes' densities, in bits.
+    kmeans_accuracy, spectral_accuracy: of both clusterings of the split's own features, as the paper has them.
+    Of methods that tell class counts also proportion_error and class_count_accuracy, and as the RCC report defines
+    them (`bag_scores`) report_class_count_accuracy and report_min_js.
+
+    datasets: what the model sees, of at most `CAP` images each.
+    """
+    learner = getattr(model.method, "learner", None)
+    known = [d for d in datasets if d.classes is not None and (d.classes >= 0).any()]
+    if not isinstance(learner, BagLearner) or not known:
+        return BagScores()
+    dataset = known[-1]
+    assert dataset.classes is not None
+    rows = np.flatnonzero(dataset.classes >= 0)
+    if len(rows) > CAP:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, CAP, replace=False))
+    scored = _Scored(model, learner, dataset.images[rows], dataset.classes[rows], dataset.class_names, seed)
+    metrics = scored.counts(n_bags) | scored.clusterings()
+    divergences, tables = scored.densities()
+    metrics["min_js"] = least_divergence(divergences)
+    if scored.tells_classes:
+        metrics["report_min_js"] = least_divergence(divergences) * learner.config.features
+    return BagScores({f"{dataset.split}_{name}": value for name, value in metrics.items()}, tables)
+
+
+class _Scored:
+    """One split seen by one model."""
+
+    def __init__(
+        self,
+        model: Model,
+        learner: BagLearner,
+        images: np.ndarray,
+        classes: np.ndarray,
+        class_names: Sequence[str],
+        seed: int,
+    ) -> None:
+        self.method: Any = model.method
+        self.learner, self.classes, self.class_names, self.seed = learner, classes, class_names, seed
+        self.device = learner.net.points.device
+        self.features = torch.from_numpy(model.encode(images))
+        # Classes are told apart only where the evidence names all that are there.
+        names = self.method.problem.evidence.class_names
+        self.columns = [names.index(name) for name in class_names if name in names]
+        self.tells_classes = hasattr(self.method, "class_counts") and len(self.columns) == len(class_names) > 0
+        self.assignments = torch.from_numpy(model.assign(images)) if self.tells_classes else None
+
+    def counts(self, n_bags: int) -> dict[str, float]:
+        """Return the scores of balanced bags of the sizes that the model was trained on."""
+        counts = (self.learner.head.admissible.nonzero().flatten() + 1).tolist()
+        present = len(np.unique(self.classes))
+        sizes = self.learner.source.typical_sizes
+        most = min(counts[-1], present, sizes[1])
+        if most < counts[0]:
+            return {}
+        generator = np.random.default_rng(self.seed)
+        rows, offsets, truth = balanced_bags(
+            self.classes, ucc=(counts[0], most), bag_size=sizes, n_bags=n_bags, generator=generator
+        )
+        law, class_counts = [], []
+        for first in range(0, len(truth), _BLOCK):
+            inside = offsets[first : first + _BLOCK + 1]
+            some, places = torch.from_numpy(rows[inside[0] : inside[-1]]), torch.from_numpy(inside - inside[0])
+            law.append(self._look(self.method.count_probabilities, some, places))
+            if self.tells_classes:
+                class_counts.append(self._class_counts(some, places))
+        found = {"ucc_accuracy": ucc_accuracy(truth, torch.cat(law).argmax(1).numpy() + 1)}
+        if self.tells_classes:
+            found |= self._class_scores(rows, offsets, torch.cat(class_counts).numpy())
+        return found
+
+    def _look(self, function: Any, rows: Tensor, offsets: Tensor) -> Tensor:
+        with torch.no_grad():
+            return function(self.features[rows].to(self.device), offsets.to(self.device)).cpu()
+
+    def _class_counts(self, rows: Tensor, offsets: Tensor) -> Tensor:
+        """Return the predicted class counts (bags, classes) in the dataset's order of classes."""
+        assert self.assignments is not None
+        p = self.assignments[rows].to(self.device)
+        return self._look(lambda f, o: self.method.class_counts(f, p, o), rows, offsets)[:, self.columns]
+
+    def _class_scores(self, rows: np.ndarray, offsets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        sizes = np.diff(offsets)
+        truth = np.zeros((len(sizes), len(self.class_names)), dtype=np.int64)
+        np.add.at(truth, (np.repeat(np.arange(len(sizes)), sizes), self.classes[rows]), 1)
+        shares = truth / sizes[:, None]
+        return {
+            "proportion_error": proportion_error(shares, predicted / sizes[:, None]),
+            "class_count_accuracy": class_count_accuracy(truth, predicted),
+            "report_class_count_accuracy": report_class_count_accuracy(truth, predicted),
+        }
+
+    def clusterings(self) -> dict[str, float]:
+        """Return the accuracies of k-means and spectral clustering on the features."""
+        n_clusters = self.method.problem.n_clusters
+        if len(self.classes) < max(2, n_clusters):
+            return {}
+        found = kmeans(self.features, n_clusters, n_init=10, generator=seeded(self.seed, "score"))
+        spectral, _ = spectral_accuracy(
+            self.features.numpy(), self.classes, n_clusters=n_clusters, sample=SPECTRAL, seed=self.seed
+        )
+        return {
+            "kmeans_accuracy": float(clustering_accuracy(self.classes, found.labels.numpy())),
+            "spectral_accuracy": float(spectral),
+        }
+
+    def densities(self) -> tuple[np.ndarray, dict[str, Table]]:
+        """Return the classes' divergences (classes, classes), and the two tables."""
+        found = class_densities(
+            self.features.numpy(),
+            self.classes,
+            n_classes=len(self.class_names),
+            points=self.learner.net.points.cpu().numpy(),
+            bandwidth=self.learner.config.bandwidth,
+        )
+        divergences, names = js_divergences(found), np.array(self.class_names, dtype=object)
+        by_pair = as_columns(("class", "other"), "bits", divergences)
+        by_feature = as_columns(("class", "feature", "point"), "density", found)
+        for table, columns in ((by_pair, ("class", "other")), (by_feature, ("class",))):
+            table |= {column: names[table[column]] for column in columns}
+        return divergences, {"js_divergences": by_pair, "class_densities": by_feature}

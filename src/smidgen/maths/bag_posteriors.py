@@ -1,0 +1,97 @@
+"""What an image of a bag is likely to be, given what it looks like and what is known of its bag: one step of EM.
+
+A likelihood of a bag asks the assignments of all its images to fit at once. Where a fifth of the images look like
+another class than theirs, as photographs do, no bag of thirty fits its own count, and whoever follows that likelihood
+is led to assignments that say less. The posteriors here let single images be mistaken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from smidgen.errors import InputError
+
+MOST_SETS = 20_000
+"""How many sets of clusters it is worth looking at one by one."""
+
+
+def n_sets(n_clusters: int, most: int) -> int:
+    """Return how many sets of at most `most` of `n_clusters` clusters there are, the empty one left out.
+
+    >>> n_sets(10, 4)
+    385
+    """
+    return sum(math.comb(n_clusters, size) for size in range(1, most + 1))
+
+
+def sets_of_clusters(n_clusters: int, most: int) -> Tensor:
+    """Return all sets of 1 to `most` clusters, (sets, n_clusters) float32 of 0 and 1, small sets first.
+
+    >>> sets_of_clusters(3, 2).int().tolist()
+    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]
+    """
+    found = [chosen for size in range(1, most + 1) for chosen in itertools.combinations(range(n_clusters), size)]
+    table = torch.zeros(len(found), n_clusters)
+    for row, members in enumerate(found):
+        table[row, list(members)] = 1
+    return table
+
+
+def labels_given_counts(
+    p: Tensor, offsets: Tensor, least: Tensor, most: Tensor, *, sets: Tensor, leak: float = 0.1
+) -> Tensor:
+    """Return what each image is likely to be, (images, clusters), given how many classes its bag holds.
+
+    p: assignments (images, clusters), rows sum to one. offsets: (bags + 1,), where bags begin and end.
+    least, most: (bags,) int64, the unique class count or its range.
+    sets: from `sets_of_clusters`, up to the largest `most`.
+    leak: the probability that an image looks like a class that its bag does not hold.
+
+    A bag's classes T, with least ≤ |T| ≤ most, all sizes and all T of one size equally likely beforehand, have
+    probability ∝ Π_i ((1 − leak) p_i(T) + leak). An image's labels are p_ik / p_i(T) within T, averaged over T.
+
+    >>> p = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.0, 0.2], [0.2, 0.1, 0.7]])
+    >>> one = torch.tensor([1])
+    >>> labels_given_counts(p, torch.tensor([0, 3]), one, one, sets=sets_of_clusters(3, 1)).argmax(1).tolist()
+    [0, 0, 0]
+    """
+    size = sets.sum(1)
+    within = p @ sets.T  # p_i(T), (images, sets)
+    bag = torch.repeat_interleave(torch.arange(len(least), device=p.device), offsets.diff())
+    fit = torch.zeros(len(least), len(sets), device=p.device, dtype=p.dtype)
+    fit.index_add_(0, bag, ((1 - leak) * within + leak).log())
+    n_of_size = torch.bincount(size.long(), minlength=2).to(p)
+    fit = fit - n_of_size[size.long()].log()
+    allowed = (size >= least[:, None]) & (size <= most[:, None])
+    posterior = fit.masked_fill(~allowed, -torch.inf).softmax(1)
+    labels = p * ((posterior[bag] / within.clamp_min(1e-6)) @ sets)
+    return labels / labels.sum(1, keepdim=True).clamp_min(1e-12)
+
+
+def labels_given_shares(p: Tensor, offsets: Tensor, shares: Tensor, *, iterations: int = 20) -> Tensor:
+    """Return what each image is likely to be, (images, clusters), given its bag's shares of the classes.
+
+    The assignments nearest to p, in the sense of Sinkhorn, whose mean over a bag is its row of `shares`
+    (bags, clusters). p: (images, clusters), rows sum to one; clamped at 1e-4, so that no image is ruled out.
+    Raises InputError for iterations below 1.
+
+    >>> p = torch.tensor([[0.9, 0.1], [0.6, 0.4]])
+    >>> labels_given_shares(p, torch.tensor([0, 2]), torch.tensor([[0.5, 0.5]])).argmax(1).tolist()
+    [0, 1]
+    """
+    if iterations < 1:
+        raise InputError(f"`iterations` must be 1 or above, got {iterations}.")
+    sizes = offsets.diff()
+    log = pad_sequence(list(p.clamp_min(1e-4).log().split(sizes.tolist())), batch_first=True)
+    there = torch.arange(log.shape[1], device=p.device) < sizes[:, None]
+    log = log.masked_fill(~there[:, :, None], -torch.inf)
+    wanted = (shares * sizes[:, None]).clamp_min(1e-6).log()[:, None]
+    for _ in range(iterations):
+        log = log + (wanted - log.logsumexp(1, keepdim=True))
+        log = torch.where(there[:, :, None], log - log.logsumexp(2, keepdim=True), log)
+    return log[there].exp()

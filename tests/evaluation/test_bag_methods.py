@@ -1,0 +1,93 @@
+"""Scores of methods that describe bags, on features that are known by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from smidgen.data.datasets import Dataset
+from smidgen.data.resolved import Resolved
+from smidgen.evaluation.bag_methods import score_bags
+from smidgen.methods import make_config, make_method
+from smidgen.methods.base import Problem
+from smidgen.model import Model, Preprocessing
+
+CLASSES = np.arange(60) % 3
+NAMES = ("a", "b", "c")
+
+
+def dataset(classes=CLASSES, *, split="test", names=NAMES):
+    """Images whose first three pixels say which class they are of."""
+    images = np.zeros((len(CLASSES), 1, 8, 8), dtype=np.uint8)
+    images[np.arange(len(CLASSES)), 0, 0, CLASSES] = 255
+    return Dataset("x", split, np.arange(len(images)).astype(str).astype(object), images, classes, names)
+
+
+def model(name="ucc", **options):
+    torch.manual_seed(0)
+    evidence = Resolved(60, labels=torch.from_numpy(CLASSES), class_names=NAMES)
+    settings = {"encoder": "conv", "features": 3, "bag_size": "6", "ucc": "1-3"} | options
+    method = make_method(name, make_config(name, settings), Problem(60, (1, 8, 8), 3, (0.5,), (0.25,), evidence))
+    method.encode = lambda images: images[:, 0, 0, :3].clone()
+    method.count_probabilities = counted
+    return Model(method.eval(), name, Preprocessing(8, 1), NAMES)
+
+
+def counted(features, offsets):
+    """Count the classes of each bag."""
+    counts = [len(bag.argmax(1).unique()) for bag in features.tensor_split(offsets[1:-1])]
+    return torch.nn.functional.one_hot(torch.tensor(counts) - 1, 3).float()
+
+
+def test_features_that_are_the_classes_get_full_scores():
+    scores = score_bags(model(), [dataset()], seed=0, n_bags=30).metrics
+    assert scores.keys() == {f"test_{name}_accuracy" for name in ("ucc", "kmeans", "spectral")} | {"test_min_js"}
+    assert [scores[f"test_{name}_accuracy"] for name in ("ucc", "kmeans", "spectral")] == [1, 1, 1]
+    # Of three features two lie at opposite ends and one does not differ.
+    assert scores["test_min_js"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+def test_counts_that_are_one_too_small_are_right_for_pure_bags_only():
+    said = model()
+    said.method.count_probabilities = lambda f, o: torch.nn.functional.one_hot(counted(f, o).argmax(1).sub(1).relu(), 3)
+    scores = score_bags(said, [dataset()], seed=0, n_bags=30).metrics
+    assert scores["test_ucc_accuracy"] == pytest.approx(1 / 3)
+
+
+def test_tables_name_the_classes():
+    tables = score_bags(model(), [dataset()], seed=0, n_bags=3).tables
+    pairs = zip(*(tables["js_divergences"][column] for column in ("class", "other", "bits")), strict=True)
+    assert {(a, b): round(bits, 3) for a, b, bits in pairs}["a", "c"] == 0.667
+    densities = tables["class_densities"]
+    of_b = (densities["class"] == "b") & (densities["feature"] == 1)
+    assert densities["density"][of_b].argmax() == 10
+    assert densities["density"][of_b].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_last_dataset_with_classes_is_scored():
+    scores = score_bags(model(), [dataset(split="train"), dataset(np.full(60, -1))], seed=0, n_bags=3).metrics
+    assert {name.split("_")[0] for name in scores} == {"train"}
+    few = dataset(np.where(np.arange(60) < 6, CLASSES, -1))
+    assert score_bags(model(), [few], seed=0, n_bags=30).metrics["test_ucc_accuracy"] == 1
+
+
+def test_without_classes_or_bags_there_are_no_scores():
+    assert score_bags(model(), [dataset(None)], seed=0).metrics == {}
+    kmeans = make_method(
+        "kmeans", make_config("kmeans"), Problem(60, (1, 8, 8), 3, (0.5,), (0.25,), Resolved.nothing(60))
+    )
+    assert score_bags(Model(kmeans, "kmeans", Preprocessing(8, 1), NAMES), [dataset()], seed=0).tables == {}
+
+
+def test_counts_of_classes_are_scored_by_name():
+    said = model("rcc", counts="dllp", reconstruction="none")
+    said.method.assign = said.method.encode
+    scores = score_bags(said, [dataset()], seed=0, n_bags=9).metrics
+    assert (scores["test_proportion_error"], scores["test_class_count_accuracy"]) == (0, 1)
+    assert scores["test_report_class_count_accuracy"] == pytest.approx(3 / 6)  # divided by the bag size
+    assert scores["test_report_min_js"] == pytest.approx(3 * scores["test_min_js"])
+    turned = dataset((CLASSES + 1) % 3, names=("c", "a", "b"))
+    assert score_bags(said, [turned], seed=0, n_bags=9).metrics["test_proportion_error"] == 0
+    wrong = dataset(names=("b", "a", "c"))
+    assert score_bags(said, [wrong], seed=0, n_bags=9).metrics["test_proportion_error"] > 0.2
+    other = dataset(names=("x", "b", "c"))
+    assert "test_proportion_error" not in score_bags(said, [other], seed=0, n_bags=9).metrics

@@ -1,0 +1,136 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_blobs
+
+from smidgen.data.bags import Simulation, simulate
+from smidgen.data.evidence import Resolved
+from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.methods import make_config, make_method
+from smidgen.methods.base import Problem
+from smidgen.methods.fusion_embeddings import steered, swapped_loss
+from smidgen.training.loop import Settings, Trainer, map_images
+
+CENTRES, NOISE, N = 5, 3.0, 600
+X, CLASSES = make_blobs(n_samples=N, centers=CENTRES, n_features=24, cluster_std=NOISE, random_state=3)
+IMAGES = X.astype(np.float32)[:, :, None, None]
+IDS = [f"{row:03d}" for row in range(N)]
+NAMES = tuple("abcde")
+
+
+def known(**what):
+    evidence, _ = simulate(Simulation(**what), CLASSES, ids=IDS, class_names=NAMES, generator=np.random.default_rng(0))
+    return evidence.resolve(np.array(IDS, dtype=object), n_clusters=CENTRES)
+
+
+def fitted(evidence=None, **options):
+    options = {"batch_size": 256, "steps": 120, "refine_steps": 120, "refine_batch_size": 128} | options
+    problem = Problem(N, (24, 1, 1), CENTRES, (0.0,) * 24, (1.0,) * 24, evidence or Resolved.nothing(N))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        method = make_method("fusion-embeddings", make_config("fusion-embeddings", options), problem)
+    Trainer(method, IMAGES, Settings(seed=0), callbacks=[]).train()
+    return method.eval()
+
+
+def assignments(method):
+    return map_images(method.assign, IMAGES, method=method, device=torch.device("cpu")).numpy()
+
+
+def accuracy(method):
+    return clustering_accuracy(CLASSES, assignments(method).argmax(1))
+
+
+def named(method):
+    return (assignments(method).argmax(1) == CLASSES).mean()
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return fitted()
+
+
+# ----------------------------------------------------------------------------------------------------------- equations
+
+
+def test_heads_that_say_nothing_lose_the_logarithm_of_the_clusters():
+    nothing = torch.zeros(6, 3, 4)
+    torch.testing.assert_close(swapped_loss(nothing, nothing, temperature=0.5), torch.full((3,), math.log(4)))
+
+
+def test_sure_heads_that_agree_lose_nothing_and_that_disagree_much():
+    sure = 30 * torch.eye(4)[torch.arange(8) % 4][:, None]
+    assert swapped_loss(sure, sure, temperature=0.5) < 1e-3
+    assert swapped_loss(sure, sure.roll(1, 0), temperature=0.5) > 10
+
+
+def test_the_loss_is_the_same_from_either_side():
+    first, second = torch.randn(2, 16, 2, 3, generator=torch.Generator().manual_seed(0))
+    both = swapped_loss(first, second, temperature=0.7), swapped_loss(second, first, temperature=0.7)
+    torch.testing.assert_close(*both)
+
+
+def test_the_temperature_rises_while_heads_are_too_sure_and_never_above_one():
+    at = torch.tensor(0.9)
+    assert steered(at, torch.tensor(0.5), softness=0.7, gain=0.02) == pytest.approx(0.904)
+    assert steered(at, torch.tensor(0.9), softness=0.7, gain=0.02) == pytest.approx(0.896)
+    assert steered(at, torch.tensor(0.0), softness=1.0, gain=9.0) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ trainings
+
+
+def test_it_finds_the_clusters_without_evidence(alone):
+    assert accuracy(alone) > 0.9
+    assert [stage.name for stage in alone.stages()] == ["cluster", "select"]
+
+
+def test_votes_are_as_sure_as_neighbours_agree(alone):
+    p = assignments(alone)
+    labels = p.argmax(1)
+    agreement = (labels[alone.neighbours[:, :10].numpy()] == labels[:, None]).mean()
+    assert p.max(1).mean() == pytest.approx(agreement, abs=0.02)
+
+
+def test_voters_speak_of_the_same_clusters(alone):
+    p = alone.heads(alone.projected)[:, alone.voters].softmax(-1).gather(2, alone.order.expand(N, -1, -1)).argmax(-1)
+    assert ((p == p[:, :1]).float().mean(0) > 0.8).all()
+
+
+def test_one_label_per_class_names_the_clusters_and_does_not_hurt(alone):
+    method = fitted(known(labels_per_class=1))
+    assert named(method) > accuracy(alone) - 0.03
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"n_bags": 80, "ucc": (2, 3), "bag_size": 12},
+        {"n_bags": 80, "ucc": (1, 3), "bag_size": 12},
+        {"n_bags": 80, "ucc": (1, 3), "bag_size": 12, "composition": "random", "wrong": 0.1},
+        {"n_bags": 80, "ucc": (1, 3), "bag_size": 12, "proportions": True, "counts": False},
+        {"pairs": 200},
+    ],
+)
+def test_evidence_does_not_hurt(alone, what):
+    evidence = known(**what)
+    method = fitted(evidence)
+    assert accuracy(method) > accuracy(alone) - 0.02
+    if "proportions" in what:
+        assert named(method) == accuracy(method)
+
+
+def test_pure_bags_label_their_images():
+    method = fitted(known(n_bags=60, ucc=(1, 2), bag_size=10), refine_steps=1)
+    anchors = method.anchors.numpy()
+    assert (anchors >= 0).sum() > 100
+    assert clustering_accuracy(CLASSES[anchors >= 0], anchors[anchors >= 0]) > 0.95
+
+
+def test_counts_whose_sets_are_too_many_go_by_their_likelihood(monkeypatch):
+    monkeypatch.setattr("smidgen.methods.fusion_embeddings.MOST_SETS", 3)
+    method = fitted(known(n_bags=40, ucc=(2, 3), bag_size=8), steps=20, refine_steps=3)
+    assert len(method.sets) == 0
+    assert "counts" in method.uninformed

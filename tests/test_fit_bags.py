@@ -1,0 +1,101 @@
+"""Methods that learn from bags, from end to end: where their bags come from, what is said of it and what is written."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from smidgen.config import Config
+from smidgen.data.resolved import Resolved
+from smidgen.methods import METHODS, make_config
+from smidgen.prepare import resolve
+from smidgen.recipe import Listener, fit
+from smidgen.runs import RunFolder, read_csv
+
+OPTIONS = {"encoder": "conv", "steps": 2, "bags": 4, "bag_size": "6", "reconstruction": "none", "augment": False}
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
+
+
+class Heard(Listener):
+    """Remembers what is said."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def config(method, data="digits", **options):
+    n_clusters = None if data == "digits" else 3
+    return Config(data, method=method, threads=1, n_clusters=n_clusters, options=OPTIONS | options)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of ucc on digits, without evidence, and what was said."""
+    folder, heard = tmp_path_factory.mktemp("bags") / "run", Heard()
+    fit(config("ucc"), out=folder, listener=heard)
+    return RunFolder.open(folder), heard.said
+
+
+def test_bags_are_drawn_from_the_classes_and_this_is_said(run):
+    folder, said = run
+    assert any("Fresh bags are drawn from the 1,438 labels at each step: 'ucc'" in text for text in said)
+    assert not any("no use of" in text for text in said)
+    assert folder.manifest["evidence"]["labels to draw bags from"] == 1438
+    assert "labels" not in folder.manifest["evidence"]
+
+
+def test_unique_counts_name_no_cluster_and_labels_are_not_explained(run):
+    folder, _ = run
+    assert "test_named_accuracy" not in folder.metrics
+    assert not (folder.path / "tables" / "evidence_labels.csv").exists()
+
+
+def test_scores_tables_and_figures_of_bags_are_written(run):
+    folder, _ = run
+    wanted = {f"test_{name}" for name in ("ucc_accuracy", "kmeans_accuracy", "spectral_accuracy", "min_js")}
+    assert wanted <= folder.metrics.keys()
+    assert len(read_csv(folder.path / "tables" / "js_divergences.csv")["bits"]) == 100
+    page = (folder.path / "report.html").read_text()
+    assert "Jensen–Shannon divergence of classes" in page
+    assert "labels to draw bags from" in page
+
+
+def test_class_counts_name_clusters_and_have_their_scores():
+    metrics = fit(config("rcc", counts="dllp")).metrics
+    assert {"test_named_accuracy", "test_proportion_error", "test_report_min_js"} <= metrics.keys()
+
+
+def test_labels_are_spare_beside_bags():
+    evidence = Resolved(
+        30,
+        labels=torch.arange(30) % 3,
+        class_names=("a", "b", "c"),
+        bag_names=("x", "y"),
+        members=torch.arange(12),
+        offsets=torch.tensor([0, 6, 12]),
+        proportions=torch.zeros(0, 3),
+        presence=torch.zeros(0, 3, dtype=torch.int64),
+        count_bags=torch.tensor([0, 1]),
+        counts_min=torch.tensor([3, 3]),
+        counts_max=torch.tensor([3, 3]),
+    )
+    heard = Heard()
+    fit(config("ucc", data="array"), data=IMAGES, evidence=evidence, listener=heard)
+    assert "'ucc' makes no use of labels (`fusion` does)." in heard.said
+    assert not any("Fresh bags" in text for text in heard.said)
+
+
+def test_only_methods_that_need_classes_are_shown_them():
+    from smidgen.methods import method_class
+
+    assert {name for name in METHODS if method_class(name).wants_classes} == {"rcc", "supervised", "ucc"}
+
+
+def test_a_preset_is_resolved_before_it_is_written():
+    settings = {"preset": "fast", "steps": 1, "bags": 4, "bag_size": "6"}
+    chosen = resolve(dataclasses.replace(config("ucc"), options=settings))
+    assert chosen.options == dataclasses.asdict(make_config("ucc", settings))
