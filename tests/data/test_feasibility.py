@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from smidgen.data.bags import Simulation, simulate
 from smidgen.data.evidence import Evidence
 from smidgen.data.feasibility import feasibility
+from smidgen.data.resolved import Resolved
 
 IDS = [f"{i}.png" for i in range(12)]
 LABELLED = Evidence.from_labels(["cat", "dog", "owl"])
@@ -85,3 +87,18 @@ def test_problems_come_first():
     found = texts(LABELLED | bags(1, 1, 1))
     levels = [text.split(":")[0] for text in found]
     assert levels == sorted(levels, key=["problem", "warning", "note"].index)
+
+
+def test_labels_beside_bags_without_shares_are_no_error():
+    built = Resolved(
+        n_images=4,
+        labels=torch.tensor([0, 1, -1, -1]),
+        class_names=("a", "b"),
+        bag_names=("x",),
+        members=torch.tensor([0, 1]),
+        offsets=torch.tensor([0, 2]),
+        count_bags=torch.tensor([0]),
+        counts_min=torch.tensor([1]),
+        counts_max=torch.tensor([1]),
+    )
+    assert any("more classes than the count says" in str(finding) for finding in feasibility(built, 2))

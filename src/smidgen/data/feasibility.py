@@ -317,10 +317,12 @@ def _against_labels(view: _View, n_clusters: int) -> Iterator[Finding]:
     yield from _conflict(
         view, view.count_bags[shown > view.largest], "labelled images show more classes than the count says"
     )
-    ruled_out = ((table[view.share_bags] > 0) & (view.shares == 0)).any(1)
-    yield from _conflict(view, view.share_bags[ruled_out], "there is a labelled image of a class whose share is 0")
-    ruled_out = ((table[view.presence_bags] > 0) & (view.presence == 0)).any(1)
-    yield from _conflict(view, view.presence_bags[ruled_out], "there is a labelled image of a class said to be absent")
+    if len(view.share_bags):
+        ruled_out = ((table[view.share_bags] > 0) & (view.shares == 0)).any(1)
+        yield from _conflict(view, view.share_bags[ruled_out], "there is a labelled image of a class whose share is 0")
+    if len(view.presence_bags):
+        absent = ((table[view.presence_bags] > 0) & (view.presence == 0)).any(1)
+        yield from _conflict(view, view.presence_bags[absent], "there is a labelled image of a class said to be absent")
 
 
 def _against_shares(view: _View, n_clusters: int) -> Iterator[Finding]:

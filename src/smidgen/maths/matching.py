@@ -67,6 +67,18 @@ def match_counts(counts: np.ndarray) -> np.ndarray:
     return found
 
 
+def in_order_of_classes(votes: np.ndarray) -> list[int]:
+    """Return the clusters in the order of the classes that they are matched to, those without a class last.
+
+    votes: (clusters, classes) of any sign, with at most as many classes as clusters: how much speaks for each match.
+
+    >>> in_order_of_classes(np.array([[0.1, 0.9], [0.2, 0.1], [0.8, 0.3]]))
+    [2, 0, 1]
+    """
+    named = match_counts((votes - votes.min()).T).tolist()  # class → cluster
+    return [*named, *(k for k in range(len(votes)) if k not in named)]
+
+
 def count_table(rows: np.ndarray, columns: np.ndarray, *, n_rows: int, n_columns: int) -> np.ndarray:
     """Return (n_rows, n_columns) int64: how often each pair of labels occurs; pairs with a -1 are left out.
 

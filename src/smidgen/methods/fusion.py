@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import View
 from smidgen.maths.entropy import entropy
-from smidgen.maths.matching import match_counts
+from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
 from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
@@ -200,10 +200,8 @@ class Fusion(Method):
         """Put each head's outputs into the order of the classes that the evidence names."""
         p = embed(lambda images: self._assignments(self.net, images).flatten(1))
         for head, assignments in enumerate(p.view(len(p), -1, self.problem.n_clusters).unbind(1)):
-            votes = self.terms.class_evidence(assignments)
-            named = match_counts((votes - votes.min()).T.numpy())  # class → cluster
-            others = [k for k in range(self.problem.n_clusters) if k not in named]
-            self.order[head] = self.order[head, torch.tensor([*named, *others], device=self.order.device)]
+            order = in_order_of_classes(self.terms.class_evidence(assignments).numpy())
+            self.order[head] = self.order[head, torch.tensor(order, device=self.order.device)]
 
     def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
         """Ask for images and one random neighbour each, or for images as weak and strong views; and for evidence."""

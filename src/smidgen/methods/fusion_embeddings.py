@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.maths.bag_posteriors import MOST_SETS, labels_given_counts, labels_given_shares, n_sets, sets_of_clusters
 from smidgen.maths.entropy import entropy
-from smidgen.maths.matching import match_counts
+from smidgen.maths.matching import in_order_of_classes, match_counts
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.sinkhorn import sinkhorn
 from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
@@ -262,9 +262,8 @@ class FusionEmbeddings(Method):
         self.sharpness.fill_(1)
         if self.terms.names_classes:
             evidence = self.terms.class_evidence(self._vote(self.projected).cpu())
-            named = match_counts((evidence - evidence.min()).T.numpy())  # class → cluster
-            others = [k for k in range(self.problem.n_clusters) if k not in named]
-            self.order = self.order[:, torch.tensor([*named, *others], device=self.order.device)]
+            order = in_order_of_classes(evidence.numpy())
+            self.order = self.order[:, torch.tensor(order, device=self.order.device)]
         self._sharpen(self._vote(self.projected))
 
     def _sharpen(self, votes: Tensor) -> None:

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.errors import InputError
 from smidgen.maths.counts import bag_numbers
-from smidgen.maths.matching import match_counts
+from smidgen.maths.matching import in_order_of_classes
 from smidgen.methods.bag_learner import BagConfig, BagLearner
 from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
 from smidgen.methods.terms import EvidenceTerms
@@ -288,9 +288,7 @@ class RCC(Method):
         terms = EvidenceTerms(self.problem.evidence, self.problem.n_clusters)
         votes = terms.class_evidence(self.learner.cluster(features))
         if votes.shape[1]:
-            named = match_counts((votes - votes.min()).T.numpy()).tolist()  # class → cluster
-            others = [k for k in range(self.problem.n_clusters) if k not in named]
-            self.learner.clusters.reorder(torch.tensor([*named, *others]))
+            self.learner.clusters.reorder(torch.tensor(in_order_of_classes(votes.numpy())))
 
     @property
     def uninformed(self) -> Mapping[str, float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from smidgen.maths.kde import bag_log_softmax, density_points, log_densities
 from smidgen.maths.reconstruction import mse, ssim
 from smidgen.nets.decoders import make_decoder
-from smidgen.nets.encoders import Encoder
+from smidgen.nets.encoder import Encoder
 from smidgen.nets.wide_residual import image_statistics
 
 Activation = Literal["sigmoid", "softmax", "tanh", "sine"]

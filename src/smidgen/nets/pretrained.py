@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.errors import InputError, unknown
-from smidgen.nets.encoders import Encoder
+from smidgen.nets.encoder import Encoder
 from smidgen.nets.fast import accelerate
 
 CONNECTION_TIMEOUT = 5.0

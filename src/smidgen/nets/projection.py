@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smidgen.maths.pca import fit_pca
-from smidgen.nets.encoders import Encoder
+from smidgen.nets.encoder import Encoder
 
 _MULTIPLE = 16  # of inputs and outputs: with others, BLAS gives a row another last bit wherever it lies in the batch
 _NORM = 38.0  # root mean square length of a projected row, whatever the data: learning rates mean the same everywhere

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.errors import InputError
-from smidgen.nets.encoders import Encoder
+from smidgen.nets.encoder import Encoder
 
 FIRST = 16
 WIDTHS = (32, 64, 128)

@@ -1,0 +1,33 @@
+"""What every encoder is: images in, embeddings of a known length out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalise(nn.Module):
+    """Subtract the mean and divide by the standard deviation of each channel (a constant channel is only centred)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        varies = [s > 1e-6 * abs(m) for m, s in zip(mean, std, strict=True)]  # by more than float32 rounds the mean
+        self.register_buffer(
+            "std", torch.tensor([s if v else 1.0 for s, v in zip(std, varies, strict=True)]).view(-1, 1, 1)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (batch, channels, height, width), standardised."""
+        return (images - self.mean) / self.std
+
+
+class Encoder(nn.Module):
+    """Images (batch, channels, height, width) in [0, 1] in, embeddings (batch, features) out."""
+
+    features: int
