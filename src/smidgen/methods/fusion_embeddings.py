@@ -261,7 +261,12 @@ class FusionEmbeddings(Method):
             self.order[voter] = torch.from_numpy(match_counts(together.numpy())).to(self.order)
         self.sharpness.fill_(1)
         if self.terms.names_classes:
-            evidence = self.terms.class_evidence(self._vote(self.projected).cpu())
+            # A few labels should not hang on single images: their neighbours vote for them.
+            own = self._vote(self.projected)
+            around = torch.zeros_like(own)
+            for near in self.neighbours.T:
+                around += own[near.long()] / self.neighbours.shape[1]
+            evidence = self.terms.class_evidence(around.cpu())
             order = in_order_of_classes(evidence.numpy())
             self.order = self.order[:, torch.tensor(order, device=self.order.device)]
         self._sharpen(self._vote(self.projected))
