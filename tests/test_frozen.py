@@ -110,6 +110,27 @@ def test_own_weights_give_other_embeddings(photos, tmp_path):
     assert own.fingerprint() != chosen(photos, encoder="lite0")[1].fingerprint()
 
 
+def test_another_run_s_encoder_keeps_its_own_weights(photos, tmp_path):
+    net = pretrained_encoder("lite0").trunk.net.state_dict()
+    save_file(
+        {name: value * (1.5 if name.startswith("conv_head") else 1) for name, value in net.items()},
+        tmp_path / "w.safetensors",
+    )
+    config = Config(
+        str(photos), n_clusters=3, encoder="lite0", weights=str(tmp_path / "w.safetensors"), threads=1, options=QUICK
+    )
+    first = fit(config, out=tmp_path / "run").model.extractor
+    config, again = chosen(photos, init_from=str(tmp_path / "run"))
+    assert config.encoder == "lite0"
+    assert again.fingerprint() == first.fingerprint() != chosen(photos, encoder="lite0")[1].fingerprint()
+
+
+@pytest.mark.parametrize("settings", [{}, {"encoder": "lite0"}, {"encoder": "lite0", "fine_tune": True}])
+def test_a_configuration_with_every_choice_made_makes_no_other(photos, settings):
+    once, _ = chosen(photos, **settings)
+    assert choose_encoder(resolve(once), open_data(once, None, None, Listener())[0], Listener())[0] == once
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -88,7 +88,7 @@ def _with_encoder(config: Config) -> Config:
         elif hasattr(other.method.config, "encoder"):
             options.setdefault("encoder", other.method.config.encoder)
     trained = encoder is not None and (config.fine_tune or encoder in TRAINED_HERE)
-    if config.fine_tune and encoder is None:
+    if config.fine_tune and encoder is None and options.get("encoder") is None:
         raise InputError("Which encoder is to be trained further? Name it: `--encoder lite0 --fine-tune`.")
     if config.weights is not None and (encoder is None or trained):
         raise InputError("`--weights` go with a frozen encoder: name the net they belong to, `--encoder NAME`.")
@@ -114,12 +114,21 @@ def choose_encoder(config: Config, train: Dataset, listener: Listener) -> tuple[
         listener.say(f"Images are embedded by {name!r}, a net trained on ImageNet's labels (`--encoder` changes it).")
     extractor = None
     if name is not None:
-        extractor = pretrained_encoder(name, weights=config.weights, flip=True)
+        extractor = _extractor(name, config)
     method = config.method
     if extractor is not None or (train.holds_vectors and "encoder" not in config.options):
         method = ON_EMBEDDINGS.get(method, method)
     options = dataclasses.asdict(make_config(method, config.options))
     return dataclasses.replace(config, encoder=name, method=method, options=options), extractor
+
+
+def _extractor(name: str, config: Config) -> PretrainedEncoder:
+    """Return the encoder to embed images with: another run's own where that is what is asked for, weights and all."""
+    if config.init_from is not None and config.weights is None:
+        other = Model.load(config.init_from).extractor
+        if other is not None and other.name == name:
+            return other
+    return pretrained_encoder(name, weights=config.weights, flip=True)
 
 
 def embedded(

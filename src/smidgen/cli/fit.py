@@ -137,7 +137,8 @@ def default_out(data: str, method: str) -> Path:
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the method's options from `--set` and its shorthands, each given once."""
     given = [*args.settings, *((n, getattr(args, n)) for n in ("steps",) if getattr(args, n) is not None)]
-    repeated = [name for name, times in Counter(name for name, _ in given).items() if times > 1]
+    names = [name for name, _ in given] + (["encoder"] if args.encoder is not None else [])
+    repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise InputError(f"The option {repeated[0]!r} is set more than once: give it one value.")
     return dict(given)
