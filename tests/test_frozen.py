@@ -92,6 +92,12 @@ def test_other_methods_take_embeddings_only_where_an_encoder_is_named(photos):
     assert (config.method, extractor.name) == ("kmeans", "lite0")
 
 
+@pytest.mark.parametrize("method", ["ucc", "supervised"])
+def test_methods_that_train_a_net_train_one_for_vectors_on_embeddings(photos, method):
+    config, extractor = chosen(photos, method=method, encoder="lite0")
+    assert (config.options["encoder"], extractor.name) == ("vectors", "lite0")
+
+
 def test_photographs_of_other_sizes_are_read_at_the_size_of_the_encoder(tmp_path):
     for row in range(3):
         Image.new("RGB", (90 + row, 200), COLOURS[row]).save(tmp_path / f"{row}.png")

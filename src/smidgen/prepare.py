@@ -119,6 +119,8 @@ def choose_encoder(config: Config, train: Dataset, listener: Listener) -> tuple[
     if extractor is not None or (train.holds_vectors and "encoder" not in config.options):
         method = ON_EMBEDDINGS.get(method, method)
     options = dataclasses.asdict(make_config(method, config.options))
+    if (extractor is not None or train.holds_vectors) and options.get("encoder") in TRAINED_HERE:
+        options["encoder"] = "vectors"  # the others are nets for images
     return dataclasses.replace(config, encoder=name, method=method, options=options), extractor
 
 

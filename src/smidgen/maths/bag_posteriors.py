@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from smidgen.errors import InputError
+from smidgen.maths.counts import bag_numbers
 
 MOST_SETS = 20_000
 """How many sets of clusters it is worth looking at one by one."""
@@ -62,7 +63,7 @@ def labels_given_counts(
     """
     size = sets.sum(1)
     within = p @ sets.T  # p_i(T), (images, sets)
-    bag = torch.repeat_interleave(torch.arange(len(least), device=p.device), offsets.diff())
+    bag = bag_numbers(offsets)
     fit = torch.zeros(len(least), len(sets), device=p.device, dtype=p.dtype)
     fit.index_add_(0, bag, ((1 - leak) * within + leak).log())
     n_of_size = torch.bincount(size.long(), minlength=2).to(p)

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
 from smidgen.maths.bag_posteriors import MOST_SETS, labels_given_counts, labels_given_shares, n_sets, sets_of_clusters
+from smidgen.maths.counts import bag_numbers
 from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import in_order_of_classes, match_counts
 from smidgen.maths.neighbours import nearest_neighbours
@@ -354,8 +355,8 @@ class FusionEmbeddings(Method):
         if known.any():
             targets["proportions"] = labels_given_shares(believed, part.offsets, self.terms.shares[rows]), known
         losses = -logits.log_softmax(1)
-        of_image = {kind: torch.repeat_interleave(known, part.offsets.diff()) for kind, (_, known) in targets.items()}
-        return {kind: (q * losses).sum(1)[of_image[kind]].mean() for kind, (q, _) in targets.items()}
+        bag = bag_numbers(part.offsets)
+        return {kind: (q * losses).sum(1)[known[bag]].mean() for kind, (q, known) in targets.items()}
 
     def after_step(self, stage: str, step: int) -> None:
         """Let the slow average follow the net."""
