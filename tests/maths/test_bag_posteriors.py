@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smidgen.errors import InputError
-from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_shares, n_sets, sets_of_clusters
+from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_shares
+from smidgen.maths.counts import cluster_subsets, n_subsets
 
 
 def some_p(images, clusters, seed):
@@ -16,8 +17,8 @@ def some_p(images, clusters, seed):
 
 @pytest.mark.parametrize(("n_clusters", "most"), [(1, 1), (4, 2), (10, 4), (6, 6)])
 def test_every_set_of_clusters_is_there_once(n_clusters, most):
-    table = sets_of_clusters(n_clusters, most)
-    assert len(table) == n_sets(n_clusters, most) == len({tuple(row) for row in table.tolist()})
+    table = cluster_subsets(n_clusters, most).T
+    assert len(table) == n_subsets(n_clusters, max_count=most) == len({tuple(row) for row in table.tolist()})
     assert set(table.sum(1).tolist()) == set(range(1, most + 1))
 
 
@@ -35,7 +36,12 @@ def test_labels_given_counts_are_the_sum_over_all_sets_written_out(seed, least, 
             for k in chosen:
                 wanted[:, k] += weight * p[:, k] / inside
     found = labels_given_counts(
-        p, torch.tensor([0, 5]), torch.tensor([least]), torch.tensor([most]), sets=sets_of_clusters(4, 4), leak=leak
+        p,
+        torch.tensor([0, 5]),
+        torch.tensor([least]),
+        torch.tensor([most]),
+        sets=cluster_subsets(4, 4).float(),
+        leak=leak,
     )
     torch.testing.assert_close(found, wanted / total, atol=1e-5, rtol=1e-4)
 
@@ -43,12 +49,12 @@ def test_labels_given_counts_are_the_sum_over_all_sets_written_out(seed, least, 
 def test_one_mistaken_image_does_not_decide_what_a_pure_bag_holds():
     p = torch.tensor([[0.6, 0.4]] * 9 + [[1e-6, 1 - 1e-6]])
     one = torch.tensor([1])
-    q = labels_given_counts(p, torch.tensor([0, 10]), one, one, sets=sets_of_clusters(2, 1), leak=0.1)
+    q = labels_given_counts(p, torch.tensor([0, 10]), one, one, sets=cluster_subsets(2, 1).float(), leak=0.1)
     assert (q[:, 0] > 0.6).all()
 
 
 def test_bags_of_other_sizes_do_not_touch_each_other():
-    p, sets = some_p(7, 3, 0), sets_of_clusters(3, 2)
+    p, sets = some_p(7, 3, 0), cluster_subsets(3, 2).float()
     counts = torch.tensor([1, 2])
     both = labels_given_counts(p, torch.tensor([0, 2, 7]), counts, counts, sets=sets)
     alone = labels_given_counts(p[2:], torch.tensor([0, 5]), counts[1:], counts[1:], sets=sets)

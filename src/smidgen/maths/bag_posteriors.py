@@ -7,40 +7,12 @@ is led to assignments that say less. The posteriors here let single images be mi
 
 from __future__ import annotations
 
-import itertools
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from smidgen.errors import InputError
 from smidgen.maths.counts import bag_numbers
-
-MOST_SETS = 20_000
-"""How many sets of clusters it is worth looking at one by one."""
-
-
-def n_sets(n_clusters: int, most: int) -> int:
-    """Return how many sets of at most `most` of `n_clusters` clusters there are, the empty one left out.
-
-    >>> n_sets(10, 4)
-    385
-    """
-    return sum(math.comb(n_clusters, size) for size in range(1, most + 1))
-
-
-def sets_of_clusters(n_clusters: int, most: int) -> Tensor:
-    """Return all sets of 1 to `most` clusters, (sets, n_clusters) float32 of 0 and 1, small sets first.
-
-    >>> sets_of_clusters(3, 2).int().tolist()
-    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]
-    """
-    found = [chosen for size in range(1, most + 1) for chosen in itertools.combinations(range(n_clusters), size)]
-    table = torch.zeros(len(found), n_clusters)
-    for row, members in enumerate(found):
-        table[row, list(members)] = 1
-    return table
 
 
 def labels_given_counts(
@@ -50,27 +22,28 @@ def labels_given_counts(
 
     p: assignments (images, clusters), rows sum to one. offsets: (bags + 1,), where bags begin and end.
     least, most: (bags,) int64, the unique class count or its range.
-    sets: from `sets_of_clusters`, up to the largest `most`.
+    sets: from `counts.cluster_subsets`, up to the largest `most`.
     leak: the probability that an image looks like a class that its bag does not hold.
 
     A bag's classes T, with least ≤ |T| ≤ most, all sizes and all T of one size equally likely beforehand, have
     probability ∝ Π_i ((1 − leak) p_i(T) + leak). An image's labels are p_ik / p_i(T) within T, averaged over T.
 
+    >>> from smidgen.maths.counts import cluster_subsets
     >>> p = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.0, 0.2], [0.2, 0.1, 0.7]])
     >>> one = torch.tensor([1])
-    >>> labels_given_counts(p, torch.tensor([0, 3]), one, one, sets=sets_of_clusters(3, 1)).argmax(1).tolist()
+    >>> labels_given_counts(p, torch.tensor([0, 3]), one, one, sets=cluster_subsets(3, 1).float()).argmax(1).tolist()
     [0, 0, 0]
     """
-    size = sets.sum(1)
-    within = p @ sets.T  # p_i(T), (images, sets)
+    size = sets.sum(0)
+    within = p @ sets  # p_i(T), (images, sets)
     bag = bag_numbers(offsets)
-    fit = torch.zeros(len(least), len(sets), device=p.device, dtype=p.dtype)
+    fit = torch.zeros(len(least), sets.shape[1], device=p.device, dtype=p.dtype)
     fit.index_add_(0, bag, ((1 - leak) * within + leak).log())
     n_of_size = torch.bincount(size.long(), minlength=2).to(p)
     fit = fit - n_of_size[size.long()].log()
     allowed = (size >= least[:, None]) & (size <= most[:, None])
     posterior = fit.masked_fill(~allowed, -torch.inf).softmax(1)
-    labels = p * ((posterior[bag] / within.clamp_min(1e-6)) @ sets)
+    labels = p * ((posterior[bag] / within.clamp_min(1e-6)) @ sets.T)
     return labels / labels.sum(1, keepdim=True).clamp_min(1e-12)
 
 

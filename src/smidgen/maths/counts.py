@@ -91,8 +91,12 @@ def in_float64(assignments: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _subsets(n_clusters: int, max_count: int) -> Tensor:
-    """Return (clusters, subsets) float64, 1 where the cluster is in the subset, smaller subsets first."""
+def cluster_subsets(n_clusters: int, max_count: int) -> Tensor:
+    """Return (clusters, subsets) float64, 1 where the cluster is in the subset; all of 1 to max_count, smaller first.
+
+    >>> cluster_subsets(3, 2).T.int().tolist()
+    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]
+    """
     sets = [s for t in range(1, max_count + 1) for s in combinations(range(n_clusters), t)]
     rows = torch.tensor([k for s in sets for k in s])
     columns = torch.tensor([j for j, s in enumerate(sets) for _ in s])
@@ -104,7 +108,7 @@ def _subsets(n_clusters: int, max_count: int) -> Tensor:
 def _by_subsets(p: Tensor, offsets: Tensor, max_count: int) -> tuple[Tensor, Tensor]:
     """Return (bags, max_count) log probabilities and the logs of the bounds of their absolute errors."""
     n_clusters = p.shape[1]
-    log_products: Tensor = _LogProducts.apply(p, _subsets(n_clusters, max_count).to(p.device), offsets)
+    log_products: Tensor = _LogProducts.apply(p, cluster_subsets(n_clusters, max_count).to(p.device), offsets)
     by_size = log_products.split([math.comb(n_clusters, t) for t in range(1, max_count + 1)], dim=1)
     log_a = torch.stack([part.logsumexp(1) for part in by_size], 1)  # (bags, t)
     log_binomial, sign = _signed_binomials(n_clusters, max_count)

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
-from smidgen.maths.bag_posteriors import MOST_SETS, labels_given_counts, labels_given_shares, n_sets, sets_of_clusters
-from smidgen.maths.counts import bag_numbers
+from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_shares
+from smidgen.maths.counts import bag_numbers, cluster_subsets, n_subsets
 from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import in_order_of_classes, match_counts
 from smidgen.maths.neighbours import nearest_neighbours
@@ -45,6 +45,9 @@ from smidgen.nets.projection import Projection
 
 COOLING = (0.6, 0.9)
 """From which share of the stage "select" to which the heads are made surer; before it they are compared."""
+
+MOST_SETS = 20_000
+"""How many sets of clusters it is worth looking at one by one."""
 
 LEAST_PURE = 3
 """Bags of one class for each cluster, from which on they are clustered as wholes."""
@@ -328,7 +331,7 @@ class FusionEmbeddings(Method):
     @property
     def _likelihoods(self) -> tuple[str, ...]:
         """The kinds of evidence that are not taken in steps of EM: counts too, where the sets are too many."""
-        return ("labels", "pairs", "presence", *(() if len(self.sets) else ("counts",)))
+        return ("labels", "pairs", "presence", *(() if self.sets.shape[1] else ("counts",)))
 
     def _own_losses(self, part: Part, projected: Tensor, logits: Tensor, trust: float) -> dict[str, Tensor]:
         """Return how far the net is from the votes, from its slow average where that is sure, and from balance."""
@@ -347,7 +350,7 @@ class FusionEmbeddings(Method):
             believed = trust * self.start[part.indices] + (1 - trust) * self.teacher.net(projected).softmax(1)
         targets = {}
         rows, known = self.terms.known("counts", part)
-        if known.any() and len(self.sets):
+        if known.any() and self.sets.shape[1]:
             least, most = self.terms.counts_min[rows], self.terms.counts_max[rows]
             q = labels_given_counts(believed, part.offsets, least, most, sets=self.sets, leak=self.config.leak)
             targets["counts"] = q, known
@@ -398,9 +401,9 @@ def _net(features: int, n_clusters: int, *, hidden: int, dropout: float) -> nn.S
 
 
 def _sets(problem: Problem) -> Tensor:
-    """Return the sets of clusters that bags with counts may hold; none where there are too many to look at each."""
+    """Return the sets that bags with counts may hold, (clusters, sets); none where there are too many to look at."""
     counts = problem.evidence.counts_max
     most = min(int(counts.max()), problem.n_clusters) if len(counts) else 0
-    if most == 0 or n_sets(problem.n_clusters, most) > MOST_SETS:
-        return torch.zeros(0, problem.n_clusters)
-    return sets_of_clusters(problem.n_clusters, most)
+    if most == 0 or n_subsets(problem.n_clusters, max_count=most) > MOST_SETS:
+        return torch.zeros(problem.n_clusters, 0)
+    return cluster_subsets(problem.n_clusters, most).float()
