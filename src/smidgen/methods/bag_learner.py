@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -250,6 +251,60 @@ class BagLearner(nn.Module):
         predicted = (law.argmax(1) + 1).numpy()
         return {"bag": names, "least": least.numpy(), "most": most.numpy(), "predicted": predicted,
                 "probability": probability}  # fmt: skip
+
+
+class BagMethod(Method):
+    """What UCC and RCC do alike: all of it is their learner's."""
+
+    training_only = ("learner.net.decoder.", "learner.source.", "learner.recent")
+    wants_classes = True
+
+    learner: BagLearner
+
+    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
+        """Shuffle the walk through tuples of classes."""
+        self.learner.source.begin(generator)
+
+    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+        """Ask for bags, of the evidence or fresh."""
+        return self.learner.request(step, generator)
+
+    def after_step(self, stage: str, step: int) -> None:
+        """Cluster the latest features now and then."""
+        steps = self.config.warmup_steps if stage == "warmup" else self.config.steps
+        self.learner.follow(step, steps=steps)
+
+    @property
+    def uninformed(self) -> Mapping[str, float]:
+        """What the loss of the unique count is for a head that does not look at the bags."""
+        return self.learner.uninformed
+
+    @property
+    def draws_bags_from(self) -> tuple[str, ...]:
+        """The labels, where there is no bag in the evidence."""
+        return self.learner.draws_bags_from
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder, before the features."""
+        return self.learner.net.encoder
+
+    def start_from(self, other: Method) -> None:
+        """Take another method's encoder, and the layer of the features where it has one that fits."""
+        super().start_from(other)
+        self.learner.take_features_of(other)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the J features (batch, J)."""
+        return self.learner.net(images)
+
+    def count_probabilities(self, features: Tensor, offsets: Tensor) -> Tensor:
+        """Return P(count = 1 … clusters), (bags, clusters), of bags of images with features (images, J)."""
+        return self.learner.count_probabilities(features, offsets)
+
+    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
+        """Return densities of features, divergences between clusters, counts of bags, and decoded images."""
+        return self.learner.tables(embed)
 
 
 def as_columns(axes: tuple[str, ...], what: str, values: np.ndarray) -> dict[str, np.ndarray]:

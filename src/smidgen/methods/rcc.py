@@ -32,12 +32,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smidgen.data.batches import Part, Request
+from smidgen.data.batches import Part
 from smidgen.errors import InputError
 from smidgen.maths.counts import bag_numbers
 from smidgen.maths.matching import in_order_of_classes
-from smidgen.methods.bag_learner import BagConfig, BagLearner
-from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
+from smidgen.methods.bag_learner import BagConfig, BagLearner, BagMethod
+from smidgen.methods.base import Embed, Problem, Stage, at_least
 from smidgen.methods.terms import EvidenceTerms
 from smidgen.nets.bag_net import expected_count
 
@@ -173,13 +173,11 @@ def _bag_means(values: Tensor, offsets: Tensor) -> Tensor:
     return sums / offsets.diff().unsqueeze(1).to(values)
 
 
-class RCC(Method):
+class RCC(BagMethod):
     """See the module's docstring."""
 
     name = "rcc"
-    training_only = ("learner.net.decoder.", "learner.source.", "learner.recent")
     evidence_used = ("labels", "counts", "proportions")
-    wants_classes = True
 
     def __init__(self, config: RCCConfig, problem: Problem) -> None:
         super().__init__()
@@ -207,14 +205,6 @@ class RCC(Method):
         if not source.is_fresh and not len(self.problem.evidence.proportion_bags):
             raise InputError("`rcc` needs proportions or class counts of bags; from unique counts alone, `ucc` learns.")
         return self.learner.stages()
-
-    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
-        """Shuffle the walk through tuples of classes."""
-        self.learner.source.begin(generator)
-
-    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
-        """Ask for bags, of the evidence or fresh."""
-        return self.learner.request(step, generator)
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
         """Return the weighted losses of counts, unique count and reconstruction, and the tie of the first two."""
@@ -277,11 +267,6 @@ class RCC(Method):
         """Return Adam."""
         return [self.learner.optimiser(stage, self.classifier)]
 
-    def after_step(self, stage: str, step: int) -> None:
-        """Cluster the latest features now and then."""
-        steps = self.config.warmup_steps if stage == "warmup" else self.config.steps
-        self.learner.follow(step, steps=steps)
-
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Find the clusters by k-means on the features of all training images, and name them by the evidence."""
         features = self.learner.finish(embed, generator)
@@ -290,39 +275,11 @@ class RCC(Method):
         if votes.shape[1]:
             self.learner.clusters.reorder(torch.tensor(in_order_of_classes(votes.numpy())))
 
-    @property
-    def uninformed(self) -> Mapping[str, float]:
-        """What the loss of the unique count is for a head that does not look at the bags."""
-        return self.learner.uninformed
-
-    @property
-    def draws_bags_from(self) -> tuple[str, ...]:
-        """The labels, where there is no bag in the evidence."""
-        return self.learner.draws_bags_from
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The encoder, before the features."""
-        return self.learner.net.encoder
-
-    def start_from(self, other: Method) -> None:
-        """Take another method's encoder, and the layer of the features where it has one that fits."""
-        super().start_from(other)
-        self.learner.take_features_of(other)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the J features (batch, J)."""
-        return self.learner.net(images)
-
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters): the softmax of each image, or the distance from k-means' centroids."""
         if self.config.counts == "dllp":
             return self.classifier(self.backbone(images)).float().softmax(1)
         return self.learner.clusters(self.encode(images))
-
-    def count_probabilities(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """Return P(count = 1 … clusters), (bags, clusters), of bags of images with features (images, J)."""
-        return self.learner.count_probabilities(features, offsets)
 
     @torch.no_grad()
     def class_counts(self, features: Tensor, assignments: Tensor, offsets: Tensor) -> Tensor:
@@ -333,7 +290,3 @@ class RCC(Method):
         if self.config.counts == "dllp":
             return _bag_means(assignments, offsets) * offsets.diff().unsqueeze(1)
         return self.classifier(self.learner.net.describe(features, offsets, bandwidth=self.config.bandwidth)).float()
-
-    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
-        """Return densities of features, divergences between clusters, counts of bags, and decoded images."""
-        return self.learner.tables(embed)

@@ -27,14 +27,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from smidgen.data.batches import Part, Request
+from smidgen.data.batches import Part
 from smidgen.errors import InputError
-from smidgen.methods.bag_learner import BagConfig, BagLearner
-from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
+from smidgen.methods.bag_learner import BagConfig, BagLearner, BagMethod
+from smidgen.methods.base import Embed, Problem, Stage, at_least
 
 
 @dataclass(frozen=True)
@@ -100,13 +99,11 @@ def ucc_objective(ucc: Tensor, reconstruction: Tensor | None, *, alpha: float) -
     return alpha * ucc if reconstruction is None else alpha * ucc + (1 - alpha) * reconstruction
 
 
-class UCC(Method):
+class UCC(BagMethod):
     """See the module's docstring."""
 
     name = "ucc"
-    training_only = ("learner.net.decoder.", "learner.source.", "learner.recent")
     evidence_used = ("counts",)
-    wants_classes = True
 
     def __init__(self, config: UCCConfig, problem: Problem) -> None:
         super().__init__()
@@ -118,14 +115,6 @@ class UCC(Method):
         """Return "warmup", if there is any, and "train"."""
         self.learner.source.must_know(self.name, what="unique class counts of bags")
         return self.learner.stages()
-
-    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
-        """Shuffle the walk through tuples of classes."""
-        self.learner.source.begin(generator)
-
-    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
-        """Ask for bags, of the evidence or fresh."""
-        return self.learner.request(step, generator)
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
         """Return the objective, its terms, and the share of right counts; reconstruction alone in the warm-up."""
@@ -144,47 +133,10 @@ class UCC(Method):
         """Return Adam."""
         return [self.learner.optimiser(stage)]
 
-    def after_step(self, stage: str, step: int) -> None:
-        """Cluster the latest features now and then."""
-        steps = self.config.warmup_steps if stage == "warmup" else self.config.steps
-        self.learner.follow(step, steps=steps)
-
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Find the clusters by k-means on the features of all training images."""
         self.learner.finish(embed, generator)
 
-    @property
-    def uninformed(self) -> Mapping[str, float]:
-        """What the loss of the unique count is for a head that does not look at the bags."""
-        return self.learner.uninformed
-
-    @property
-    def draws_bags_from(self) -> tuple[str, ...]:
-        """The labels, where there is no bag in the evidence."""
-        return self.learner.draws_bags_from
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The encoder, before the features."""
-        return self.learner.net.encoder
-
-    def start_from(self, other: Method) -> None:
-        """Take another method's encoder, and the layer of the features where it has one that fits."""
-        super().start_from(other)
-        self.learner.take_features_of(other)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the J features (batch, J)."""
-        return self.learner.net(images)
-
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters) by distance from the centroids; the nearest is the likeliest."""
         return self.learner.clusters(self.encode(images))
-
-    def count_probabilities(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """Return P(count = 1 … clusters), (bags, clusters), of bags of images with features (images, J)."""
-        return self.learner.count_probabilities(features, offsets)
-
-    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
-        """Return densities of features, divergences between clusters, counts of bags, and decoded images."""
-        return self.learner.tables(embed)
