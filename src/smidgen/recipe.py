@@ -24,7 +24,7 @@ from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.methods.terms import NAMING
 from smidgen.model import Model, Preprocessing, extractor_table
-from smidgen.nets.pretrained import PretrainedEncoder
+from smidgen.nets.pretrained import PretrainedEncoder, weights_in_words
 from smidgen.prepare import (
     Listener,
     choose_encoder,
@@ -237,7 +237,10 @@ class _Fit:
         evidence = {**evidence_in_words(self.method), "fingerprint": known.fingerprint()}
         manifest = describe(self.config, *self.shown) | {"evidence": evidence}
         if self.extractor is not None:
-            manifest["extractor"] = extractor_table(self.extractor)
+            own = self.config.weights or self.config.init_from
+            manifest["extractor"] = extractor_table(self.extractor) | {
+                "weights": weights_in_words(self.extractor.name, own)
+            }
         if path.exists():
             before = run.manifest
             if before["data"]["fingerprint"] != manifest["data"]["fingerprint"]:

@@ -122,6 +122,10 @@ def _facts(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tupl
     """Return (name, value) pairs for the header; what the run did not record does not appear."""
     data = manifest.get("data") if isinstance(manifest.get("data"), Mapping) else {}
     facts = [(word, plain(manifest.get(key))) for key, word in _FACTS.items()]
+    if isinstance(manifest.get("extractor"), Mapping):  # it is the encoder that is meant
+        weights = plain(manifest["extractor"].get("weights"))
+        frozen = f"frozen, {weights}" if weights else "frozen"
+        facts = [(word, f"{value}, {frozen}" if word == "Encoder" else value) for word, value in facts]
     shape = data.get("shape") if isinstance(data, Mapping) else None
     if isinstance(shape, list) and len(shape) == 3:
         facts.append(("Image size", f"{shape[2]} × {shape[1]}, {'grey' if shape[0] == 1 else 'colour'}"))
