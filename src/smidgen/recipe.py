@@ -237,10 +237,9 @@ class _Fit:
         evidence = {**evidence_in_words(self.method), "fingerprint": known.fingerprint()}
         manifest = describe(self.config, *self.shown) | {"evidence": evidence}
         if self.extractor is not None:
-            own = self.config.weights or self.config.init_from
-            manifest["extractor"] = extractor_table(self.extractor) | {
-                "weights": weights_in_words(self.extractor.name, own)
-            }
+            manifest["extractor"] = extractor_table(self.extractor)
+            if self.config.init_from is None:  # otherwise that run says it
+                manifest["extractor"]["weights"] = weights_in_words(self.extractor.name, own=self.config.weights)
         if path.exists():
             before = run.manifest
             if before["data"]["fingerprint"] != manifest["data"]["fingerprint"]:

@@ -260,8 +260,12 @@ def encoder_size(name: str) -> int:
     return int(_timm_settings(name.removeprefix(_PREFIX), given=name)["input_size"][-1])
 
 
-def weights_in_words(name: str, own: str | None) -> str:
-    """Return what an encoder's weights were trained on, for people to read; `own` is where else they come from."""
+def weights_in_words(name: str, *, own: str | None) -> str:
+    """Return where an encoder's weights come from, for people to read; `own` is the file that was given.
+
+    >>> weights_in_words("lite2", own=None)
+    "trained on ImageNet's labels"
+    """
     if own is not None:
         return f"weights of {own}"
     return "trained on ImageNet's labels" if name in PACKAGED else "as timm has it"
