@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
-from smidgen.maths.entropy import cross_entropy_between, entropy, entropy_of_mean, mean_entropy, mutual_information
+from smidgen.maths.entropy import (
+    cross_entropy_between,
+    entropy,
+    entropy_of_mean,
+    mean_entropy,
+    mutual_information,
+    sharpened,
+    sharpness_for,
+)
 
 
 def soft(n: int, k: int, seed: int) -> torch.Tensor:
@@ -72,3 +80,17 @@ def test_cross_entropy_is_least_at_the_same_distribution(seed: int) -> None:
 def test_one_confident_mistake_costs_no_more_than_the_floor_allows() -> None:
     p, q = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     assert float(cross_entropy_between(p, q)) == pytest.approx(-math.log(1e-6))
+
+
+@pytest.mark.parametrize("confidence", [0.55, 0.7, 0.95])
+def test_assignments_are_sharpened_to_the_confidence_that_is_wanted(confidence):
+    p = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)).softmax(1)  # .5 sure on average
+    found = sharpened(p, sharpness_for(p, confidence))
+    assert found.amax(1).mean() == pytest.approx(confidence, abs=1e-3)
+    assert (found.argmax(1) == p.argmax(1)).all()
+    torch.testing.assert_close(found.sum(1), torch.ones(200))
+
+
+def test_assignments_that_are_surer_than_wanted_stay_as_they_are():
+    p = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    torch.testing.assert_close(sharpened(p, sharpness_for(p, 0.6)), p, atol=1e-4, rtol=0)

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_shares
 from smidgen.maths.counts import bag_numbers, cluster_subsets, n_subsets
-from smidgen.maths.entropy import entropy
+from smidgen.maths.entropy import entropy, sharpened, sharpness_for
 from smidgen.maths.matching import in_order_of_classes, match_counts
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.sinkhorn import sinkhorn
@@ -254,10 +254,7 @@ class FusionEmbeddings(Method):
 
     @torch.no_grad()
     def _agree(self) -> None:
-        """Choose the voters by their loss, and bring their clusters into the order of the best one's or of the names.
-
-        Then sharpen their votes until they are as sure, on average, as neighbours agree: heads were kept soft.
-        """
+        """Choose the voters by their loss, bring their clusters into one order, name them, and make the votes sure."""
         self.voters = self.kept[self.scores[self.kept].argsort()][: len(self.voters)]
         votes = self.heads(self.projected)[:, self.voters].softmax(-1).double().cpu()
         for voter in range(len(self.voters)):
@@ -265,30 +262,32 @@ class FusionEmbeddings(Method):
             self.order[voter] = torch.from_numpy(match_counts(together.numpy())).to(self.order)
         self.sharpness.fill_(1)
         if self.terms.names_classes:
-            # A few labels should not hang on single images: their neighbours vote for them.
-            own = self._vote(self.projected)
-            around = torch.zeros_like(own)
-            for near in self.neighbours.T:
-                around += own[near.long()] / self.neighbours.shape[1]
-            evidence = self.terms.class_evidence(around.cpu())
-            order = in_order_of_classes(evidence.numpy())
-            self.order = self.order[:, torch.tensor(order, device=self.order.device)]
-        self._sharpen(self._vote(self.projected))
+            self._name()
+        self._sharpen()
 
-    def _sharpen(self, votes: Tensor) -> None:
+    def _name(self) -> None:
+        """Put the clusters into the order of the classes that evidence names.
+
+        An image's neighbours vote for it: a few labels should not hang on single images.
+        """
+        own = self._vote(self.projected)
+        around = torch.zeros_like(own)
+        for near in self.neighbours.T:
+            around += own[near.long()] / self.neighbours.shape[1]
+        order = in_order_of_classes(self.terms.class_evidence(around.cpu()).numpy())
+        self.order = self.order[:, torch.tensor(order, device=self.order.device)]
+
+    def _sharpen(self) -> None:
+        """Make the votes as sure, on average, as neighbours agree: the heads were kept soft."""
+        votes = self._vote(self.projected)
         labels = votes.argmax(1)
         agreement = (labels[self.neighbours[:, :10].long()] == labels[:, None]).float().mean()
-        low, high = 1.0, 20.0
-        for _ in range(20):
-            middle = (low + high) / 2
-            sure = (votes.clamp_min(1e-12).log() * middle).softmax(1).amax(1).mean()
-            low, high = (middle, high) if sure < agreement else (low, middle)
-        self.sharpness.fill_(low)
+        self.sharpness.fill_(sharpness_for(votes, float(agreement)))
 
     def _vote(self, projected: Tensor) -> Tensor:
         p = self.heads(projected)[:, self.voters].softmax(-1)
         mean = p.gather(2, self.order.expand(p.shape[0], -1, -1)).mean(1)
-        return (mean.clamp_min(1e-12).log() * self.sharpness).softmax(1)
+        return sharpened(mean, self.sharpness)
 
     # --------------------------------------------------------------------------------------------------- the evidence
 
