@@ -349,3 +349,12 @@ def test_shorthands_win_over_options_and_unknown_ones_are_named():
         kmeans(steps=3).fit(DIGITS)
     with pytest.raises(InputError, match=r"Unknown method 'fussion'\. Did you mean 'fusion'"):
         ImageClusterer(3, method="fussion").fit(DIGITS)
+
+
+def test_a_file_of_embeddings_is_predicted_as_it_was_fitted(tmp_path):
+    np.savez(tmp_path / "blobs.npz", embeddings=BLOBS)
+    path = tmp_path / "blobs.npz"
+    model = kmeans().fit(path)
+    assert (model.predict(path) == model.labels_).all()
+    with pytest.raises(InputError, match="fitted on ready embeddings of 5 features, and was given images"):
+        model.predict("digits")

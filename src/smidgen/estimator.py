@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from smidgen import prepare, recipe
 from smidgen.config import Config
-from smidgen.data.datasets import Dataset, open_dataset
+from smidgen.data.datasets import Dataset, open_like
 from smidgen.data.evidence import Evidence, Resolved
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_predictions import BagPredictions, Calibration, predict_bags
@@ -241,24 +241,15 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _dataset(self, X: Any) -> Dataset:
         """Return X as a dataset whose images are as the model wants them."""
         check_is_fitted(self)
-        wanted, shape = self.model_.preprocessing, self.model_.image_shape
+        shape = self.model_.image_shape
         takes_vectors = shape[1:] == (1, 1)
-        is_matrix = not isinstance(X, str | Path) and _n_dimensions(X) not in (3, 4)
-        if is_matrix != takes_vectors:
+        if not isinstance(X, str | Path) and (_n_dimensions(X) not in (3, 4)) != takes_vectors:
             raise InputError(
                 f"This model was fitted on {'ready embeddings' if takes_vectors else 'images'}, and was given"
-                f" {'a matrix' if is_matrix else 'images'}: give it what it was fitted on."
+                f" {'images' if takes_vectors else 'a matrix'}: give it what it was fitted on."
             )
-        data = self._checked(X, reset=False)
-        if takes_vectors:
-            return open_dataset(data)
-        dataset = open_dataset(
-            data,
-            size=wanted.size,
-            channels=wanted.channels,
-            resize=wanted.resize,  # type: ignore[arg-type]
-            allow_bad=self.allow_bad,
-        )
+        how: dict[str, Any] = {"resize": self.model_.preprocessing.resize, "allow_bad": self.allow_bad}
+        dataset = open_like(self._checked(X, reset=False), shape, split="train", **how)
         _warn_of_skipped(dataset)
         return dataset
 

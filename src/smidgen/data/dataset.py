@@ -1,0 +1,117 @@
+"""One collection in memory: its images as an array, with ids, classes where known, and the files behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from smidgen.data.decoding import Skipped
+from smidgen.data.folders import Item
+from smidgen.data.images import BadImage, flat_image, image_size, quiet_pillow
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images of one size in memory, each with its id, and with its class where that is known.
+
+    name: as given by the user. split: "train", "test" or "all".
+    ids: (n,) str objects, unique.
+    images: (n, channels, height, width) uint8; a memory-mapped file above 4 GB. Ready embeddings: (n, features, 1, 1)
+        float32, not scaled.
+    classes: (n,) int64 rows of `class_names`, -1 unknown; None if no class is known. For evaluation only, unless the
+        user gives them as evidence.
+    class_names: in natural order.
+    skipped: images that could not be read. ignored: how many files were no images and passed over.
+    items: the files behind the images, where there are any; sizes: (n, 2) int32, their own width and height.
+    """
+
+    name: str
+    split: str
+    ids: np.ndarray
+    images: np.ndarray
+    classes: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    ignored: int = 0
+    items: tuple[Item, ...] | None = None
+    sizes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def holds_vectors(self) -> bool:
+        """Whether these are ready embeddings, and there is nothing to look at."""
+        return self.images.dtype != np.uint8
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> Dataset:
+        """Return the dataset of the given rows (integers or a mask), in that order; names of classes stay.
+
+        >>> from smidgen.data.datasets import open_dataset
+        >>> open_dataset("digits").subset([3, 1]).ids.tolist()
+        ['train/00003', 'train/00001']
+        """
+        rows = np.asarray(rows)
+        chosen = np.arange(len(self))[rows if rows.size else np.empty(0, dtype=np.int64)]
+        return replace(
+            self,
+            ids=self.ids[chosen],
+            images=self.images[chosen],
+            classes=None if self.classes is None else self.classes[chosen],
+            items=None if self.items is None else tuple(self.items[row] for row in chosen),
+            sizes=None if self.sizes is None else self.sizes[chosen],
+        )
+
+    def fingerprint(self) -> str:
+        """Return the sha256, as hex, over ids, shape and pixels: the same data give the same, classes or not."""
+        hasher = hashlib.sha256("\0".join(map(str, self.ids)).encode())
+        hasher.update(repr(tuple(int(length) for length in self.images.shape)).encode())
+        for start in range(0, len(self), 4096):  # in pieces: the images may be a mapped file
+            hasher.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
+        return hasher.hexdigest()
+
+    def original(self, row: int) -> Image.Image | None:
+        """Return the upright original (mode L or RGB) behind a row, None if there is no file or it is gone."""
+        if self.items is None:
+            return None
+        try:
+            with quiet_pillow():
+                flat = flat_image(self.items[row].read())
+        except BadImage:
+            return None
+        return flat.convert("L") if flat.mode == "F" else flat
+
+    def thumbnail(self, row: int, size: int = 64) -> bytes:
+        """Return a small picture of an image, at most `size` pixels a side: PNG up to 32 pixels, otherwise JPEG.
+
+        It is cut from the original file where there is one, which shows more than the pixels that a method saw,
+        and otherwise made of those; never enlarged.
+        """
+        image = self._small_original(row, size) or _as_picture(self.images[row])
+        image.thumbnail((size, size), Image.Resampling.BILINEAR)
+        buffer = io.BytesIO()
+        if max(image.size) <= 32:
+            image.save(buffer, "PNG")
+        else:
+            image.save(buffer, "JPEG", quality=85)
+        return buffer.getvalue()
+
+    def _small_original(self, row: int, size: int) -> Image.Image | None:
+        if self.items is None:
+            return None
+        try:
+            data = self.items[row].read()
+            with quiet_pillow():
+                image = flat_image(data, size=min(size, *image_size(data)))
+        except BadImage:
+            return None
+        return image.convert("L") if image.mode == "F" else image
+
+
+def _as_picture(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
