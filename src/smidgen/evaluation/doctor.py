@@ -17,6 +17,7 @@ _BLOCKS = 50  # per stage: losses are averaged over a fiftieth of it
 _RECENT = 3  # blocks
 _EVEN = 0.98  # of the largest entropy: assignments that say nothing
 _STUCK, _FREE = 0.97, 0.94  # shares of the uninformed loss: an alarm above the one is withdrawn below the other
+_FAR = 1.25  # the share above which a model contradicts its evidence, as one with unformed clusters does: give it time
 
 _EVIDENCE = {
     "labels": "the labels",
@@ -245,9 +246,12 @@ class Doctor(Callback):
     def _judge_evidence(self, name: str, uninformed: float, stage: Stage) -> None:
         """Compare the loss of a kind of evidence with what it is for a model that does not look at the images."""
         course, length = self._blocks.get(name, []), _block(stage)
-        if len(course) * length < max(stage.steps / 5, LEAST_STEPS) or len(course) < 2 * _RECENT or uninformed < 0.05:
+        if len(course) < 2 * _RECENT or uninformed < 0.05:
             return
-        recent, before = _mean(course[-_RECENT:]), _mean(course[-2 * _RECENT : -_RECENT])
+        recent, before = _mean(course[-_RECENT:]), float(np.median(course[: len(course) // 2]))
+        early = max(stage.steps / (5 if recent < _FAR * uninformed else 2), LEAST_STEPS)
+        if len(course) * length < early:
+            return
         if recent < _FREE * uninformed:
             self._withdraw(f"evidence:{name}")
         elif recent > _STUCK * uninformed and before - recent < 0.03 * uninformed:
