@@ -9,8 +9,9 @@ from torch import nn
 from smidgen.data.bags import Simulation, simulate
 from smidgen.data.batches import collect, seeded
 from smidgen.data.evidence import Evidence, Resolved
+from smidgen.maths.likelihoods import class_count_loss
 from smidgen.maths.matching import match_counts
-from smidgen.methods.terms import EVERY_KIND, EvidenceTerms
+from smidgen.methods.terms import CLASS_COUNTS, EVERY_KIND, EvidenceTerms
 
 IDS = [f"{row}.png" for row in range(500)]
 CPU = torch.device("cpu")
@@ -102,6 +103,25 @@ def test_a_bag_that_a_kind_does_not_speak_of_adds_nothing_to_it(images):
     counts = torch.autograd.grad(found["counts"], logits)[0]
     assert counts.isfinite().all()
     assert (counts.abs().sum(1) > 0).tolist() == [row != 20 for row in parts["bags"].indices.tolist()]
+
+
+def test_shares_that_are_whole_numbers_of_images_speak_by_the_exact_law_too(images):
+    shares = [{"a": 1 / 3, "b": 2 / 3}, {"a": 0.33, "b": 0.67}, {"a": 0.4, "b": 0.6}, None]
+    bags = Evidence.from_bags([[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10]], proportions=shares, counts=[None] * 3 + [1])
+    terms = EvidenceTerms(bags.resolve(IDS, n_clusters=10), 10)
+    parts = collect(images, terms.request(seeded(0), view=None), key=(0,), device=CPU)
+    logits = torch.randn(11, 10, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    p = {"bags": logits.softmax(1)}
+    found = terms.losses(parts, p, kinds=[CLASS_COUNTS])
+    assert found.keys() == {CLASS_COUNTS}
+    assert CLASS_COUNTS not in terms.losses(parts, p)
+    (gradient,) = torch.autograd.grad(found[CLASS_COUNTS], logits)
+    spoken = [row < 6 for row in parts["bags"].indices.tolist()]  # .4 of three images is no number of images
+    assert (gradient.abs().sum(1) > 0).tolist() == spoken
+    rows = [parts["bags"].indices.tolist().index(i) for i in range(6)]
+    counts = torch.tensor([[1, 2] + [0] * 8] * 2)
+    expected = class_count_loss(p["bags"][rows], torch.tensor([0, 3, 6]), counts, epsilon=0.1).mean()
+    assert found[CLASS_COUNTS].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_saying_what_is_so_costs_less_than_anything_else(known):

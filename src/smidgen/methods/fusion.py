@@ -18,7 +18,8 @@ Equation → function
 
 The first stage works with ε = 0 until clusters have formed (`settle`). Then ε lets it disbelieve wrong neighbours, and
 clusters are matched to the classes that evidence names, so that one label per class never pulls at half-formed
-clusters: only from here on do labels and presences add their terms.
+clusters: only from here on do kinds of evidence that name classes add their terms. In the second stage proportions
+speak by the exact law of how many images of each class a bag holds, too: a mean hardly feels one image in thirty.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
 from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
-from smidgen.methods.terms import EVERY_KIND, NAMING, EvidenceTerms
+from smidgen.methods.terms import CLASS_COUNTS, EVERY_KIND, NAMING, EvidenceTerms
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
+
+CLASS_COUNT_WEIGHT = 3.0
+"""Of the exact law of class counts: it is a mean over all clusters, and an image in the wrong one concerns two."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class FusionConfig:
     """Settings of `fusion`; the defaults are the ones measured on MNIST (LAB.md).
 
     encoder: the net, see `smidgen list encoders`. heads: how many share it in the first stage.
-    steps, refine_steps: optimiser steps of the two stages. batch_size: images per step, besides those of evidence.
+    steps, refine_steps: optimiser steps of the two stages. labelled_factor: how many times as many the second one has
+    where there are labels and no bags: its steps cost less than those with bags, and labels gain by more of them.
+    batch_size: images per step, besides those of evidence.
     neighbours: how many nearest images count as neighbours, among pca_components principal components of the pixels.
     settle: share of the first stage after which clusters have formed. doubt: ε, the share of neighbours that may be
     wrong. balance, refine_balance: weights of the entropy of the mean assignment in the two stages.
@@ -62,6 +68,7 @@ class FusionConfig:
     heads: int = 5
     steps: int = 600
     refine_steps: int = 1500
+    labelled_factor: float = 2.0
     batch_size: int = 256
     neighbours: int = 10
     pca_components: int = 50
@@ -78,7 +85,8 @@ class FusionConfig:
     weight_decay: float = 1e-2
 
     def __post_init__(self) -> None:
-        at_least(self, heads=1, steps=1, refine_steps=0, batch_size=2, neighbours=1, pca_components=1)
+        at_least(self, heads=1, steps=1, refine_steps=0, labelled_factor=0, batch_size=2)
+        at_least(self, neighbours=1, pca_components=1)
         at_least(
             self,
             settle=0,
@@ -168,7 +176,12 @@ class Fusion(Method):
     def stages(self) -> list[Stage]:
         """Return "cluster" (neighbours agree) and "refine" (the teacher labels)."""
         first = Stage("cluster", self.config.steps, begins=(0, self._settled))
-        return [first, Stage("refine", self.config.refine_steps)]
+        return [first, Stage("refine", self._refine_steps)]
+
+    @property
+    def _refine_steps(self) -> int:
+        labelled = len(self.terms.labelled) and not len(self.terms.known_bags)
+        return round(self.config.refine_steps * (self.config.labelled_factor if labelled else 1))
 
     @property
     def _settled(self) -> int:
@@ -225,7 +238,7 @@ class Fusion(Method):
         else:
             own = self._cluster_losses(by_part.pop("images"), by_part.pop("neighbours"), settled=step >= self._settled)
             heads, weight = list(range(self.config.heads)), self.config.balance
-        known = self._evidence_losses(parts, by_part, heads, named=stage == "refine" or step >= self._settled)
+        known = self._evidence_losses(parts, by_part, heads, kinds=self._kinds(stage, step))
         per_head = own["own"] + self.config.evidence * sum(known.values())
         if stage == "cluster":
             with torch.no_grad():
@@ -247,14 +260,22 @@ class Fusion(Method):
         return {"own": labelled, "self_label": labelled, "balance": balance_loss(logits.softmax(1)[:, None]),
                 "sure": sure}  # fmt: skip
 
+    def _kinds(self, stage: str, step: int) -> tuple[str, ...]:
+        """Return the evidence that there are terms for: kinds that name classes only where clusters are named."""
+        if stage == "refine":
+            return (*EVERY_KIND, CLASS_COUNTS)
+        return EVERY_KIND if step >= self._settled else tuple(kind for kind in EVERY_KIND if kind not in NAMING)
+
     def _evidence_losses(
-        self, parts: Mapping[str, Part], logits: Mapping[str, Tensor], heads: list[int], *, named: bool
+        self, parts: Mapping[str, Part], logits: Mapping[str, Tensor], heads: list[int], *, kinds: tuple[str, ...]
     ) -> dict[str, Tensor]:
-        """Return (heads,) per kind of evidence; kinds that name classes only where clusters are named."""
+        """Return (heads,) per kind of evidence."""
         p = {name: values.softmax(-1) for name, values in logits.items()}
-        per_head = [self.terms.losses(parts, {name: values[:, h] for name, values in p.items()}) for h in heads]
-        kinds = [kind for kind in per_head[0] if named or kind not in NAMING]
-        return {kind: torch.stack([losses[kind] for losses in per_head]) for kind in kinds}
+        per_head = [self.terms.losses(parts, {n: v[:, h] for n, v in p.items()}, kinds=kinds) for h in heads]
+        losses = {kind: torch.stack([each[kind] for each in per_head]) for kind in per_head[0]}
+        if CLASS_COUNTS in losses:
+            losses[CLASS_COUNTS] = CLASS_COUNT_WEIGHT * losses[CLASS_COUNTS]
+        return losses
 
     def after_step(self, stage: str, step: int) -> None:
         """Let the teacher follow."""
@@ -262,7 +283,7 @@ class Fusion(Method):
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Choose the head, if no second stage has."""
-        if self.config.refine_steps == 0:
+        if self._refine_steps == 0:
             self.head = self.running_loss.argmin()
 
     def _logits(self, net: nn.Module, images: Tensor) -> Tensor:

@@ -12,13 +12,18 @@ from smidgen.data.batches import Part, Request
 from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
 from smidgen.maths.counts import admissible_counts, count_loss, unique_count_log_probabilities
-from smidgen.maths.likelihoods import label_loss, pair_loss, presence_loss, proportion_loss
+from smidgen.maths.likelihoods import class_count_loss, label_loss, pair_loss, presence_loss, proportion_loss
 
 EVERY_KIND = ("labels", "counts", "proportions", "presence", "pairs")
 """The kinds of evidence there are terms for."""
 
 NAMING = ("labels", "proportions", "presence")
 """The kinds of evidence that name classes; their terms need clusters that are matched to the classes."""
+
+CLASS_COUNTS = "class_counts"
+"""Proportions that are whole numbers of images, by the exact law: a term for clusters that have formed."""
+
+_WHOLE = 0.1  # images: what shares may be off a whole number for having been rounded
 
 
 class EvidenceTerms(nn.Module):
@@ -35,6 +40,7 @@ class EvidenceTerms(nn.Module):
     counts_max: Tensor
     admissible: Tensor
     shares: Tensor
+    class_counts: Tensor
     present: Tensor
 
     def __init__(
@@ -66,6 +72,8 @@ class EvidenceTerms(nn.Module):
         )
         self._rows("proportions", evidence.proportion_bags)
         self._buffer("shares", F.pad(evidence.proportions, (0, n_clusters - n_classes)))
+        sizes = evidence.bag_sizes[evidence.proportion_bags]
+        self._buffer("class_counts", _whole_counts(self.shares, sizes))
         self._rows("presence", evidence.presence_bags)
         self._buffer("present", F.pad(evidence.presence, (0, n_clusters - n_classes), value=-1))
 
@@ -135,6 +143,10 @@ class EvidenceTerms(nn.Module):
         rows, known = self.known("proportions", part)
         if known.any() and "proportions" in kinds:
             losses["proportions"] = proportion_loss(p, part.offsets, self.shares[rows])[known].mean()
+        if known.any() and CLASS_COUNTS in kinds:
+            counts = self.class_counts[rows]
+            exact = class_count_loss(p, part.offsets, counts, epsilon=self.epsilon)[known & (counts.sum(1) > 0)]
+            losses |= {CLASS_COUNTS: exact.mean().float()} if len(exact) else {}
         rows, known = self.known("presence", part)
         if known.any() and "presence" in kinds:
             present = presence_loss(p, part.offsets, self.present[rows], epsilon=self.epsilon)
@@ -215,3 +227,15 @@ class EvidenceTerms(nn.Module):
         sums = torch.zeros(len(self.evidence.bag_names), p.shape[1], dtype=p.dtype)
         sums.index_add_(0, numbers, p[self.evidence.members])
         return sums / self.evidence.bag_sizes.clamp_min(1).unsqueeze(1)
+
+
+def _whole_counts(shares: Tensor, sizes: Tensor) -> Tensor:
+    """Return how many images of each class a bag holds, (bags, clusters) int64; zeros where no whole numbers are meant.
+
+    >>> _whole_counts(torch.tensor([[0.333, 0.667], [0.4, 0.6]]), torch.tensor([3, 3])).tolist()
+    [[1, 2], [0, 0]]
+    """
+    images = shares * sizes[:, None]
+    counts = images.round()
+    whole = ((images - counts).abs() <= _WHOLE).all(1) & (counts.sum(1) == sizes)
+    return torch.where(whole[:, None], counts, 0.0).long()
