@@ -131,6 +131,16 @@ def test_another_run_s_encoder_keeps_its_own_weights(photos, tmp_path):
     assert again.fingerprint() == first.fingerprint() != chosen(photos, encoder="lite0")[1].fingerprint()
 
 
+def test_a_run_that_starts_from_one_on_embeddings_takes_its_encoder_and_its_net(run, photos):
+    out, _ = run
+    config, extractor = chosen(photos, method="ucc", init_from=str(out), options={"preset": "warm"})
+    assert (config.encoder, extractor.name, config.options["encoder"]) == ("lite0", "lite0", "projected-256")
+    config, _ = chosen(photos, init_from=str(out))
+    assert (config.method, config.encoder) == ("fusion-embeddings", "lite0")
+    config, extractor = chosen(photos, method="ucc", init_from=str(out), fine_tune=True)
+    assert (config.options["encoder"], extractor) == ("lite0", None)
+
+
 @pytest.mark.parametrize("settings", [{}, {"encoder": "lite0"}, {"encoder": "lite0", "fine_tune": True}])
 def test_a_configuration_with_every_choice_made_makes_no_other(photos, settings):
     once, _ = chosen(photos, **settings)

@@ -22,8 +22,8 @@ from smidgen.errors import InputError, unknown
 from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config, method_class
 from smidgen.methods.base import Method, Problem
 from smidgen.model import Model, embed
-from smidgen.nets.encoders import TRAINED_HERE
-from smidgen.nets.pretrained import PretrainedEncoder, encoder_size, pretrained_encoder
+from smidgen.nets.encoders import TRAINED_HERE, is_projected, is_trained_here
+from smidgen.nets.pretrained import SCRATCH, PretrainedEncoder, encoder_size, pretrained_encoder
 
 DEFAULT_CLUSTERS = 10
 PREFERRED = "lite2"
@@ -85,9 +85,12 @@ def _with_encoder(config: Config) -> Config:
         other = Model.load(config.init_from)
         if other.extractor is not None:
             encoder = encoder or other.extractor.name
-        elif hasattr(other.method.config, "encoder"):
-            options.setdefault("encoder", other.method.config.encoder)
-    trained = encoder is not None and (config.fine_tune or encoder in TRAINED_HERE)
+        if (trained_there := _net_to_start_from(other, config)) is not None:
+            options.setdefault("encoder", trained_there)
+    wanted = encoder or options.get("encoder")
+    if config.init_from is None and is_projected(wanted):
+        raise InputError(f"The encoder {wanted!r} comes from another run: name that one, `--init-from RUN`.")
+    trained = encoder is not None and (config.fine_tune or is_trained_here(encoder))
     if config.fine_tune and encoder is None and options.get("encoder") is None:
         raise InputError("Which encoder is to be trained further? Name it: `--encoder lite0 --fine-tune`.")
     if config.weights is not None and (encoder is None or trained):
@@ -96,6 +99,18 @@ def _with_encoder(config: Config) -> Config:
         options.setdefault("encoder", encoder)
         encoder = None
     return dataclasses.replace(config, encoder=encoder, options=options)
+
+
+def _net_to_start_from(other: Model, config: Config) -> str | None:
+    """Return the name of the net that another run offers, None where the method has no place for one.
+
+    On embeddings `fusion` has none: it looks at them as its form for embeddings does.
+    """
+    if not hasattr(make_config(config.method), "encoder"):
+        return None
+    looks_anew = config.method in ON_EMBEDDINGS and other.name in ON_EMBEDDINGS.values()
+    trains_the_extractor = other.extractor is not None and (config.fine_tune or config.method in ON_EMBEDDINGS)
+    return None if looks_anew or trains_the_extractor else other.method.starting_point.encoder
 
 
 def choose_encoder(config: Config, train: Dataset, listener: Listener) -> tuple[Config, PretrainedEncoder | None]:
@@ -285,8 +300,9 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
 
 def _other_size(config: Config) -> int:
     """Return the side of images that are not of one small size: what the encoder reads best, where one may be used."""
-    if config.encoder is not None:
-        return encoder_size(config.encoder)
+    name = config.encoder or config.options.get("encoder")
+    if name is not None and (not is_trained_here(name) or name.startswith(SCRATCH)):
+        return encoder_size(name)
     on_embeddings = config.method in ON_EMBEDDINGS and "encoder" not in config.options
     return encoder_size(PREFERRED) if on_embeddings else NATIVE_LIMIT
 

@@ -10,6 +10,7 @@ from smidgen.evaluation.bag_methods import score_bags
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.model import Model, Preprocessing
+from smidgen.nets.wide_residual import image_statistics
 
 CLASSES = np.arange(60) % 3
 NAMES = ("a", "b", "c")
@@ -39,7 +40,7 @@ def counted(features, offsets):
 
 
 def test_features_that_are_the_classes_get_full_scores():
-    scores = score_bags(model(), [dataset()], seed=0, n_bags=30).metrics
+    scores = score_bags(model(reconstruction="none"), [dataset()], seed=0, n_bags=30).metrics
     assert scores.keys() == {f"test_{name}_accuracy" for name in ("ucc", "kmeans", "spectral")} | {"test_min_js"}
     assert [scores[f"test_{name}_accuracy"] for name in ("ucc", "kmeans", "spectral")] == [1, 1, 1]
     # Of three features two lie at opposite ends and one does not differ.
@@ -71,11 +72,39 @@ def test_the_last_dataset_with_classes_is_scored():
 
 
 def test_without_classes_or_bags_there_are_no_scores():
-    assert score_bags(model(), [dataset(None)], seed=0).metrics == {}
+    assert score_bags(model(reconstruction="none"), [dataset(None)], seed=0).metrics == {}
     kmeans = make_method(
         "kmeans", make_config("kmeans"), Problem(60, (1, 8, 8), 3, (0.5,), (0.25,), Resolved.nothing(60))
     )
     assert score_bags(Model(kmeans, "kmeans", Preprocessing(8, 1), NAMES), [dataset()], seed=0).tables == {}
+
+
+class Painter(torch.nn.Module):
+    """A decoder that paints the images of `dataset` from features that are right."""
+
+    def forward(self, features, *maps):
+        images = torch.zeros(len(features), 1, 8, 8)
+        images[:, 0, 0, :3] = features
+        mean, std = image_statistics(images)
+        return (images - mean) / std
+
+
+def test_a_decoder_that_lives_on_the_features_fails_with_those_of_other_images():
+    said = model()
+    said.method.learner.net.decoder = Painter()
+    scores = score_bags(said, [dataset()], seed=0, n_bags=3).metrics
+    assert scores["test_reconstruction_error"] == pytest.approx(0, abs=1e-6)
+    # One pixel of 64 is bright: two standardised images with different ones are 2 · 64 / 63 apart, and of the 59 other
+    # images 40 are of another class.
+    assert scores["test_reconstruction_error_shuffled"] == pytest.approx(2 * 64 / 63 * 40 / 59, abs=0.35)
+
+
+def test_a_decoder_that_does_not_look_at_the_features_has_the_same_error_twice():
+    said = model()
+    said.method.learner.net.decoder = torch.nn.Sequential(Painter(), torch.nn.Threshold(1e9, 0))
+    scores = score_bags(said, [dataset(None)], seed=0).metrics
+    assert scores.keys() == {"test_reconstruction_error", "test_reconstruction_error_shuffled"}
+    assert list(scores.values()) == pytest.approx([1, 1])  # an even grey
 
 
 def test_counts_of_classes_are_scored_by_name():

@@ -36,6 +36,14 @@ def test_it_looks_every_so_often_and_at_the_end(step, steps, looks):
     assert at.extras == {}
 
 
+def test_it_looks_twenty_times_at_most_in_a_long_stage():
+    seen = 0
+    for step in range(1, 1001):
+        watch(40).after_step(at := moment(step, steps=1000))
+        seen += at.assignments is not None
+    assert seen == 20
+
+
 def test_scores_are_there_where_classes_are_known():
     at = moment(30)
     watch(4, np.array([0, 0, 1, -1])).after_step(at)

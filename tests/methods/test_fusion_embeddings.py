@@ -129,6 +129,32 @@ def test_pure_bags_label_their_images():
     assert clustering_accuracy(CLASSES[anchors >= 0], anchors[anchors >= 0]) > 0.95
 
 
+# ----------------------------------------------------------------------------------------------------- starts from it
+
+
+def offered(method):
+    """Return what the softmax layer says that another run may start from."""
+    weight, bias = method.starting_point.head
+    net = method.starting_point.net.eval()
+    return map_images(
+        lambda images: (net(images) @ weight.T + bias).softmax(1), IMAGES, method=method, device=torch.device("cpu")
+    ).numpy()
+
+
+def test_other_runs_start_from_what_it_says_after_evidence():
+    method = fitted(known(n_bags=40, ucc=(1, 3), bag_size=12), components=20, hidden=40, refine_steps=20)
+    assert method.starting_point.encoder == "projected-20-40"
+    np.testing.assert_allclose(offered(method), assignments(method), atol=1e-6)
+
+
+def test_without_evidence_other_runs_start_from_the_mean_of_the_voters_logits(alone):
+    assert alone.starting_point.encoder == "projected-256"
+    logs = alone.heads(alone.projected)[:, alone.voters].log_softmax(-1).gather(2, alone.order.expand(N, -1, -1))
+    wanted = (alone.sharpness * logs.mean(1)).softmax(-1).detach()
+    np.testing.assert_allclose(offered(alone), wanted.numpy(), atol=1e-5)
+    assert (offered(alone).argmax(1) == assignments(alone).argmax(1)).mean() > 0.95
+
+
 def test_counts_whose_sets_are_too_many_go_by_their_likelihood(monkeypatch):
     monkeypatch.setattr("smidgen.methods.fusion_embeddings.MOST_SETS", 3)
     method = fitted(known(n_bags=40, ucc=(2, 3), bag_size=8), steps=20, refine_steps=3)

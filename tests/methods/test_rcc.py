@@ -45,6 +45,16 @@ def batch(method):
     return {"bags": Part(images, request.indices, request.offsets, request.items)}
 
 
+@pytest.mark.parametrize("name", ["unet", "unet-no-skips"])
+def test_a_u_net_learns_counts_and_images_together(name):
+    method = rcc(encoder=name).train()
+    losses = method.loss(batch(method), stage="train", step=0)
+    losses["total"].backward()
+    assert losses.keys() >= {"reconstruction", "ucc", "counts"}
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in method.learner.net.parameters())
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in method.learner.net.decoder.modules())
+
+
 def test_dllp_is_the_equation():
     p, shares, offsets = draw(7, 3), draw(2, 3, seed=1), torch.tensor([0, 3, 7])
     for bag, (a, b) in enumerate(itertools.pairwise(offsets.tolist())):
@@ -162,6 +172,16 @@ def test_unique_counts_alone_are_not_enough():
         rcc(evidence).stages()
     with pytest.raises(InputError, match="needs proportions or class counts of bags: give --bags"):
         rcc(Resolved.nothing(24)).stages()
+
+
+def test_the_encoder_has_a_learning_rate_of_its_own():
+    method = rcc(learning_rate=0.1, encoder_rate=0.5)
+    (optimiser,) = method.optimisers("train")
+    rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    encoder = {id(p) for p in method.backbone.parameters()}
+    assert {rates[p] for p in encoder} == {0.05}
+    assert {rate for p, rate in rates.items() if p not in encoder} == {0.1}
+    assert len(rates) == sum(1 for _ in method.parameters())
 
 
 def test_presets_and_options_that_make_no_sense():

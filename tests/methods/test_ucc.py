@@ -5,13 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from smidgen.data.batches import Part
 from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.methods import make_config
-from smidgen.methods.base import Problem
+from smidgen.methods.base import Problem, StartingPoint
 from smidgen.methods.ucc import UCC, UCCConfig, ucc_objective
+from smidgen.model import Model, Preprocessing
 from smidgen.nets.bag_net import CountHead, count_accuracy, count_cross_entropy, expected_count
 
 LABELS = torch.arange(24) % 3
@@ -72,6 +74,27 @@ def test_alpha_one_has_no_decoder_and_alpha_zero_is_an_autoencoder():
     assert losses["total"].item() == losses["reconstruction"].item()
 
 
+@pytest.mark.parametrize("options", [{"alpha": 1.0}, {"reconstruction": "none"}])
+def test_a_u_net_without_its_decoder_is_the_way_down(options):
+    method = ucc(encoder="unet", **options)
+    assert method.learner.net.decoder is None
+    assert {name.split(".")[0] for name in method.learner.net.state_dict()} == {"encoder", "code"}
+    method.loss(batch(method), stage="train", step=0)["total"].backward()
+    assert all(bool(p.grad.any()) for p in method.backbone.sizes.parameters())
+
+
+@pytest.mark.parametrize("name", ["unet", "unet-no-skips"])
+def test_a_saved_u_net_gives_the_same_features_without_its_decoder(name, tmp_path):
+    method = ucc(encoder=name).eval()
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+    model = Model(method, "ucc", Preprocessing(8, 1), ("0", "1", "2"))
+    model.save(tmp_path)
+    assert not any("decoder" in key for key in load_file(tmp_path / "weights.safetensors"))
+    loaded = Model.load(tmp_path)
+    assert (loaded.encode(images) == model.encode(images)).all()
+    assert (loaded.assign(images) == model.assign(images)).all()
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -85,6 +108,9 @@ def test_alpha_one_has_no_decoder_and_alpha_zero_is_an_autoencoder():
         {"ucc": "2-3"},
         {"points": 21, "bandwidth": 0.0167, "features": 16},
         {"encoder": "wide-residual", "bag_size": "3-7"},
+        {"encoder": "unet"},
+        {"encoder": "unet", "reconstruction": "ssim", "warmup_steps": 3},
+        {"encoder": "unet-no-skips"},
     ],
 )
 def test_every_option_gives_finite_gradients_to_the_encoder(options):
@@ -120,10 +146,7 @@ class Started(torch.nn.Module):
         self.backbone = method.backbone
         generator = torch.Generator().manual_seed(5)
         self.layer = (torch.randn(n_clusters, 128, generator=generator), torch.randn(n_clusters, generator=generator))
-
-    @property
-    def linear_head(self):
-        return self.layer
+        self.starting_point = StartingPoint("conv", self.backbone, self.layer)
 
 
 def test_a_head_that_ignores_the_bags_has_the_uninformed_loss():
@@ -143,6 +166,9 @@ def test_a_softmax_head_becomes_the_features_where_it_fits(features, taken):
     images = torch.rand(4, 1, 8, 8)
     said = torch.nn.functional.linear(other.backbone.eval()(images), *other.layer).softmax(1)
     assert (features == 3) == bool(method.encode(images).shape == said.shape and method.encode(images).allclose(said))
+    (optimiser,) = method.optimisers("train")
+    slow = {id(p) for p in optimiser.param_groups[1]["params"]}
+    assert (id(method.learner.net.code.weight) in slow) == taken
 
 
 def test_presets_are_options_that_others_override():

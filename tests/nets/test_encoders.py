@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from smidgen.errors import InputError
-from smidgen.nets.encoders import Normalise, make_encoder
+from smidgen.nets.encoders import Normalise, is_projected, make_encoder, projected_name
 
 
 def encoder(name="conv", shape=(1, 8, 8)):
@@ -46,3 +46,18 @@ def test_the_normalisation_travels_with_the_weights():
 def test_an_unknown_encoder_is_named():
     with pytest.raises(InputError, match=r"Unknown encoder 'konv'\. Did you mean 'conv'\?"):
         encoder("konv")
+
+
+@pytest.mark.parametrize(("sizes", "features"), [((20, 7), 7), ((20, None), 32), ((99, 7), 7)])
+def test_a_name_says_how_large_a_projected_encoder_is(sizes, features):
+    name = projected_name(*sizes)
+    assert is_projected(name)
+    net = encoder(name, (24, 1, 1))
+    assert net.features == features
+    assert net(torch.rand(3, 24, 1, 1)).shape == (3, features)
+
+
+def test_projected_encoders_want_embeddings_and_sizes():
+    with pytest.raises(InputError, match="'projected-20-7' wants ready embeddings, and these are images"):
+        encoder("projected-20-7", (1, 8, 8))
+    assert not any(map(is_projected, (None, "conv", "projected", "projected-0", "projected-8-0", "projected-8-7-6")))

@@ -11,13 +11,17 @@ from safetensors.torch import save_file
 
 from smidgen.errors import InputError
 from smidgen.nets import pretrained
+from smidgen.nets.encoders import make_encoder
+from smidgen.nets.fast import FAST_BATCH
 from smidgen.nets.pretrained import (
     PACKAGED,
     Preprocess,
+    encoder_size,
     packaged_weights,
     pretrained_encoder,
     read_weights,
     timm_keys,
+    weights_in_words,
 )
 
 
@@ -116,6 +120,55 @@ def test_an_encoder_can_be_trained_further():
     encoder = pretrained_encoder("lite0", size=32).train()
     encoder(torch.rand(4, 3, 32, 32)).square().mean().backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in encoder.parameters())
+
+
+def test_folded_for_training_it_is_the_same_function_and_follows_its_weights():
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain, folded = (pretrained_encoder("lite0", size=32, layers=["head"]).eval() for _ in range(2))
+    folded.fold().eval()
+    with torch.no_grad():
+        before = folded(images)
+        assert (before - plain(images)).abs().max() < 1e-4
+    optimiser = torch.optim.SGD(folded.parameters(), lr=1e-3)
+    folded.train()(images).square().mean().backward()
+    optimiser.step()
+    with torch.no_grad():
+        after = folded.eval()(images)  # by kernels that were packed before the step
+    assert (after - before).abs().max() > 1e-6
+    assert torch.allclose(after, folded(images), atol=1e-4)  # with gradients: by the weights as they are
+
+
+def test_its_first_stages_can_be_left_as_they_are():
+    encoder = pretrained_encoder("lite0", size=32, layers=["head"]).fold().train()
+    images = torch.rand(2, 3, 32, 32)
+    before = encoder(images).detach()
+    encoder.freeze(3)
+    assert (encoder(images) - before).abs().max() < 1e-3
+    encoder(images).sum().backward()
+    net = encoder.trunk.net
+    learned = [any(p.grad is not None for p in stage.parameters()) for stage in (net.conv_stem, *net.blocks)]
+    assert learned == [False] * 4 + [True] * 4
+    with pytest.raises(InputError, match="it has 7 stages: freeze fewer"):
+        encoder.freeze(8)
+    with pytest.raises(InputError, match="ConvEncoder has no stages to freeze"):
+        make_encoder("conv", (1, 8, 8), mean=(0.5,), std=(0.5,)).freeze(1)
+
+
+def test_the_size_of_the_images_may_be_said_with_the_name():
+    encoder = pretrained_encoder("lite0@48", layers=["head"])
+    assert encoder.preprocess.size == encoder_size("lite0@48") == 48
+    assert encoder.name == "lite0@48"
+    assert weights_in_words(encoder.name, own=None) == "trained on ImageNet's labels"
+    with pytest.raises(InputError, match="size in pixels, as in lite0@96, got 'lite0@big'"):
+        pretrained_encoder("lite0@big")
+    with pytest.raises(InputError, match="between 16 and 4096"):
+        pretrained_encoder("lite0@3")
+
+
+def test_many_images_are_embedded_in_small_batches_as_few_are(lite0):
+    images = torch.rand(FAST_BATCH + 3, 3, 32, 32)
+    with torch.no_grad():
+        assert (lite0(images)[-3:] - lite0(images[-3:])).abs().max() < 1e-4
 
 
 def test_the_fingerprint_is_of_weights_and_preprocessing(lite0):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from smidgen.nets.projection import Projection
+from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
 
 
 def inputs(rows=50, features=20):
@@ -49,3 +49,18 @@ def test_it_survives_being_saved():
     projection.fit(inputs())
     again.load_state_dict(projection.state_dict())
     assert (again(inputs()) == projection(inputs())).all()
+
+
+def test_the_layer_on_it_sees_the_projection_in_float32_whatever_the_precision():
+    projection = Projection(20, 8)
+    projection.fit(inputs())
+    net = ProjectedEncoder(projection, one_layer(projection.features, 7, dropout=0.5)).eval()
+    images = inputs()[:, :, None, None]
+    plain = net.layer(projection(inputs()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = net(images)
+    assert found.equal(plain)
+    assert found.shape == (50, 7) == (50, net.features)
+    assert (found >= 0).all()
+    assert projection.weights.grad is None
+    assert sum(p.numel() for p in net.parameters()) == 7 * 16 + 2 * 7  # the projection does not learn

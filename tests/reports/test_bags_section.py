@@ -52,6 +52,18 @@ def test_divergences_densities_and_scores_are_shown(run: RunFolder) -> None:
     assert HOSTILE not in page
 
 
+@pytest.mark.parametrize(("other", "idle"), [(0.0009, True), (0.9, False)])
+def test_features_that_the_decoder_does_not_need_are_said_to_carry_nothing(
+    run: RunFolder, other: float, idle: bool
+) -> None:
+    run.write_table("js_divergences", PAIRS)
+    metrics = {"test_reconstruction_error": 0.0008, "test_reconstruction_error_shuffled": other}
+    (own, own_text), (name, text) = read_bags(run.path, metrics)["scores"]
+    assert (own, own_text) == ("Reconstruction error, test", "0.0008")
+    assert (name, text[:6]) == ("Same with other images’ features, test", f"{other:.4f}")
+    assert ("the features carry nothing about the image" in text) == idle
+
+
 def test_reconstructions_are_one_picture(run: RunFolder) -> None:
     images = np.linspace(0, 1, 2 * 3 * 4).reshape(2, 1, 3, 4)
     axes = np.indices(images.shape).reshape(4, -1)

@@ -17,6 +17,8 @@ KINDS = ("methods", "datasets", "encoders")
 ENCODERS: dict[str, str] = {
     "conv": "a small net trained from scratch, for small images",
     "wide-residual": "the net of the UCC paper: wide residual blocks without batch norm",
+    "unet": "a U-Net whose decoder copies the image through skip connections, for comparison",
+    "unet-no-skips": "the same net without them",
     "vectors": "two layers on ready embeddings: what `conv` is for them",
     "lite0": "EfficientNet-Lite0, pretrained on ImageNet, works offline; the faster one",
     "lite2": "EfficientNet-Lite2, pretrained on ImageNet, works offline; the better one",

@@ -1,6 +1,7 @@
-"""Scores of methods that describe bags by densities of features (UCC, RCC), on images whose classes are known.
+"""Scores of methods that describe bags by densities of features (UCC, RCC), most on images whose classes are known.
 
-Classes are used here for scores only: test bags of every count are drawn from them, and each class has a density.
+Classes are used here for scores only: test bags of every count are drawn from them, and each class has a density. What
+the features tell the decoder needs none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smidgen.data.batches import seeded
+from smidgen.data.batches import as_floats, seeded
 from smidgen.data.datasets import Dataset
 from smidgen.evaluation.bag_scores import (
     balanced_bags,
@@ -39,7 +40,11 @@ CAP = 10_000
 SPECTRAL = 2000
 """The most images that are clustered spectrally: time grows faster than their number."""
 
+REBUILT = 2000
+"""The most images that are decoded."""
+
 _BLOCK = 500  # bags described at once
+_DECODED = 100  # images decoded at once
 
 Table = Mapping[str, np.ndarray]
 
@@ -55,6 +60,8 @@ class BagScores:
 def score_bags(model: Model, datasets: Sequence[Dataset], *, seed: int, n_bags: int = N_BAGS) -> BagScores:
     """Return the scores of a model on the last of the datasets whose classes are known; none where its method has none.
 
+    Where no class is known there are only `reconstruction_errors`, of the last dataset.
+
     ucc_accuracy: the share of right unique counts among n_bags bags, as many of each count that the model knows, drawn
     from the classes as in the paper. min_js: the least divergence of two classes' densities, in bits.
     kmeans_accuracy, spectral_accuracy: of both clusterings of the split's own features, as the paper has them.
@@ -65,9 +72,48 @@ def score_bags(model: Model, datasets: Sequence[Dataset], *, seed: int, n_bags: 
     """
     learner = getattr(model.method, "learner", None)
     known = [d for d in datasets if d.classes is not None and (d.classes >= 0).any()]
-    if not isinstance(learner, BagLearner) or not known:
+    if not isinstance(learner, BagLearner):
         return BagScores()
-    dataset = known[-1]
+    dataset = (known or datasets)[-1]
+    metrics = reconstruction_errors(model, learner, dataset.images, seed=seed)
+    tables: dict[str, Table] = {}
+    if known:
+        found, tables = _scores_by_class(model, learner, dataset, seed=seed, n_bags=n_bags)
+        metrics |= found
+    return BagScores({f"{dataset.split}_{name}": value for name, value in metrics.items()}, tables)
+
+
+@torch.no_grad()
+def reconstruction_errors(model: Model, learner: BagLearner, images: np.ndarray, *, seed: int) -> dict[str, float]:
+    """Return how far decoded images are from the images, and how far if each is given another one's features.
+
+    reconstruction_error, reconstruction_error_shuffled: mean squared errors on standardised images, so that 1 is no
+    better than an even grey. What lies between the two comes from the features; where they are equal, the image came
+    by another way, as by a U-Net's skips, or not at all. Empty without a decoder or a second image.
+
+    images: (n, channels, height, width) as the model sees them; at most `REBUILT` are used, drawn at random.
+    """
+    if learner.net.decoder is None or len(images) < 2:
+        return {}
+    order = np.random.default_rng(seed).permutation(len(images))[:REBUILT]
+    shown = images[order]
+    features = torch.from_numpy(model.encode(shown))
+    device = learner.net.points.device
+    errors = {"reconstruction_error": 0.0, "reconstruction_error_shuffled": 0.0}
+    # Rolled by one in a random order, no image keeps its own features.
+    for name, given in zip(errors, (features, features.roll(1, 0)), strict=True):
+        for first in range(0, len(shown), _DECODED):
+            rows = slice(first, first + _DECODED)
+            block = as_floats(shown, rows, device=device)
+            error = learner.net.reconstruction_loss(given[rows].to(device), block, kind="mse")
+            errors[name] += float(error) * len(block) / len(shown)
+    return errors
+
+
+def _scores_by_class(
+    model: Model, learner: BagLearner, dataset: Dataset, *, seed: int, n_bags: int
+) -> tuple[dict[str, float], dict[str, Table]]:
+    """Return the scores that need classes, and the tables."""
     assert dataset.classes is not None
     rows = np.flatnonzero(dataset.classes >= 0)
     if len(rows) > CAP:
@@ -78,7 +124,7 @@ def score_bags(model: Model, datasets: Sequence[Dataset], *, seed: int, n_bags: 
     metrics["min_js"] = least_divergence(divergences)
     if scored.tells_classes:
         metrics["report_min_js"] = least_divergence(divergences) * learner.config.features
-    return BagScores({f"{dataset.split}_{name}": value for name, value in metrics.items()}, tables)
+    return metrics, tables
 
 
 class _Scored:

@@ -13,6 +13,8 @@ from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.loop import map_images
 
 SAMPLE = 2000
+LOOKS = 20
+"""At most so many in a stage: of a large net, a look takes as long as many steps."""
 
 
 class Watch(Callback):
@@ -33,7 +35,8 @@ class Watch(Callback):
 
     def after_step(self, moment: Moment) -> None:
         """Look, if it is time to."""
-        if moment.step % self._every and moment.step != moment.stage.steps:
+        every = max(self._every, moment.stage.steps // LOOKS)
+        if moment.step % every and moment.step != moment.stage.steps:
             return
         method = moment.method
         assignments = map_images(method.assign, self._images, method=method, device=self._device).numpy()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -76,15 +78,16 @@ def sharpened(p: Tensor, sharpness: float | Tensor) -> Tensor:
 
 
 def sharpness_for(p: Tensor, confidence: float) -> float:
-    """Return the sharpness, from 1 to 20, at which the mean largest assignment of `p` (rows, clusters) is `confidence`.
+    """Return the sharpness, from .05 to 20, at which the mean largest assignment of `p` (rows, clusters) is as wanted.
 
-    Found by bisection: it only rises with the sharpness. Out of reach, the nearer end is returned.
+    confidence: wanted, in (0, 1). Found by bisection: the mean only rises with the sharpness. Out of reach, the nearer
+    end is returned.
 
     >>> round(sharpness_for(torch.tensor([[0.6, 0.4]]), 0.6923), 2)
     2.0
     """
-    low, high = 1.0, 20.0
-    for _ in range(20):
-        middle = (low + high) / 2
+    low, high = 0.05, 20.0
+    for _ in range(25):
+        middle = math.sqrt(low * high)
         low, high = (middle, high) if sharpened(p, middle).amax(1).mean() < confidence else (low, middle)
     return low

@@ -48,14 +48,16 @@ class BagConfig:
     steps: int = 2000
     warmup_steps: int = 0
     freeze_encoder: bool = False
+    frozen_stages: int = 0
     augment: bool = False
     schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = "constant"
     learning_rate: float = 1e-4
+    encoder_rate: float = 1.0
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         at_least(self, features=1, points=2, bandwidth=1e-6, start_bandwidth=0, bags=1, images=1)
-        at_least(self, steps=1, warmup_steps=0, learning_rate=0, weight_decay=0)
+        at_least(self, frozen_stages=0, steps=1, warmup_steps=0, learning_rate=0, encoder_rate=0, weight_decay=0)
         span(self.ucc, what="ucc")
         span(self.bag_size, what="bag_size")
         if self.warmup_steps and self.reconstruction == "none":
@@ -91,8 +93,11 @@ class BagLearner(nn.Module):
             random_shares=config.random_shares,
             with_classes=with_classes,
         )
+        encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        if config.frozen_stages:
+            encoder.freeze(config.frozen_stages)
         self.net = BagNet(
-            make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std),
+            encoder,
             problem.image_shape,
             features=config.features,
             activation=config.activation,
@@ -104,6 +109,7 @@ class BagLearner(nn.Module):
         )
         self.head = CountHead(self.net.described, self.source.admissible)
         self.clusters = Centroids(problem.n_clusters, config.features)
+        self.features_taken = False  # from another run
         self.register_buffer("recent", torch.zeros(0, config.features))
 
     @property
@@ -125,10 +131,18 @@ class BagLearner(nn.Module):
         return [*warmup, Stage("train", config.steps, schedule=config.schedule)]
 
     def optimiser(self, stage: str, *others: nn.Module) -> torch.optim.Optimizer:
-        """Return Adam over the net, its head and others; without the encoder where that is frozen."""
-        left_out = {id(p) for p in self.net.encoder.parameters()} if self._is_frozen(stage) else set()
-        weights = [p for module in (self, *others) for p in module.parameters() if id(p) not in left_out]
-        return torch.optim.Adam(weights, lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
+        """Return Adam over the net, its head and others; the encoder at a rate of its own, or left out where frozen.
+
+        Features that another run has made learn as slowly as the encoder: a new head's first gradients would undo them.
+        """
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        encoder, features = list(self.net.encoder.parameters()), list(self.net.code.parameters())
+        slow = [] if self._is_frozen(stage) else [p for p in encoder if p.requires_grad]
+        slow += features if self.features_taken else []
+        apart = {id(p) for p in (*encoder, *slow)}
+        rest = [p for module in (self, *others) for p in module.parameters() if id(p) not in apart]
+        groups = [(rest, rate), (slow, rate * self.config.encoder_rate)]
+        return torch.optim.Adam([{"params": p, "lr": lr} for p, lr in groups if p], weight_decay=decay)
 
     def _is_frozen(self, stage: str) -> bool:
         return self.config.freeze_encoder and stage != "warmup"
@@ -186,9 +200,9 @@ class BagLearner(nn.Module):
         """Take the layer that makes the features: of another run of UCC or RCC, or a softmax head of the same width."""
         theirs = getattr(other, "learner", None)
         if isinstance(theirs, BagLearner):
-            self.net.take_features(theirs.net.code.weight, theirs.net.code.bias)
-        elif self.config.activation == "softmax" and other.linear_head is not None:
-            self.net.take_features(*other.linear_head)
+            self.features_taken = self.net.take_features(theirs.net.code.weight, theirs.net.code.bias)
+        elif self.config.activation == "softmax" and (head := other.starting_point.head) is not None:
+            self.features_taken = self.net.take_features(*head)
 
     # ----------------------------------------------------------------------------------------------------- results
 

@@ -62,6 +62,20 @@ class Stage:
     falls: bool = True
 
 
+@dataclass(frozen=True, eq=False)
+class StartingPoint:
+    """What another run may start from (`--init-from`).
+
+    encoder: the name by which `nets.encoders` makes such a net, None where there is none. net: its weights are taken.
+    head: weight (clusters, features) and bias (clusters,) of a softmax layer on the net's embeddings that says what
+    `assign` does, or nearly; None where there is none.
+    """
+
+    encoder: str | None
+    net: nn.Module
+    head: tuple[Tensor, Tensor] | None = None
+
+
 class Embed(Protocol):
     """Calls a function on every training image, in order, and returns the results."""
 
@@ -132,19 +146,24 @@ class Method(nn.Module, ABC):
     def linear_head(self) -> tuple[Tensor, Tensor] | None:
         """The weight (clusters, features) and bias (clusters,) whose softmax on `backbone`'s embeddings is `assign`.
 
-        None where there is no such layer. Another run may start from it.
+        None where there is no such layer.
         """
         return None
 
     @property
     @abstractmethod
     def backbone(self) -> nn.Module:
-        """The net that makes the embeddings: what another run may start from."""
+        """The net that makes the embeddings."""
+
+    @property
+    def starting_point(self) -> StartingPoint:
+        """What another run may start from: the backbone, and the layer on it where there is one."""
+        return StartingPoint(getattr(self.config, "encoder", None), self.backbone, self.linear_head)
 
     def start_from(self, other: Method) -> None:
-        """Take the weights of another method's backbone, before training; raises InputError if it is another net."""
+        """Take for the backbone what another method offers, before training; InputError if that is another net."""
         try:
-            self.backbone.load_state_dict(other.backbone.state_dict())
+            self.backbone.load_state_dict(other.starting_point.net.state_dict())
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(f"The encoder to start from is not the one wanted here: {reason}") from None

@@ -37,11 +37,12 @@ from smidgen.maths.entropy import entropy, sharpened, sharpness_for
 from smidgen.maths.matching import in_order_of_classes, match_counts
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.sinkhorn import sinkhorn
-from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
+from smidgen.methods.base import Embed, Method, Problem, Stage, StartingPoint, at_least
 from smidgen.methods.terms import EVERY_KIND, EvidenceTerms
 from smidgen.nets.average import Average
+from smidgen.nets.encoders import projected_name
 from smidgen.nets.heads import LinearHeads
-from smidgen.nets.projection import Projection
+from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
 
 COOLING = (0.6, 0.9)
 """From which share of the stage "select" to which the heads are made surer; before it they are compared."""
@@ -160,7 +161,8 @@ class FusionEmbeddings(Method):
         self.projection = Projection(math.prod(problem.image_shape), config.components)
         self.heads = LinearHeads(self.projection.features, n_clusters, heads=config.heads)
         nn.init.normal_(self.heads.linear.weight, std=0.01)
-        self.net = _net(self.projection.features, n_clusters, hidden=config.hidden, dropout=config.dropout)
+        layer = one_layer(self.projection.features, config.hidden, dropout=config.dropout)
+        self.net = nn.Sequential(*layer, nn.Linear(config.hidden, n_clusters))
         self.teacher = Average(self.net, decay=config.decay)
         kept = min(config.kept, config.heads)
         votes = min(config.votes, kept)
@@ -382,6 +384,27 @@ class FusionEmbeddings(Method):
         """The projection: there is no other encoder here."""
         return self.projection
 
+    @property
+    def starting_point(self) -> StartingPoint:
+        """The net's slow average on the projection; without evidence the voters as one layer: their geometric mean."""
+        components = self.config.components
+        if self.refined:
+            *layer, last = self.teacher.net.children()
+            assert isinstance(last, nn.Linear)
+            net = ProjectedEncoder(self.projection, nn.Sequential(*layer))
+            return StartingPoint(projected_name(components, self.config.hidden), net, (last.weight, last.bias))
+        heads = self.heads.linear
+        rows = self.voters[:, None] * self.problem.n_clusters + self.order
+        head = self.sharpness * heads.weight[rows].mean(0), self.sharpness * heads.bias[rows].mean(0)
+        return StartingPoint(projected_name(components), self.projection, head)
+
+    def start_from(self, other: Method) -> None:
+        """Take the projection of another run of this method; its clusters are looked for anew."""
+        if isinstance(other, FusionEmbeddings):
+            self.projection.load_state_dict(other.projection.state_dict())
+        else:
+            super().start_from(other)
+
     def encode(self, images: Tensor) -> Tensor:
         """Return the principal components (batch, features) that are clustered."""
         return self.projection(images)
@@ -392,11 +415,6 @@ class FusionEmbeddings(Method):
             projected = self.projection(images)
             learned, voted = self.teacher.net(projected).softmax(1), self._vote(projected)
             return torch.where(self.refined, learned, voted)  # no `if`: an export follows tensors only
-
-
-def _net(features: int, n_clusters: int, *, hidden: int, dropout: float) -> nn.Sequential:
-    layers = [nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(hidden, n_clusters))
 
 
 def _sets(problem: Problem) -> Tensor:

@@ -46,19 +46,21 @@ from smidgen.nets.bag_net import expected_count
 class RCCConfig(BagConfig):
     """Settings of `rcc`; the defaults are the report's, whose encoder was a pretrained ResNeXt (any of timm's can be).
 
-    encoder: the net before the features, see `smidgen list encoders`. features: J, numbers per image. activation: what
-    bounds them. feature_bias: whether the layer that makes them has a bias. points, bandwidth: of the density.
-    start_bandwidth: if above 0, the bandwidth falls from here over the first half of training. log_output: whether the
-    heads see log densities. attention: whether images weigh in their bag as a gated attention says. counts: how class
-    counts are learned, "mse" of raw counts from densities as in the report or "dllp" from a softmax per image.
-    reconstruction: the decoder's loss. reconstruction_weight, ucc_weight, count_weight: of the three losses.
-    tie_weight: of the loss that ties the class counts to the unique class count. assign_in_bags: share of training
-    after which images are labelled inside each bag by its known counts (dllp only); 1 for never. ucc, bag_size,
-    random_shares: counts and sizes of fresh bags, and whether their classes have random shares. bags: per step.
-    images: the most images that a step's bags of evidence have together. steps: the report's were 100,000.
-    warmup_steps: of reconstruction alone, before. freeze_encoder: whether only the layers after the encoder learn.
-    augment: whether images are shown as random views. schedule, learning_rate, weight_decay: of Adam (the last two are
-    ours: the report does not state them).
+    encoder: the net before the features, see `smidgen list encoders`; with unet the decoder copies the image through
+    skip connections and the features need not carry it, for comparison, and unet-no-skips is that net without them.
+    features: J, numbers per image. activation: what bounds them. feature_bias: whether the layer that makes them has a
+    bias. points, bandwidth: of the density. start_bandwidth: if above 0, the bandwidth falls from here over the first
+    half of training. log_output: whether the heads see log densities. attention: whether images weigh in their bag as a
+    gated attention says. counts: how class counts are learned, "mse" of raw counts from densities as in the report or
+    "dllp" from a softmax per image. reconstruction: the decoder's loss. reconstruction_weight, ucc_weight,
+    count_weight: of the three losses. tie_weight: of the loss that ties the class counts to the unique class count.
+    assign_in_bags: share of training after which images are labelled inside each bag by its known counts (dllp only); 1
+    for never. ucc, bag_size, random_shares: counts and sizes of fresh bags, and whether their classes have random
+    shares. bags: per step. images: the most images that a step's bags of evidence have together. steps: the report's
+    were 100,000. warmup_steps: of reconstruction alone, before. freeze_encoder: whether only the layers after the
+    encoder learn. frozen_stages: how many of a pretrained encoder's first stages do not. augment: whether images are
+    shown as random views. schedule, learning_rate, weight_decay: of Adam (the last two are ours: the report does not
+    state them). encoder_rate: the encoder's share of the learning rate.
     """
 
     counts: Literal["mse", "dllp"] = "mse"
@@ -85,8 +87,24 @@ class RCCConfig(BagConfig):
             "assign_in_bags": 0.6,
             "steps": 1500,
         },
+        "fine-tune": {
+            "encoder": "lite0@96",
+            "counts": "dllp",
+            "reconstruction": "none",
+            "feature_bias": True,
+            "ucc_weight": 0.1,
+            "count_weight": 1.0,
+            "assign_in_bags": 0.2,
+            "bags": 4,
+            "steps": 2500,
+            "learning_rate": 2e-3,
+            "encoder_rate": 0.15,
+            "frozen_stages": 3,
+            "weight_decay": 0.0,
+        },
     }
-    """Options by name: "report" is the defaults; "fast" learns image by image, then labels images inside their bags."""
+    """Options by name: "report" is the defaults; "fast" learns image by image, then labels images inside their bags;
+    "fine-tune" does the same with a net trained on photographs, all of whose weights go on learning."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

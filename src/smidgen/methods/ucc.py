@@ -40,17 +40,20 @@ from smidgen.methods.base import Embed, Problem, Stage, at_least
 class UCCConfig(BagConfig):
     """Settings of `ucc`; the defaults are the paper's but for `steps`.
 
-    encoder: the net before the features, see `smidgen list encoders`. features: J, numbers per image. activation: what
-    bounds them. feature_bias: whether the layer that makes them has a bias. points, bandwidth: of the density (the
-    authors' later code: 21 points, .0167, 32 features, bags of 64, attention). start_bandwidth: if above 0, the
-    bandwidth falls from here over the first half of training. log_output: whether the head sees log densities, which
-    have a gradient where densities have none. attention: whether images weigh in their bag as a gated attention says.
-    reconstruction: the decoder's loss. alpha: α, the share of the count's cross-entropy; 1 for no decoder, 0 for an
-    autoencoder. ucc, bag_size, random_shares: counts and sizes of fresh bags, 4 or 1-4 or 8-40, and whether their
-    classes have random shares. bags: per step. images: the most images that a step's bags of evidence have together.
-    steps: the paper trained for up to a million, its released code for 128,000. warmup_steps: of reconstruction alone,
-    before. freeze_encoder: whether only the layers after the encoder learn once warmed up. augment: whether images are
-    shown as random views. schedule, learning_rate, weight_decay: of Adam.
+    encoder: the net before the features, see `smidgen list encoders`; with unet the decoder copies the image through
+    skip connections and the features need not carry it, for comparison, and unet-no-skips is that net without them.
+    features: J, numbers per image. activation: what bounds them. feature_bias: whether the layer that makes them has a
+    bias. points, bandwidth: of the density (the authors' later code: 21 points, .0167, 32 features, bags of 64,
+    attention). start_bandwidth: if above 0, the bandwidth falls from here over the first half of training. log_output:
+    whether the head sees log densities, which have a gradient where densities have none. attention: whether images
+    weigh in their bag as a gated attention says. reconstruction: the decoder's loss. alpha: α, the share of the count's
+    cross-entropy; 1 for no decoder, 0 for an autoencoder. ucc, bag_size, random_shares: counts and sizes of fresh bags,
+    4 or 1-4 or 8-40, and whether their classes have random shares. bags: per step. images: the most images that a
+    step's bags of evidence have together. steps: the paper trained for up to a million, its released code for 128,000.
+    warmup_steps: of reconstruction alone, before. freeze_encoder: whether only the layers after the encoder learn once
+    warmed up. frozen_stages: how many of a pretrained encoder's first stages do not. augment: whether images are shown
+    as random views. schedule, learning_rate, weight_decay: of Adam. encoder_rate: the share of the learning rate that
+    the encoder has, and features taken from another run.
     """
 
     alpha: float = 0.5
@@ -76,10 +79,21 @@ class UCCConfig(BagConfig):
             "bags": 40,
             "steps": 600,
         },
+        "warm-embeddings": {
+            "alpha": 1.0,
+            "activation": "softmax",
+            "schedule": "one-cycle",
+            "learning_rate": 3e-3,
+            "encoder_rate": 0.01,
+            "feature_bias": True,
+            "steps": 800,
+        },
     }
     """Options by name: "paper" is the defaults; "fast" learns from scratch in minutes; "warm" goes on from another run
     (`--init-from`), whose softmax head becomes the features where there are as many as clusters. Its fresh bags are
-    small: in a bag of 32 single images that lie wrong do not change the count, and nothing puts them right."""
+    small: in a bag of 32 single images that lie wrong do not change the count, and nothing puts them right.
+    "warm-embeddings" does so on a frozen encoder's embeddings: a fast head on features that hardly move, because where
+    a fifth of the images look like another class, densities know less of them than the run they come from."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

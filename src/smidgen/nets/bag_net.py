@@ -12,6 +12,7 @@ from smidgen.maths.kde import bag_log_softmax, density_points, log_densities
 from smidgen.maths.reconstruction import mse, ssim
 from smidgen.nets.decoders import make_decoder
 from smidgen.nets.encoder import Encoder
+from smidgen.nets.unet import UNetEncoder
 from smidgen.nets.wide_residual import image_statistics
 
 Activation = Literal["sigmoid", "softmax", "tanh", "sine"]
@@ -52,7 +53,8 @@ class BagNet(nn.Module):
     features: J. feature_bias: whether the last layer before the activation has one (the paper's has none).
     points: of the density, equally spaced over the activation's range. log_output: whether `describe` gives log
     densities, which keep a gradient where densities have none, or densities as published. attention: whether images
-    weigh as `GatedAttention` says. decoder: "none", or the net of `nets.decoders` with batch norm or without.
+    weigh as `GatedAttention` says. decoder: "none", or that of `nets.decoders` for the encoder, with batch norm or
+    without.
     """
 
     points: Tensor
@@ -80,7 +82,8 @@ class BagNet(nn.Module):
         self.attention = GatedAttention(features) if attention else None
         self.decoder = None
         if decoder != "none":
-            self.decoder = make_decoder(features, image_shape, batch_norm=decoder == "batch-norm")
+            batch_norm = decoder == "batch-norm"
+            self.decoder = make_decoder(features, image_shape, encoder=encoder, batch_norm=batch_norm)
         self.described = features * points
 
     def forward(self, images: Tensor) -> Tensor:
@@ -97,10 +100,19 @@ class BagNet(nn.Module):
         logs = log_densities(features, offsets, self.points, bandwidth=bandwidth, log_weights=weights)
         return (logs * LOG_SCALE if self.log_output else logs.exp()).flatten(1)
 
+    def decode(self, features: Tensor, images: Tensor) -> Tensor:
+        """Return standardised images (batch, channels, height, width), float32, made of features (batch, J).
+
+        images: of the same shape. Only a U-Net with skips looks at them: its decoder copies the encoder's first maps.
+        They are made anew here rather than kept, so that features may come from anywhere, from other images too.
+        """
+        assert self.decoder is not None
+        maps = self.encoder.maps(images) if isinstance(self.encoder, UNetEncoder) else ()
+        return self.decoder(features, *maps).float()
+
     def reconstruction_loss(self, features: Tensor, images: Tensor, *, kind: Literal["mse", "ssim"]) -> Tensor:
         """Return the mean squared error on the standardised images, or 1 − SSIM on the images in [0, 1], ()."""
-        assert self.decoder is not None
-        decoded = self.decoder(features).float()
+        decoded = self.decode(features, images)
         mean, std = image_statistics(images)
         if kind == "mse":
             return mse(decoded, (images - mean) / std).mean()
@@ -108,9 +120,8 @@ class BagNet(nn.Module):
 
     def rebuild(self, images: Tensor) -> Tensor:
         """Return the decoded images, (batch, channels, height, width), on the brightness scale of the originals."""
-        assert self.decoder is not None
         mean, std = image_statistics(images)
-        return self.decoder(self(images)).float() * std + mean
+        return self.decode(self(images), images) * std + mean
 
     def take_features(self, weight: Tensor, bias: Tensor | None) -> bool:
         """Take the weights of a layer that makes the features, if it has this one's shapes; return whether it does."""

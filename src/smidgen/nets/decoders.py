@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from smidgen.nets.encoder import Encoder
+from smidgen.nets.unet import UNetDecoder, UNetEncoder
 from smidgen.nets.wide_residual import WIDTHS, WideResidualBlock, glorot, small_sides
 
 
@@ -48,7 +50,14 @@ class VectorDecoder(nn.Module):
         return self.layers(features)[:, :, None, None]
 
 
-def make_decoder(features: int, image_shape: tuple[int, int, int], *, batch_norm: bool = False) -> nn.Module:
-    """Return the decoder for images of a shape; ready embeddings, (d, 1, 1), have one of their own."""
+def make_decoder(
+    features: int, image_shape: tuple[int, int, int], *, encoder: Encoder | None = None, batch_norm: bool = False
+) -> nn.Module:
+    """Return the decoder for images of a shape; ready embeddings, (d, 1, 1), and U-Nets have one of their own.
+
+    encoder: what makes the features. Only the decoder of a U-Net takes its `maps` beside them.
+    """
+    if isinstance(encoder, UNetEncoder):
+        return UNetDecoder(features, image_shape, skips=encoder.skips, batch_norm=batch_norm)
     kind = VectorDecoder if image_shape[1:] == (1, 1) else ResidualDecoder
     return kind(features, image_shape, batch_norm=batch_norm)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from smidgen.errors import InputError
+
 
 class Normalise(nn.Module):
     """Subtract the mean and divide by the standard deviation of each channel (a constant channel is only centred)."""
@@ -31,3 +33,8 @@ class Encoder(nn.Module):
     """Images (batch, channels, height, width) in [0, 1] in, embeddings (batch, features) out."""
 
     features: int
+
+    def freeze(self, stages: int) -> None:
+        """Leave the first stages as they are when the net is trained; InputError where it has fewer."""
+        if stages:
+            raise InputError(f"{type(self).__name__} has no stages to freeze: leave `frozen_stages` at 0.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from smidgen.errors import InputError
 from smidgen.nets.encoder import Encoder, Normalise
+from smidgen.nets.pretrained import SCRATCH, pretrained_encoder
+from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
 
 
 class ConvEncoder(Encoder):
@@ -69,9 +72,9 @@ def _pretrained(name: str) -> Callable[..., Encoder]:
     def make(image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
         if image_shape[1:] == (1, 1):
             raise InputError(f"The encoder {name!r} wants images, and these are embeddings: use 'vectors'.")
-        from smidgen.nets.pretrained import pretrained_encoder  # builds on this module
-
-        return pretrained_encoder(name)
+        if is_trained_here(name):  # batch norm has to learn its statistics
+            return pretrained_encoder(name)
+        return pretrained_encoder(name, flip=True).fold()
 
     return make
 
@@ -83,16 +86,64 @@ def _wide_residual(image_shape: tuple[int, int, int], *, mean: Sequence[float], 
     return WideResidualEncoder(image_shape, mean=mean, std=std)
 
 
+def _unet(*, skips: bool) -> Callable[..., Encoder]:
+    """Return what makes the way down of a U-Net, whose decoder copies its maps or does not."""
+
+    def make(image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
+        from smidgen.nets.unet import UNetEncoder  # few want it
+
+        return UNetEncoder(image_shape, skips=skips, mean=mean, std=std)
+
+    return make
+
+
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "conv": ConvEncoder,
     "wide-residual": _wide_residual,
+    "unet": _unet(skips=True),
+    "unet-no-skips": _unet(skips=False),
     "vectors": VectorEncoder,
     "lite0": _pretrained("lite0"),
     "lite2": _pretrained("lite2"),
 }
 
-TRAINED_HERE = ("conv", "wide-residual", "vectors")
+TRAINED_HERE = ("conv", "wide-residual", "unet", "unet-no-skips", "vectors")
 """The encoders that start from random weights; all others come pretrained."""
+
+
+def is_trained_here(name: str) -> bool:
+    """Return whether an encoder is trained by the run that uses it, and not frozen as pretrained ones are by default.
+
+    >>> is_trained_here("conv"), is_trained_here("scratch:resnet18"), is_trained_here("lite0")
+    (True, True, False)
+    """
+    return name in TRAINED_HERE or name.startswith(SCRATCH) or is_projected(name)
+
+
+_PROJECTED = re.compile(r"projected-([1-9]\d{0,5})(?:-([1-9]\d{0,5}))?")
+
+
+def projected_name(components: int, hidden: int | None = None) -> str:
+    """Return the name of a projection of ready embeddings on principal components, and of the layer on it, if any.
+
+    Such an encoder is only for runs that start from another one: new, it knows no components and gives zeros.
+
+    >>> projected_name(256, 512)
+    'projected-256-512'
+    """
+    return f"projected-{components}" + (f"-{hidden}" if hidden else "")
+
+
+def is_projected(name: object) -> bool:
+    """Return whether something is a name as `projected_name` makes them."""
+    return _PROJECTED.fullmatch(str(name)) is not None
+
+
+def _projected(name: str, inputs: int) -> Encoder:
+    found = _PROJECTED.fullmatch(name)
+    assert found is not None
+    projection = Projection(inputs, int(found[1]))
+    return ProjectedEncoder(projection, one_layer(projection.features, int(found[2]))) if found[2] else projection
 
 
 def make_encoder(
@@ -100,14 +151,16 @@ def make_encoder(
 ) -> Encoder:
     """Return a new encoder, random or pretrained as its name says.
 
-    name: one of ENCODERS, or a net of timm's, see `pretrained.pretrained_encoder`. "conv" is "vectors" for ready
-        embeddings.
+    name: one of ENCODERS, or of `projected_name`, or a net of timm's, see `pretrained.pretrained_encoder`, with random
+        weights if `scratch:` stands before it. "conv" is "vectors" for ready embeddings.
     image_shape: (channels, height, width). mean, std: per channel, over the training images in [0, 1]; pretrained
         encoders take any shape and have a mean and deviation of their own.
-    Raises InputError for a name that is neither in ENCODERS nor timm's.
+    Raises InputError for a name that is none of these.
     """
     if name == "conv" and image_shape[1:] == (1, 1):
         name = "vectors"
-    if name == "vectors" and image_shape[1:] != (1, 1):
-        raise InputError("The encoder 'vectors' wants ready embeddings, and these are images: use 'conv' or another.")
+    if (name == "vectors" or is_projected(name)) and image_shape[1:] != (1, 1):
+        raise InputError(f"The encoder {name!r} wants ready embeddings, and these are images: use 'conv' or another.")
+    if is_projected(name):
+        return _projected(name, image_shape[0])
     return ENCODERS.get(name, _pretrained(name))(image_shape, mean=mean, std=std)

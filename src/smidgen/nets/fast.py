@@ -40,6 +40,7 @@ class FoldedConv(nn.Module):
         self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
         self.fused = True  # whether the kernel below may be used
         self._packed: dict[tuple[Any, ...], Tensor] = {}
+        self._packed_version = -1
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, out, height, width) of (batch, in, height, width)."""
@@ -61,6 +62,8 @@ class FoldedConv(nn.Module):
 
     def _packed_kernel(self, x: Tensor) -> Tensor:
         """Return the kernel in the library's own blocked layout, which would otherwise be made anew at every call."""
+        if self._packed_version != self.weight._version:  # the weights have been trained since
+            self._packed, self._packed_version = {}, self.weight._version
         key = (x.dtype, x.shape[2] % 2, x.shape[3] % 2)
         if key not in self._packed:
             self._packed[key] = torch.ops.mkldnn._reorder_convolution_weight(

@@ -1,11 +1,11 @@
-"""A fixed linear map onto principal components: fitted once, then a layer that travels with the model."""
+"""A fixed linear map onto principal components, fitted once, then a layer that travels with the model; a net on it."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.maths.pca import fit_pca
@@ -53,3 +53,27 @@ class Projection(Encoder):
         with torch.autocast(inputs.device.type, enabled=False):
             centred = inputs.flatten(1).float() - self.mean
             return F.pad(centred, (0, -self.inputs % _MULTIPLE)) @ self.weights
+
+
+class ProjectedEncoder(Encoder):
+    """Ready embeddings (batch, d, 1, 1) in, through a projection and a layer of `one_layer` on it.
+
+    Both are held as they are, not copied: the projection comes fitted, or is loaded.
+    """
+
+    def __init__(self, projection: Projection, layer: nn.Sequential) -> None:
+        super().__init__()
+        self.projection, self.layer = projection, layer
+        linear = layer[0]
+        assert isinstance(linear, nn.Linear)
+        self.features = linear.out_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return embeddings (batch, features) of vectors (batch, d, 1, 1), none below 0, in float32."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.layer(self.projection(images))
+
+
+def one_layer(inputs: int, hidden: int, *, dropout: float = 0.5) -> nn.Sequential:
+    """Return a linear layer with batch norm, ReLU and dropout: (batch, inputs) → (batch, hidden)."""
+    return nn.Sequential(nn.Linear(inputs, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout))

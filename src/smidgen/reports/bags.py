@@ -29,7 +29,11 @@ _SCORES = {
     "kmeans_accuracy": "k-means on features",
     "spectral_accuracy": "Spectral clustering of features",
     "min_js": "Least divergence of two classes",
+    "reconstruction_error": "Reconstruction error",
+    "reconstruction_error_shuffled": "Same with other images’ features",
 }
+
+_CARRIES = 0.01  # of an image's variance: what its own features must tell the decoder to be said to tell something
 
 
 def read_bags(run_folder: Path | str, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,10 +60,20 @@ def _scores(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         for split in ("test", "train", "all"):
             value = metrics.get(f"{split}_{key}")
             if is_number(value):
-                text = f"{value:.3f} bits" if key == "min_js" else percent(value)
+                text = _score_text(key, value, error=metrics.get(f"{split}_reconstruction_error"))
                 shown.append((f"{words}, {split}", text))
                 break
     return shown
+
+
+def _score_text(key: str, value: float, *, error: Any) -> str:
+    """Return a score as the report words it; error: of the ordinary reconstruction."""
+    if key == "min_js":
+        return f"{value:.3f} bits"
+    if not key.startswith("reconstruction_error"):
+        return percent(value)
+    idle = key.endswith("_shuffled") and is_number(error) and value - error < _CARRIES
+    return f"{value:.4f}" + ": the features carry nothing about the image" * idle
 
 
 def _divergences(columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
