@@ -174,6 +174,13 @@ def test_a_finished_run_says_so_and_is_left_alone(whole):
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
+def test_a_run_that_time_stops_says_so_with_its_steps():
+    metrics = fit(config(max_seconds=1e-6)).metrics
+    assert (metrics["steps"], metrics["stopped_early"]) == (1, True)
+    metrics = fit(config()).metrics
+    assert (metrics["steps"], "stopped_early" in metrics) == (12, False)
+
+
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
@@ -212,6 +219,7 @@ def test_a_full_folder_is_refused_before_any_image_is_read(whole):
         ({"n_clusters": 9}, "evidence names 10 classes, and there are 9 clusters"),
         ({"n_clusters": 2000}, "2000 clusters were wanted of 1438 images"),
         ({"seed": -1}, "`seed` must be 0 or above, got -1"),
+        ({"max_seconds": 0}, "`max_seconds` must be above 0, got 0"),
         ({"device": "tpu9"}, "device 'tpu9' cannot be used here"),
         ({"data": "digitz"}, r"Unknown dataset 'digitz'\. Did you mean 'digits'"),
         ({"options": {"encoder": "konv"}}, "Unknown encoder 'konv'"),

@@ -8,7 +8,7 @@ from smidgen.config import Config
 from smidgen.data.bags import Simulation
 from smidgen.data.datasets import DATASETS
 from smidgen.errors import InputError
-from smidgen.recipes import read_recipe
+from smidgen.recipes import Variants, merged, read_recipe
 
 OURS = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -26,10 +26,9 @@ def write(tmp_path):
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
 def test_our_recipes_are_valid_and_have_their_header(path):
     recipe = read_recipe(path)
-    assert recipe.config.data in {*DATASETS, "cifar10-jpeg.tar"}
-    assert (
-        recipe.config.init_from is None or (path.parent / f"{Path(recipe.config.init_from).parent.name}.toml").exists()
-    )
+    for config in (each.config for each in (recipe.recipes.values() if isinstance(recipe, Variants) else [recipe])):
+        assert config.data in {*DATASETS, "cifar10-jpeg.tar"}
+        assert config.init_from is None or (path.parent / f"{Path(config.init_from).parent.name}.toml").exists()
     header = [line.partition(":")[0] for line in recipe.text.splitlines() if line.startswith("#")]
     assert {"# source", "# command", "# measured"} <= set(header)
     assert f"smidgen run recipes/{path.name}" in recipe.text
@@ -100,12 +99,55 @@ def test_each_seed_has_its_own_configuration(write):
         ('data = "digits"\nseeds = [true]', r"`seeds` must be a whole number, got True"),
         ('data = "digits"\nseeds = [0]\nseed = 1', "Give `seeds` or `seed`, not both"),
         ('data = "digits"\nthreads = 1.5', r"`threads` must be a whole number"),
+        ('data = "digits"\nmax_seconds = 0', r"`max_seconds` must be above 0, got 0"),
+        ('data = "digits"\n[variant.a]', r"mine\.toml: Unknown setting 'variant'\. Did you mean 'variants'"),
+        ('data = "digits"\n[variants]', r"mine\.toml: `\[variants\]` holds none"),
+        ('data = "digits"\nvariants = 3', r"`variants` must be a table, got 3"),
+        ('data = "digits"\n[variants]\na = 3', r"mine\.toml: variant 'a': it must be a table of settings, got 3"),
+        ('data = "digits"\n[variants.a.variants.b]', r"variant 'a': Unknown setting 'variants'"),
+        ('[variants.a]\ndata = "digits"\n[variants.b]', r"mine\.toml: variant 'b': `data` is missing"),
+        ('data = "digits"\n[variants.a]\n[variants.b]\noptions.stepps = 3', r"variant 'b': Unknown option of fusion"),
+        ('data = "digits"\n[simulate]\nbags = 3\n[variants.a]\nsimulate.bags = "4"', r"variant 'a': `bags` must be"),
+        (
+            'data = "digits"\n[simulate]\nbags = 3\n[variants.a]\nevidence.labels = "l.csv"',
+            r"variant 'a': Give the files of `\[evidence\]` or",
+        ),
         ("data = digits", r"mine\.toml' is not TOML"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_file(write, text, message):
     with pytest.raises(InputError, match=message):
         read_recipe(write(text))
+
+
+def test_variants_lie_over_what_stands_above_them(write):
+    variants = read_recipe(
+        write(
+            'data = "digits"\nseeds = [3, 1]\nmethod = "ucc"\n[options]\nsteps = 7\nucc = "1-4"\n'
+            '[simulate]\nucc = [1, 3]\nbags = 9\n[variants."as it is"]\n'
+            '[variants.other]\nseed = 5\nimages = 50\noptions.ucc = "2-4"\nsimulate.bags = 8\n'
+        )
+    )
+    assert (variants.name, list(variants.recipes)) == ("mine", ["as it is", "other"])
+    first, second = variants.recipes.values()
+    assert first.config == Config("digits", method="ucc", options={"steps": 7, "ucc": "1-4"})
+    assert second.config == Config("digits", method="ucc", images=50, seed=5, options={"steps": 7, "ucc": "2-4"})
+    assert (first.seeds, second.seeds) == ((3, 1), (5,))
+    assert (first.simulation.n_bags, second.simulation.n_bags) == (9, 8)
+    assert second.simulation.ucc == (1, 3)
+
+
+def test_a_variant_is_a_recipe_that_can_be_read_again(write):
+    text = 'data = "digits"\nseeds = [3, 1]\n[simulate]\nucc = [1, 3]\n[variants."a\\nb"]\nseed = 5\n'
+    [variant] = read_recipe(write(text)).recipes.values()
+    again = read_recipe(write(variant.text))
+    assert (again.config, again.seeds, again.simulation) == (variant.config, (5,), variant.simulation)
+
+
+def test_tables_below_are_left_as_they_are():
+    below = {"options": {"steps": 1}, "seed": 2}
+    assert merged(below, {"options": {"steps": 3}, "seed": {"a": 4}}) == {"options": {"steps": 3}, "seed": {"a": 4}}
+    assert below == {"options": {"steps": 1}, "seed": 2}
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -25,6 +25,8 @@ class Config:
     evidence: kind → path of a file that says what is known of the training images, as `Evidence.from_files` takes them.
     keep_contradictory_pairs: let pairs pass that contradict each other, as `Evidence.resolve` takes it.
     init_from: a run folder whose encoder to start from. allow_bad: largest share of unreadable images.
+    max_seconds: how long training may take, without reading and report; None for as long as its steps do. Such a run
+    follows the clock and is not repeatable bit for bit, see `training.loop.Settings`.
     images, imbalance: train on a part only, as `data.subsets.choose_images` takes it; for experiments.
     """
 
@@ -45,6 +47,7 @@ class Config:
     init_from: str | None = None
     allow_bad: float = 0.05
     checkpoint_every: int = 100
+    max_seconds: float | None = None
     images: int | None = None
     imbalance: float | None = None
     keep_contradictory_pairs: bool = False

@@ -22,12 +22,15 @@ from smidgen.errors import InputError, unknown
 from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config, method_class
 from smidgen.methods.base import Method, Problem
 from smidgen.model import Model, embed
-from smidgen.nets.encoders import TRAINED_HERE, is_projected, is_trained_here
+from smidgen.nets.encoders import is_projected, is_trained_here
 from smidgen.nets.pretrained import SCRATCH, PretrainedEncoder, encoder_size, pretrained_encoder
 
 DEFAULT_CLUSTERS = 10
 PREFERRED = "lite2"
 """The encoder for photographs, see `choose_encoder`."""
+
+IMAGE_DEFAULTS = ("conv", "wide-residual")
+"""The encoders that methods have by default: nets for images, for which "vectors" stands in on embeddings."""
 
 SMALL = 64
 """Pixels a side up to which grey images may be writing."""
@@ -134,8 +137,8 @@ def choose_encoder(config: Config, train: Dataset, listener: Listener) -> tuple[
     if extractor is not None or (train.holds_vectors and "encoder" not in config.options):
         method = ON_EMBEDDINGS.get(method, method)
     options = dataclasses.asdict(make_config(method, config.options))
-    if (extractor is not None or train.holds_vectors) and options.get("encoder") in TRAINED_HERE:
-        options["encoder"] = "vectors"  # the others are nets for images
+    if (extractor is not None or train.holds_vectors) and options.get("encoder") in IMAGE_DEFAULTS:
+        options["encoder"] = "vectors"
     return dataclasses.replace(config, encoder=name, method=method, options=options), extractor
 
 

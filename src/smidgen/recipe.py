@@ -140,6 +140,13 @@ class _Fit:
         self.listener, self.interrupts, self.began = listener, interrupts, began
         self.run_folder: RunFolder | None = None
         self.device = torch.device(config.device)
+        self.settings = Settings(
+            seed=config.seed,
+            device=self.device,
+            bfloat16=config.precision == "bfloat16",
+            checkpoint_every=config.checkpoint_every,
+            max_seconds=config.max_seconds,
+        )
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.method = make_method(config.method, make_config(config.method, config.options), problem)
@@ -154,7 +161,7 @@ class _Fit:
             self._write_manifest(self.run_folder)
             write_skipped(self.run_folder, self.shown)
         tell_of_evidence(self.method, self.listener)
-        seconds = self._train()
+        trained = self._train()
         images = self.shown[0].images
         preprocessing = Preprocessing(images.shape[-1], images.shape[1], self.config.resize)
         names = self._class_names
@@ -166,7 +173,7 @@ class _Fit:
         if explained.bags is not None:
             model = dataclasses.replace(model, bag_calibration=dataclasses.asdict(explained.bags))
         bags = score_bags(model, self.seen, seed=self.config.seed)
-        metrics = self._metrics(assignments, seconds) | bags.metrics
+        metrics = self._metrics(assignments, trained) | bags.metrics
         if self.run_folder is not None:
             embeddings = [model.encode(d.images, progress=self._ticks("embed")) for d in self.seen]
         model = dataclasses.replace(model, extractor=self.extractor)  # from here on it is shown images
@@ -185,30 +192,26 @@ class _Fit:
         known, kinds = self.problem.evidence, used_evidence(self.method).keys() - {*self.method.draws_bags_from}
         return explain(assignments, known, image_ids=self.train.ids, cluster_names=names, kinds=kinds)
 
-    def _train(self) -> float:
+    def _train(self) -> dict[str, Any]:
+        """Train, and return the seconds and steps that it took, and whether time was up before all steps were done."""
         callbacks: list[Callback] = [
             Watch(self.train.images, self.train.classes, seed=self.config.seed, device=self.device),
             self.doctor,
             MetricsLog(None if self.run_folder is None else self.run_folder.path / "metrics.jsonl"),
             Ticker(self._tick),
         ]
-        settings = Settings(
-            seed=self.config.seed,
-            device=self.device,
-            bfloat16=self.config.precision == "bfloat16",
-            checkpoint_every=self.config.checkpoint_every,
-        )
         checkpoints = None if self.run_folder is None else Checkpoints(self.run_folder.path / "checkpoints")
         trainer = Trainer(
             self.method,
             self.train.images,
-            settings,
+            self.settings,
             callbacks=callbacks,
             checkpoints=checkpoints,
             interrupts=self.interrupts,
             say=self.listener.say,
         )
-        return trainer.train()
+        trained: dict[str, Any] = {"seconds": round(trainer.train(), 2), "steps": trainer.steps}
+        return trained | ({"stopped_early": True} if trainer.stopped_early else {})
 
     def _tick(self, stage: str, step: int, steps: int, losses: Mapping[str, float]) -> None:
         note = f"loss {losses['total']:.3f}" if losses else "looking at all images"
@@ -217,12 +220,12 @@ class _Fit:
     def _ticks(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.listener.progress(what, done, total)
 
-    def _metrics(self, assignments: list[np.ndarray], seconds: float) -> dict[str, Any]:
+    def _metrics(self, assignments: list[np.ndarray], trained: Mapping[str, Any]) -> dict[str, Any]:
         metrics: dict[str, Any] = {
             "n_images": len(self.train),
             "n_clusters": self.problem.n_clusters,
             "method": self.config.method,
-            "seconds": round(seconds, 2),
+            **trained,
         }
         for split, dataset, soft in zip(("train", "test"), self.shown, assignments, strict=False):
             metrics |= score_split(split, dataset, soft, self.problem.n_clusters, names=self._class_names)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
 from smidgen.config import Config, check_type, from_table
 from smidgen.data.bags import Simulation, simulate
@@ -24,8 +25,10 @@ from smidgen.prepare import Listener, open_data
 from smidgen.recipe import fit
 from smidgen.reports.seeds import seeds_in, summarise
 from smidgen.runs import RunFolder, atomic_write, read_toml, write_json
+from smidgen.training.loop import Settings
 
 DEFAULT_BAGS = 2000
+_SEEDS = ("seeds", "seed")
 _ABOUT_BAGS = (
     "ucc",
     "bag_size",
@@ -64,11 +67,27 @@ class Recipe:
         )
 
 
+@dataclass(frozen=True)
+class Variants:
+    """Several configurations in one file, to be held against each other.
+
+    name: of the file, without .toml. recipes: each variant as a recipe of its own, by its name, in the file's order;
+    its text is what it comes to. text: the file itself.
+    """
+
+    name: str
+    recipes: Mapping[str, Recipe]
+    text: str = field(default="", repr=False)
+
+
 # -------------------------------------------------------------------------------------------------- reading the file
 
 
-def read_recipe(path: Path | str) -> Recipe:
-    """Return the recipe in a TOML file: the settings of `Config`, `seeds`, and a table `[simulate]`.
+def read_recipe(path: Path | str) -> Recipe | Variants:
+    """Return the recipe in a TOML file: the settings of `Config`, `seeds`, a table `[simulate]`, and `[variants]`.
+
+    Where there are `[variants]`, each is a table of settings over those above it: tables such as `options` are merged
+    key by key, anything else is replaced. Every variant is checked.
 
     `seeds` is a list; instead of it `seed` may say one. `[simulate]` has the fields of `Simulation`, with `bags` for
     `n_bags`, ranges as lists (`ucc = [1, 4]`), and `seed`; as for `smidgen simulate`, what speaks of bags asks for
@@ -84,16 +103,57 @@ def read_recipe(path: Path | str) -> Recipe:
     except UnicodeDecodeError:
         raise InputError(f"{str(path)!r} is not a recipe: it is not text in UTF-8.") from None
     try:
-        return _recipe(Path(path).stem, text)
+        return _read(Path(path).stem, text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{str(path)!r} is not TOML ({error}).") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _recipe(name: str, text: str) -> Recipe:
+def _read(name: str, text: str) -> Recipe | Variants:
     table = tomllib.loads(text)
-    known = [*(f.name for f in dataclasses.fields(Config)), "seeds", "simulate"]
+    if "variants" not in table:
+        return _recipe(name, table, text)
+    variants = table.pop("variants")
+    check_type("variants", variants, Mapping)
+    if not variants:
+        raise InputError("`[variants]` holds none: give each a table, `[variants.NAME]`, or leave it out.")
+    recipes = {}
+    for variant, settings in variants.items():
+        comment = f"# variant {variant!r} of {f'{name}.toml'!r}\n\n"
+        try:
+            recipes[variant] = _variant(variant, table, settings, comment=comment)
+        except InputError as error:
+            raise InputError(f"variant {variant!r}: {error}") from None
+    return Variants(name, recipes, text)
+
+
+def _variant(name: str, above: Mapping[str, Any], settings: Any, *, comment: str) -> Recipe:
+    """Return the recipe that a variant's settings make of those above it."""
+    if not isinstance(settings, Mapping):
+        raise InputError(f"it must be a table of settings, got {settings!r}.")
+    if not settings.keys().isdisjoint(_SEEDS):  # either replaces the other
+        above = {key: value for key, value in above.items() if key not in _SEEDS}
+    table = merged(above, settings)
+    return _recipe(name, table, comment + tomli_w.dumps(table))
+
+
+def merged(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with another one laid over it: tables key by key, anything else replaced.
+
+    >>> merged({"size": 8, "options": {"steps": 9, "ucc": "1-4"}}, {"size": 16, "options": {"ucc": "2-4"}})
+    {'size': 16, 'options': {'steps': 9, 'ucc': '2-4'}}
+    """
+    result = dict(table)
+    for key, value in over.items():
+        below = table.get(key)
+        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def _recipe(name: str, table: Mapping[str, Any], text: str) -> Recipe:
+    table = dict(table)
+    known = [*(f.name for f in dataclasses.fields(Config)), "seeds", "simulate", "variants"]
     for key in table:
         if key not in known:
             raise unknown("setting", key, known)
@@ -101,6 +161,7 @@ def _recipe(name: str, text: str) -> Recipe:
     simulated = table.pop("simulate", None)
     config = from_table(table)
     make_config(config.method, config.options)
+    Settings(max_seconds=config.max_seconds)  # may refuse
     for kind, evidence_path in config.evidence.items():
         if kind not in FILES:
             raise unknown("kind of evidence", kind, FILES)
@@ -110,6 +171,7 @@ def _recipe(name: str, text: str) -> Recipe:
     if config.evidence:
         raise InputError("Give the files of `[evidence]` or `[simulate]`, not both.")
     check_type("simulate", simulated, Mapping)
+    simulated = dict(simulated)
     evidence_seed = simulated.pop("seed", None)
     if evidence_seed is not None:
         _check_seed("simulate.seed", evidence_seed)
@@ -208,14 +270,14 @@ def run_recipe(
     return summary
 
 
-def check_out(recipe: Recipe, out: Path, *, seeds: Sequence[int], resume: bool, overwrite: bool) -> None:
-    """Raise RunError if the folder is not one to run the recipe into; nothing is written."""
+def recipe_in(out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """Return the recipe whose runs a folder holds, None if it is new or empty; RunError if nothing may be run there."""
     if resume and overwrite:
         raise RunError("Either --resume or --overwrite: one goes on with the runs, the other replaces them.")
     if out.exists() and not out.is_dir():
         raise RunError(f"{str(out)!r} is a file: --out wants a folder.")
     if not out.is_dir() or not [entry for entry in out.iterdir() if not entry.name.startswith(".")]:
-        return
+        return None
     if not (out / "recipe.toml").is_file():
         raise RunError(f"{str(out)!r} holds files that are not a recipe's runs: choose another --out.")
     if not (resume or overwrite):
@@ -223,8 +285,16 @@ def check_out(recipe: Recipe, out: Path, *, seeds: Sequence[int], resume: bool, 
             f"{str(out)!r} already holds runs: choose another --out, or pass --resume to go on with them or"
             " --overwrite to replace them."
         )
-    if _what_is_run(read_toml(out / "recipe.toml")) == _what_is_run(tomllib.loads(recipe.text)):
+    return read_toml(out / "recipe.toml")
+
+
+def check_out(recipe: Recipe, out: Path, *, seeds: Sequence[int], resume: bool, overwrite: bool) -> None:
+    """Raise RunError if the folder is not one to run the recipe into; nothing is written."""
+    before = recipe_in(out, resume=resume, overwrite=overwrite)
+    if before is None or _what_is_run(before) == _what_is_run(tomllib.loads(recipe.text)):
         return
+    if "variants" in before:
+        raise RunError(f"{str(out)!r} holds the variants of another recipe: choose another --out.")
     if resume:
         raise RunError(f"{str(out)!r} holds runs of another recipe: use another --out, or --overwrite.")
     others = sorted(seeds_in(out) - set(seeds))
@@ -237,7 +307,7 @@ def check_out(recipe: Recipe, out: Path, *, seeds: Sequence[int], resume: bool, 
 
 def _what_is_run(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a recipe says but for its seeds: more of them may be run later."""
-    return {key: value for key, value in table.items() if key not in ("seeds", "seed")}
+    return {key: value for key, value in table.items() if key not in _SEEDS}
 
 
 def with_evidence(recipe: Recipe, seed: int, folder: Path, *, anew: bool, listener: Listener) -> Config:

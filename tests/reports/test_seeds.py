@@ -41,6 +41,16 @@ def test_runs_that_have_not_finished_do_not_count(tmp_path):
     assert "test accuracy .5000, 1 s; seeds 0;" in measured(summary)
 
 
+def test_what_was_measured_says_which_variant_and_that_time_was_up(tmp_path):
+    finished(tmp_path, 0, seconds=600.4, test_accuracy=0.5, test_ucc_accuracy=0.25, steps=40, stopped_early=True)
+    finished(tmp_path, 1, seconds=600.6, test_accuracy=0.5, test_ucc_accuracy=0.25, steps=42)
+    summary = summarise(tmp_path)
+    assert summary["stopped_early"] == [0]
+    line = measured(summary, variant="UCC2+")
+    assert line.startswith("measured: UCC2+: test accuracy .5000 ± .0000 (.5000 .5000), ucc accuracy .2500 ± .0000")
+    assert ", 600 s, stopped by time after 41 steps; seeds 0 1;" in line
+
+
 def test_what_not_every_run_has_is_left_out(tmp_path):
     finished(tmp_path, 0, seconds=1, test_accuracy=0.5)
     finished(tmp_path, 1, seconds=3)

@@ -109,12 +109,14 @@ def problem():
 def make_trainer(images):
     """Return a trainer of a new `Toy` in a folder, which goes on with what the folder holds."""
 
-    def make(folder=None, *, hook=lambda *where: None, seed=0, every=4, callbacks=(), method=None, **more):
+    def make(
+        folder=None, *, hook=lambda *where: None, seed=0, every=4, callbacks=(), method=None, max_seconds=None, **more
+    ):
         log = MetricsLog(None if folder is None else folder / "metrics.jsonl", every=3)
         return Trainer(
             Toy(hook) if method is None else method,
             images,
-            Settings(seed=seed, checkpoint_every=every),
+            Settings(seed=seed, checkpoint_every=every, max_seconds=max_seconds),
             callbacks=[*callbacks, log],
             checkpoints=None if folder is None else Checkpoints(folder / "checkpoints"),
             **more,

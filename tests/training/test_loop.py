@@ -1,20 +1,23 @@
 """The one loop: exact resume wherever it is interrupted, broken gradients, signals, independence of the global RNG."""
 
 import itertools
+import json
 import os
 import random
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from smidgen.errors import RunError, TrainingError
+from smidgen.errors import InputError, RunError, TrainingError
 from smidgen.training import loop
 from smidgen.training.callbacks import Callback
 from smidgen.training.interrupts import Interrupted, Interrupts
-from smidgen.training.loop import make_embed, map_images
+from smidgen.training.loop import Settings, make_embed, map_images
+from smidgen.training.schedules import rate
 
 PLACES = ["request", "loss", "before_step", "after_step"]
 STEPS = [("one", 0), ("one", 2), ("one", 3), ("one", 4), ("one", 7), ("two", 0), ("two", 1), ("two", 2), ("two", 4)]
@@ -267,6 +270,75 @@ def test_an_error_of_the_method_is_not_taken_for_lack_of_memory(make_trainer):
 
     with pytest.raises(RuntimeError, match="mat1"):
         make_trainer(hook=hook).train()
+
+
+# -------------------------------------------------------------------------------------------------------- limited time
+
+
+@pytest.fixture
+def tick(monkeypatch):
+    """Return a hook by which every step takes a second, and nothing else any time."""
+    now = [100.0]
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def hook(place, stage, step, method):
+        now[0] += place == "loss"
+
+    return hook
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_time_is_shared_out_by_steps_and_every_schedule_comes_to_its_end(make_trainer, tick, tmp_path):
+    class Rates(Callback):
+        def after_step(self, moment):
+            if moment.stage.name == "two":
+                seen.append(moment.rate / 0.01)
+
+    said, seen = [], []
+    trainer = make_trainer(tmp_path, hook=tick, max_seconds=6.5, say=said.append, callbacks=[Rates()])
+    assert trainer.train() == 7  # 6.5 · 8/13 = 4 for the first stage; the 2.5 left for the second end in its third step
+    assert (trainer.steps, trainer.stopped_early) == (7, True)
+    assert said[0] == "Time is up: stage 'one' ends after 4 of its 8 steps."
+    assert [(line["stage"], line["step"]) for line in lines(tmp_path)] == [("one", 3), ("one", 4), ("two", 3)]
+    assert seen == [rate("cosine", step, 5) for step in (2, 4, 4)]  # 1, 2 and 3 of 2.5 seconds are over
+
+
+def test_no_stage_is_left_out_when_the_one_before_has_taken_all_the_time(make_trainer, tick):
+    trainer = make_trainer(hook=tick, max_seconds=0.1)
+    trainer.train()
+    assert (trainer.steps, trainer.stopped_early) == (2, True)
+
+
+def test_a_limit_that_is_far_away_changes_nothing(make_trainer, tick, outcome, uninterrupted, tmp_path):
+    trainer = make_trainer(tmp_path, hook=tick, max_seconds=1e6)
+    trainer.train()
+    assert (trainer.steps, trainer.stopped_early) == (13, False)
+    for name, value in uninterrupted[0].items():
+        assert outcome(trainer, tmp_path)[0][name].equal(value)
+
+
+@pytest.mark.parametrize("where", [("loss", "one", 2), ("begin", "one", 3), ("loss", "two", 1), ("finish", "", 0)])
+def test_a_limited_training_that_was_killed_goes_on_with_the_time_that_was_left(
+    where, make_trainer, kill_at, tick, tmp_path
+):
+    def hook(*at):
+        kill(*at)
+        tick(*at)
+
+    kill = kill_at(*where)
+    with pytest.raises(BaseException, match="killed"):
+        make_trainer(tmp_path, hook=hook, max_seconds=6.5, every=1).train()
+    trainer = resume(make_trainer, tmp_path, hook=tick, max_seconds=6.5, every=1)
+    assert (trainer.steps, trainer.stopped_early) == (7, True)
+    assert [line["step"] for line in lines(tmp_path)] == [3, 4, 3]
+
+
+def test_a_limit_must_leave_some_time():
+    with pytest.raises(InputError, match="`max_seconds` must be above 0, got 0"):
+        Settings(max_seconds=0)
 
 
 # --------------------------------------------------------------------------------------------------------- checkpoints

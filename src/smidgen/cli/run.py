@@ -1,4 +1,4 @@
-"""`smidgen run`: a recipe in, a run folder for each of its seeds out, and their mean and spread."""
+"""`smidgen run`: a recipe in, a run folder for each of its seeds out, and their mean and spread; of variants, too."""
 
 from __future__ import annotations
 
@@ -27,10 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe",
         metavar="RECIPE",
         type=text,
-        help="a TOML file: data, method, [options], [evidence] or [simulate], and seeds = [0, 1, 2]",
+        help="a TOML file: data, method, [options], [evidence] or [simulate], and seeds = [0, 1, 2]; [variants.NAME]"
+        " for several configurations in one table",
     )
     parser.add_argument(
         "--seed", metavar="N", type=whole_number(0), nargs="+", help="these instead of the recipe's seeds"
+    )
+    parser.add_argument(
+        "--variant",
+        metavar="NAME",
+        dest="variants",
+        action="append",
+        type=text,
+        help="only this one of the recipe's variants; may be repeated",
     )
     where = parser.add_argument_group("where it goes")
     where.add_argument("--out", metavar="RUN", type=text, help="a folder for the runs (default: runs/RECIPE)")
@@ -46,13 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the recipe, and say what came out."""
-    from smidgen.recipes import check_out, read_recipe
+    from smidgen.recipes import Variants, check_out, read_recipe
 
-    recipe = _on_this_machine(read_recipe(args.recipe), args)
-    out, seeds = Path(args.out) if args.out else Path("runs") / recipe.name, tuple(args.seed or recipe.seeds)
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"`--seed` must be different numbers, got {' '.join(map(str, seeds))}.")
-    recipe = dataclasses.replace(recipe, seeds=seeds)
+    recipe = read_recipe(args.recipe)
+    if args.seed is not None and len(set(args.seed)) < len(args.seed):
+        raise InputError(f"`--seed` must be different numbers, got {' '.join(map(str, args.seed))}.")
+    if isinstance(recipe, Variants):
+        from smidgen.cli import run_variants
+
+        return run_variants.run(recipe, args)
+    if args.variants:
+        raise InputError(f"`--variant` chooses among a recipe's [variants], and {args.recipe!r} has none.")
+    recipe = as_asked(recipe, args)
+    out, seeds = Path(args.out) if args.out else Path("runs") / recipe.name, recipe.seeds
     require_data(recipe.config.data, recipe.config.test)
     check_out(recipe, out, seeds=seeds, resume=args.resume, overwrite=args.overwrite)
     with progress(quiet=args.quiet) as console:
@@ -63,10 +78,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             summary = _run(recipe, out, args, console)
         except Interrupted as stop:
-            console.close()
-            again = [word for word in args.argv if word not in ("--overwrite", "--resume")]
-            tell(f"Stopped. To go on where it stopped: {shlex.join(['smidgen', *again, '--resume'])}")
-            return 128 + stop.signal
+            return stopped(stop, args, console)
     if args.json:
         print(json.dumps({"run": str(out), **summary}, indent=2))
     elif not args.quiet:
@@ -74,9 +86,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _on_this_machine(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+def as_asked(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    """Return a recipe with the seeds and the machine that the command line asks for."""
     changes = {name: getattr(args, name) for name in ("device", "threads") if getattr(args, name) is not None}
-    return dataclasses.replace(recipe, config=dataclasses.replace(recipe.config, **changes))
+    seeds = recipe.seeds if args.seed is None else tuple(args.seed)
+    return dataclasses.replace(recipe, seeds=seeds, config=dataclasses.replace(recipe.config, **changes))
+
+
+def stopped(stop: Interrupted, args: argparse.Namespace, console: Progress) -> int:
+    """Say how to go on after a signal, and return the exit code."""
+    console.close()
+    again = [word for word in args.argv if word not in ("--overwrite", "--resume")]
+    tell(f"Stopped. To go on where it stopped: {shlex.join(['smidgen', *again, '--resume'])}")
+    return 128 + stop.signal
 
 
 def _run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress) -> dict[str, Any]:
@@ -86,16 +108,22 @@ def _run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress)
     return run_recipe(recipe, out, resume=args.resume, overwrite=args.overwrite, listener=ConsoleListener(console))
 
 
-def _dry_run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress) -> int:
-    """Show the plan of the first seed's run; the others differ in their seed only."""
-    from smidgen.cli.fit import plan, print_plan
+def first_plan(recipe: Recipe, console: Progress) -> dict[str, Any]:
+    """Return the plan of the first seed's run, and the seeds: the other runs differ in their seed only."""
+    from smidgen.cli.fit import plan
     from smidgen.cli.listener import ConsoleListener
     from smidgen.recipes import with_evidence
 
     listener = ConsoleListener(console)
     with tempfile.TemporaryDirectory() as folder:
         config = with_evidence(recipe, recipe.seeds[0], Path(folder) / "evidence", anew=True, listener=listener)
-        shown = plan(config, listener) | {"seeds": list(recipe.seeds)}
+        return plan(config, listener) | {"seeds": list(recipe.seeds)}
+
+
+def _dry_run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress) -> int:
+    from smidgen.cli.fit import print_plan
+
+    shown = first_plan(recipe, console)
     console.close()
     if not args.json:
         print(f"{'seeds':<10} {', '.join(map(str, recipe.seeds))}; what follows is the first one's run")

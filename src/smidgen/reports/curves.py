@@ -21,10 +21,10 @@ def charts(history: Sequence[Mapping[str, Any]], *, most: int = 24) -> list[dict
     lines = [line for line in history if is_number(line.get("step"))]
     if not lines:
         return []
-    steps, stages = _timeline(lines)
+    steps, stages = timeline(lines)
     found = []
     for name, keys in _figures_of(lines).items():
-        series = {key: _strokes(lines, steps, key) for key in keys}
+        series = {key: strokes_of(lines, steps, key) for key in keys}
         if any(len(stroke) > 1 for strokes in series.values() for stroke in strokes):
             last = [(key, plain(float(strokes[-1][-1][1]))) for key, strokes in series.items()]
             chart = figures.line_chart(series, stages, label=f"{visible(name)} over training steps")
@@ -32,7 +32,7 @@ def charts(history: Sequence[Mapping[str, Any]], *, most: int = 24) -> list[dict
     return found[:most]
 
 
-def _timeline(lines: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[tuple[str, float, float]]]:
+def timeline(lines: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[tuple[str, float, float]]]:
     """Return each line's step counted from the very start, and the stages with their first and last steps."""
     steps: list[float] = []
     stages: list[tuple[str, float, float]] = []
@@ -61,7 +61,8 @@ def _figures_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return dict(sorted(found.items(), key=lambda item: place.get(item[0], 2)))
 
 
-def _strokes(lines: Sequence[Mapping[str, Any]], steps: Sequence[float], key: str) -> list[list[figures.Point]]:
+def strokes_of(lines: Sequence[Mapping[str, Any]], steps: Sequence[float], key: str) -> list[list[figures.Point]]:
+    """Return the points (step, value) of one figure, a list for each stage: between stages no line is drawn."""
     strokes: list[list[figures.Point]] = []
     stage = None
     for line, step in zip(lines, steps, strict=True):

@@ -71,7 +71,7 @@ def compare_page(run_folders: Sequence[Path | str], out: Path | str) -> Path:
     if not run_folders:
         raise InputError("No runs were given to compare: name at least one run folder.")
     context = {"comparison": tables.compare_runs(run_folders)}
-    return _write(Path(out), _environment().get_template("compare.html.jinja").render(context).encode())
+    return _write(Path(out), templates().get_template("compare.html.jinja").render(context).encode())
 
 
 def _write(path: Path, page: bytes) -> Path:
@@ -100,7 +100,8 @@ def _as_json(value: Any) -> Markup:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """Return what finds the pages' templates, made once."""
     folder = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -127,7 +128,7 @@ def _render(
     only_map = {row: thumbnails.uris[row] for row in sample.tolist()
                 if row in thumbnails.uris and row not in in_galleries}  # fmt: skip
     page = (
-        _environment()
+        templates()
         .get_template(template)
         .render(
             context,

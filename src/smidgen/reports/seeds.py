@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def summarise(out: Path | str, *, name: str | None = None) -> dict[str, Any]:
     """Return what the finished runs of a recipe came to: for each figure its mean, spread and values by seed.
 
     spread: the standard deviation between seeds (n − 1), None for a single one. Figures that not every run has are
-    left out. alarms: those that runs ended with, by seed.
+    left out. alarms: those that runs ended with, by seed. stopped_early: seeds whose time was up, where there are any.
 
     name: of the recipe, by default that of the folder.
     """
@@ -37,6 +37,8 @@ def summarise(out: Path | str, *, name: str | None = None) -> dict[str, Any]:
         if all(is_number(each.get(key)) for each in every):
             table["figures"][key] = _figure([each[key] for each in every])
     table["alarms"] = {str(seed): each["alarms"] for seed, each in metrics.items() if each.get("alarms")}
+    if stopped := [seed for seed, each in metrics.items() if each.get("stopped_early")]:
+        table["stopped_early"] = stopped
     if every:
         manifest = read_json(runs[next(iter(metrics))].path / "manifest.json")
         keys = ("smidgen", "torch", "processor", "device", "threads", "git", "trained_on")
@@ -64,8 +66,17 @@ def _processor(manifest: Mapping[str, Any]) -> str:
     return found[1].strip() if found else str(manifest.get("processor"))
 
 
-def measured(summary: Mapping[str, Any]) -> str:
+_MEASURED = {
+    "test_accuracy": "test accuracy",
+    "test_named_accuracy": "by name",
+    "test_ucc_accuracy": "ucc accuracy",
+}
+
+
+def measured(summary: Mapping[str, Any], *, variant: str | None = None) -> str:
     """Return the line that a recipe's header has for what was measured; accuracies as shares, seconds of the fit.
+
+    variant: which of the recipe's, if it has several.
 
     >>> print(measured({"seeds": [0, 1], "figures": {"test_accuracy": _figure([0.98, 0.99]),
     ...     "seconds": _figure([100, 110])}, "machine": {"processor": "P", "threads": 2, "torch": "2.14"},
@@ -73,20 +84,36 @@ def measured(summary: Mapping[str, Any]) -> str:
     measured: test accuracy .9850 ± .0071 (.9800 .9900), 105 s; seeds 0 1; 2026-01-02, P, 2 threads, torch 2.14
     """
     figures, machine = summary["figures"], summary["machine"]
-    words = []
-    for key, title in (("test_accuracy", "test accuracy"), ("test_named_accuracy", "by name")):
-        if key in figures:
-            words.append(f"{title} {_in_words(figures[key])}")
-    seconds = statistics.median(figures["seconds"]["values"])
+    words = [f"{title} {_in_words(figures[key])}" for key, title in _MEASURED.items() if key in figures]
+    words.append(f"{statistics.median(figures['seconds']['values']):.0f} s")
+    if "stopped_early" in summary:
+        words.append(f"stopped by time after {statistics.median(figures['steps']['values']):.0f} steps")
     seeds, threads = " ".join(map(str, summary["seeds"])), machine["threads"]
     where = f"{machine['processor']}, {threads} thread{'' if threads == 1 else 's'}, torch {machine['torch']}"
-    return f"measured: {', '.join([*words, f'{seconds:.0f} s'])}; seeds {seeds}; {summary['finished'][:10]}, {where}"
+    about = "" if variant is None else f"{variant}: "
+    return f"measured: {about}{', '.join(words)}; seeds {seeds}; {summary['finished'][:10]}, {where}"
 
 
 def _in_words(figure: Mapping[str, Any]) -> str:
-    mean, *values = map(_share, (figure["mean"], *figure["values"]))
-    return mean if figure["spread"] is None else f"{mean} ± {_share(figure['spread'])} ({' '.join(values)})"
+    values = " ".join(map(share, figure["values"]))
+    return with_spread(figure) if figure["spread"] is None else f"{with_spread(figure)} ({values})"
 
 
-def _share(value: float) -> str:
+def with_spread(figure: Mapping[str, Any], shown: Callable[[float], str] | None = None) -> str:
+    """Return mean and spread as text, by default as shares.
+
+    >>> with_spread({"mean": 0.9876, "spread": 0.0012}), with_spread({"mean": 12.3, "spread": None}, "{:.0f}".format)
+    ('.9876 ± .0012', '12')
+    """
+    shown = shown or share
+    mean = shown(figure["mean"])
+    return mean if figure["spread"] is None else f"{mean} ± {shown(figure['spread'])}"
+
+
+def share(value: float) -> str:
+    """Return a share as tables have it.
+
+    >>> share(0.98765), share(1.0)
+    ('.9877', '1.0000')
+    """
     return f"{value:.4f}".removeprefix("0")

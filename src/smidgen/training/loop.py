@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, as_floats, collect, seeded
-from smidgen.errors import TrainingError
+from smidgen.errors import InputError, TrainingError
 from smidgen.methods.base import Embed, Method, Stage
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.checkpoint import Checkpoints, Snapshot, capture, restore
@@ -30,6 +30,10 @@ class Settings:
     """How to train, whatever the method.
 
     clip: largest norm of the gradient, None for none. checkpoint_every: steps between checkpoints.
+    max_seconds: how long all stages may take together, None for as long as their steps do. What is left of it is shared
+    out by the planned steps when a stage begins, so that each has its turn, with one step at least. A stage ends when
+    its steps are done or its time is up, and its learning rate is that of whichever is further: a schedule comes to its
+    end either way. Such a training follows the clock and cannot be repeated bit for bit.
     """
 
     seed: int = 0
@@ -37,6 +41,11 @@ class Settings:
     bfloat16: bool = False
     clip: float | None = 1.0
     checkpoint_every: int = 100
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise InputError(f"`max_seconds` must be above 0, got {self.max_seconds}.")
 
 
 class _Diverged(Exception):
@@ -58,6 +67,10 @@ class _Progress:
     scale: float = 1.0  # of the learning rate: halved when a step diverges
     failures: int = 0
     seconds: float = 0.0
+    began: float = 0.0  # what `seconds` was when this stage began
+    allowed: float | None = None  # seconds that this stage may take
+    cut: int = 0  # steps that this stage has after all, its time being up; 0: as many as planned
+    stopped_early: bool = False  # whether any stage was cut
 
 
 class Trainer:
@@ -99,12 +112,23 @@ class Trainer:
             else:
                 self._resume(newest, stages)
             while self.progress.stage < len(stages):
-                self._run_stage(stages[self.progress.stage])
+                left = stages[self.progress.stage :]
+                self._run_stage(left[0], steps_left=sum(stage.steps for stage in left))
             self.method.eval()
             torch.manual_seed(self._generator("finish", 0, "net").initial_seed())
             self.method.finish(self.embed, self._generator("finish", 0))
             self.method.to(self.settings.device)
         return self._seconds()
+
+    @property
+    def steps(self) -> int:
+        """The optimiser steps done in all stages."""
+        return self.progress.done
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether time was up before the steps of a stage were done."""
+        return self.progress.stopped_early
 
     def _resume(self, snapshot: Snapshot, stages: Sequence[Stage]) -> None:
         position = snapshot[1]["progress"]["position"]
@@ -115,23 +139,26 @@ class Trainer:
         if regular is not None and regular[1]["progress"]["position"]["stage"] == position["stage"]:
             self._good = regular  # where a training that was not stopped here would go back to if it diverged
 
-    def _run_stage(self, stage: Stage) -> None:
+    def _run_stage(self, stage: Stage, *, steps_left: int) -> None:
         if not self.optimisers:
             self.optimisers = self._new_optimisers(stage)
+            self._allow_time(stage.steps / max(1, steps_left))
             with self.interrupts.deferred():
                 self._save()  # what to go back to if the first steps diverge
-        while self.progress.step < stage.steps:
+        while self.progress.step < self._length(stage):
             if self.progress.step in stage.begins and not self.progress.begun:
                 self._begin(stage)
             with self.interrupts.deferred():
                 self._guarded_step(stage)
-                if self.progress.step == stage.steps or self.progress.step % self.settings.checkpoint_every == 0:
+                ended = self.progress.step == self._length(stage)
+                if ended or self.progress.step % self.settings.checkpoint_every == 0:
                     self._save()
                 elif self.interrupts.pending:
                     self._save(regular=False)
             if self.interrupts.pending:
                 raise Interrupted(self.interrupts.pending)
-        self.progress.stage, self.progress.step, self.optimisers = self.progress.stage + 1, 0, []
+        self.progress.stage, self.progress.step, self.progress.cut = self.progress.stage + 1, 0, 0
+        self.optimisers = []
 
     def _begin(self, stage: Stage) -> None:
         self.method.eval()
@@ -161,6 +188,9 @@ class Trainer:
         self.progress.step += 1
         self.progress.done += 1
         self.progress.begun = False
+        if self._time_spent() >= 1 and self.progress.step < stage.steps:
+            self._cut(stage)
+            moment.stage = replace(stage, steps=self.progress.step)  # so that callbacks know their last step
         moment.step, moment.total_step = self.progress.step, self.progress.done
         for callback in self.callbacks:
             callback.after_step(moment)
@@ -175,7 +205,8 @@ class Trainer:
         parts = collect(self.images, requests, key=(self.settings.seed, stage.name, step), device=self.settings.device)
         with _autocast(self.settings):
             losses = method.loss(parts, stage=stage.name, step=step)
-        share = rate(stage.schedule, step, stage.steps) * self.progress.scale
+        by_time = min(int(self._time_spent() * stage.steps), stage.steps - 1)
+        share = rate(stage.schedule, max(step, by_time), stage.steps) * self.progress.scale
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
@@ -220,6 +251,26 @@ class Trainer:
             f"The loss is not finite at {where}: going back to step {self.progress.step} with a learning rate"
             f" {1 / scale:.0f} times lower."
         )
+
+    # ----------------------------------------------------------------------------------------------------- time
+
+    def _allow_time(self, share: float) -> None:
+        """Give the stage that begins a share of the seconds that are left, if they are limited."""
+        if self.settings.max_seconds is not None:
+            self.progress.began = self._seconds()
+            self.progress.allowed = max(1e-3, share * (self.settings.max_seconds - self.progress.began))
+
+    def _time_spent(self) -> float:
+        """Return the share of the stage's seconds that is over, above 1 if they are exceeded; 0 without a limit."""
+        allowed = self.progress.allowed
+        return 0.0 if allowed is None else (self._seconds() - self.progress.began) / allowed
+
+    def _length(self, stage: Stage) -> int:
+        return self.progress.cut or stage.steps
+
+    def _cut(self, stage: Stage) -> None:
+        self.progress.cut, self.progress.stopped_early = self.progress.step, True
+        self.say(f"Time is up: stage {stage.name!r} ends after {self.progress.step:,} of its {stage.steps:,} steps.")
 
     # ---------------------------------------------------------------------------------------------------- state
 

@@ -1,0 +1,88 @@
+"""Variants of a recipe: each run into a folder of its own, and all of them in one table and on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from smidgen.errors import InputError, RunError, SmidgenError, unknown
+from smidgen.prepare import Listener, open_evidence
+from smidgen.recipes import Variants, check_out, recipe_in, run_recipe
+from smidgen.reports.variants import FILES, folders_in, read_failures, write_variants
+from smidgen.runs import atomic_write
+
+
+def run_variants(
+    variants: Variants,
+    out: Path | str,
+    *,
+    free_name: Callable[[str], str],
+    chosen: Sequence[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Run the variants of a recipe and return the summary of all that is in the folder.
+
+    Written are `recipe.toml`, for each variant a folder as `run_recipe` makes it, and anew after each of them
+    `summary.json` (with "folders", which of them is whose), `table.md`, `table.csv` and `report.html`. A variant that
+    fails is listed with its sentence ("failed"), and the others run.
+
+    free_name: gives each text a name for its folder that every system takes and no other text has, such as
+    `cli.files.Names().take`. chosen: only these. resume, overwrite: as for `run_recipe`, of those that are chosen.
+    Raises what `check_variants` does before anything runs, and Interrupted.
+    """
+    out, listener = Path(out), listener or Listener()
+    chosen = list(variants.recipes if chosen is None else chosen)
+    check_variants(variants, out, chosen=chosen, resume=resume, overwrite=overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    folders = _folders(variants, out, free_name)
+    failures = {name: why for name, why in read_failures(out).items() if name not in chosen}
+    with atomic_write(out / "recipe.toml") as file:
+        file.write(variants.text.encode())
+    write = partial(write_variants, out, folders, recipe=variants.name, names=list(variants.recipes), failures=failures)
+    summary = write()  # says whose folders these are, before there are any
+    for number, name in enumerate(chosen, start=1):
+        listener.say(f"Variant {name!r}, {number} of {len(chosen)}")
+        folder = out / folders[name]
+        try:
+            run_recipe(variants.recipes[name], folder, resume=resume, overwrite=overwrite, listener=listener)
+        except SmidgenError as error:
+            failures[name] = str(error)
+            listener.say(f"Variant {name!r} failed: {error}")
+        summary = write()
+    return summary
+
+
+def check_variants(
+    variants: Variants, out: Path, *, chosen: Sequence[str], resume: bool = False, overwrite: bool = False
+) -> None:
+    """Raise RunError if the folder is not one to run the chosen variants into, InputError for their evidence files.
+
+    Variants that are not chosen must not have changed since they were run: the table is about all of them.
+    """
+    for name in chosen:
+        if name not in variants.recipes:
+            raise unknown("variant", name, variants.recipes)
+    before = recipe_in(out, resume=resume, overwrite=overwrite)
+    if before is not None and "variants" not in before:
+        raise RunError(f"{str(out)!r} holds runs of another recipe, which has no variants: choose another --out.")
+    for name, folder in folders_in(out).items():
+        if (recipe := variants.recipes.get(name)) is not None:
+            how = {"resume": resume, "overwrite": overwrite} if name in chosen else {"resume": True, "overwrite": False}
+            check_out(recipe, out / folder, seeds=recipe.seeds, **how)
+    for name in chosen:
+        try:
+            open_evidence(variants.recipes[name].config)
+        except InputError as error:
+            raise InputError(f"{variants.name}.toml: variant {name!r}: {error}") from None
+
+
+def _folders(variants: Variants, out: Path, free_name: Callable[[str], str]) -> dict[str, str]:
+    """Return the folder of each variant by its name: the one that it has, or a new one."""
+    known = folders_in(out)
+    for taken in (*FILES, *known.values()):
+        free_name(taken)
+    return known | {name: free_name(name) for name in variants.recipes if name not in known}
