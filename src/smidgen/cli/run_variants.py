@@ -15,7 +15,7 @@ from smidgen.cli.data import require_data
 from smidgen.cli.files import Names
 from smidgen.cli.list import table
 from smidgen.cli.main import USAGE_ERROR
-from smidgen.cli.run import as_asked, first_plan, stopped
+from smidgen.cli.run_one import as_asked, first_plan, stopped
 from smidgen.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
