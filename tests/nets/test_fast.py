@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from smidgen.nets import fast
+from smidgen.nets.average import Average
 from smidgen.nets.fast import FoldedConv, accelerate, fast_dtype, fold_batch_norm
 
 
@@ -122,3 +123,16 @@ def test_the_type_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
     monkeypatch.setattr(fast.torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
     assert fast_dtype("cpu") == torch.float32
     assert fast_dtype("meta") == torch.float32
+
+
+def test_weights_that_an_average_moves_are_packed_anew():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    images = torch.rand(2, 3, 8, 8)
+    folded = fold_batch_norm(net, example=images)
+    other = fold_batch_norm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval(), example=images)
+    average = Average(folded, decay=0.5)
+    with torch.no_grad():
+        before = average(images)
+        average.update(other, decay=0)
+        assert torch.allclose(average(images), other(images), atol=1e-5)
+        assert not torch.allclose(average(images), before, atol=1e-3)

@@ -138,6 +138,17 @@ def test_folded_for_training_it_is_the_same_function_and_follows_its_weights():
     assert torch.allclose(after, folded(images), atol=1e-4)  # with gradients: by the weights as they are
 
 
+@torch.no_grad()
+def test_folded_for_training_it_is_exported_for_any_batch_without_the_processor_s_own_kernels():
+    encoder = pretrained_encoder("resnet10t", size=32, pretrained=False).fold().eval()
+    encoder(torch.rand(2, 3, 32, 32))  # kernels are packed
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(encoder, (torch.rand(2, 3, 32, 32),), dynamic_shapes=({0: batch},))
+    assert not any("mkldnn" in str(node.target) for node in program.graph.nodes)
+    images = torch.rand(FAST_BATCH + 1, 3, 32, 32)
+    assert torch.allclose(program.module()(images), encoder(images), atol=1e-4)
+
+
 def test_its_first_stages_can_be_left_as_they_are():
     encoder = pretrained_encoder("lite0", size=32, layers=["head"]).fold().train()
     images = torch.rand(2, 3, 32, 32)

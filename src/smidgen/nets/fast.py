@@ -71,6 +71,10 @@ class FoldedConv(nn.Module):
             )
         return self._packed[key]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: packed kernels cannot be copied, and are made again."""
+        return self.__dict__ | {"_packed": {}}
+
     def _apply(self, *args: Any, **options: Any) -> FoldedConv:
         self._packed = {}  # the weights move or change their type
         return super()._apply(*args, **options)
@@ -86,7 +90,8 @@ def _kernel_activation(activation: nn.Module) -> tuple[str, list[float], str] | 
 
 
 def _has_kernels(x: Tensor) -> bool:
-    return x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    on_cpu = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return on_cpu and not torch.compiler.is_exporting()  # other runtimes know nothing of them
 
 
 def fold_batch_norm(net: Net, *, example: Tensor) -> Net:

@@ -161,7 +161,8 @@ class PretrainedEncoder(Encoder):
         images: uint8, or floats in [0, 1]; brought to the encoder's size (a picture that is not square is squashed).
         In evaluation mode the features of the mirror image are averaged in, if the preprocessing says so.
         """
-        if self.training or torch.is_grad_enabled() or images.device.type != "cpu" or len(images) <= FAST_BATCH:
+        at_once = self.training or torch.is_grad_enabled() or torch.compiler.is_exporting()
+        if at_once or images.device.type != "cpu":
             return self._embed(images)
         return torch.cat([self._embed(some) for some in images.split(FAST_BATCH)])
 
