@@ -291,3 +291,15 @@ def test_datasets_import_no_torch():
 
     code = "import sys, smidgen.data.datasets as d; d.open_dataset('digits'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_path_that_is_not_here_is_looked_for_in_the_data_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "photos.v2"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "a.png")
+    monkeypatch.setenv("SMIDGEN_DATA", str(tmp_path / "data"))
+    assert len(open_dataset("photos.v2")) == 1
+    with pytest.raises(InputError, match="no file or folder"):
+        open_dataset("photos.v3")
+    with pytest.raises(InputError, match="photos"):  # could be a misspelt name
+        open_dataset("photos")

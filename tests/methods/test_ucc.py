@@ -173,7 +173,7 @@ def test_a_softmax_head_becomes_the_features_where_it_fits(features, taken):
 
 def test_presets_are_options_that_others_override():
     fast = make_config("ucc", {"preset": "fast", "steps": "7"})
-    assert (fast.encoder, fast.alpha, fast.learning_rate, fast.steps) == ("conv", 1.0, 1e-3, 7)
+    assert (fast.encoder, fast.alpha, fast.learning_rate, fast.steps) == ("conv", 1.0, 3e-3, 7)
     assert make_config("ucc", {"preset": "paper"}) == UCCConfig()
     with pytest.raises(InputError, match=r"Unknown preset of ucc 'fats'\. Did you mean 'fast'\?"):
         make_config("ucc", {"preset": "fats"})

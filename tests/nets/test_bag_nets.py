@@ -22,6 +22,15 @@ def test_the_paper_s_encoder_and_decoder_take_images_of_any_shape(shape):
         assert make_decoder(7, shape, batch_norm=batch_norm)(torch.rand(2, 7)).shape == (2, *shape)
 
 
+@pytest.mark.parametrize("shape", SHAPES[:-1])
+def test_the_small_net_has_a_small_decoder(shape):
+    encoder = make_encoder("conv", shape, mean=(0.5,) * shape[0], std=(0.2,) * shape[0])
+    small = make_decoder(7, shape, encoder=encoder)
+    assert small(torch.rand(2, 7)).shape == (2, *shape)
+    large = make_decoder(7, shape)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in large.parameters()) / 4
+
+
 def test_digits_have_6272_numbers_and_embeddings_a_decoder_of_their_own():
     assert make_encoder("wide-residual", (1, 28, 28), mean=(0.5,), std=(0.2,)).features == 6272
     assert make_decoder(7, (64, 1, 1))(torch.rand(2, 7)).shape == (2, 64, 1, 1)

@@ -281,8 +281,8 @@ def _could_be_name(data: str) -> bool:
 
 
 def _opened_path(given: str, *, is_name: bool) -> _Files | _Arrays:
-    path = Path(given).expanduser()
-    if given == "" or "\0" in given or not path.exists():
+    path = None if given == "" or "\0" in given else _found(Path(given).expanduser(), anywhere=not is_name)
+    if path is None:
         if is_name:
             raise unknown("dataset", given, DATASETS)
         raise InputError(f"There is no file or folder {given!r}; known names are {', '.join(DATASETS)}.")
@@ -300,6 +300,16 @@ def _opened_path(given: str, *, is_name: bool) -> _Files | _Arrays:
             f"or one of the names {', '.join(DATASETS)}."
         )
     return _Files(given, _COLLECTORS[kind](path))
+
+
+def _found(path: Path, *, anywhere: bool) -> Path | None:
+    """Return where a file or folder is: at the path or, `anywhere`, if nothing is, at that path in `$SMIDGEN_DATA`.
+
+    What could be a name is not looked for there: MNIST, misspelt, would be found as its folder of raw files.
+    """
+    root = os.environ.get("SMIDGEN_DATA") if anywhere else None
+    places = (path, Path(root) / path) if root else (path,)
+    return next((place for place in places if place.exists()), None)
 
 
 def _refuse_nothing(name: str, split: str, *, ignored: int, has: tuple[str, ...]) -> None:

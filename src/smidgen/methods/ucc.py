@@ -63,9 +63,13 @@ class UCCConfig(BagConfig):
         "fast": {
             "encoder": "conv",
             "alpha": 1.0,
+            "log_output": True,
             "schedule": "one-cycle",
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-3,
             "feature_bias": True,
+            "augment": True,
+            "bag_size": "4-12",
+            "bags": 60,
         },
         "warm": {
             "encoder": "conv",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from smidgen.nets.encoder import Encoder
+from smidgen.nets.encoders import ConvEncoder
 from smidgen.nets.unet import UNetDecoder, UNetEncoder
 from smidgen.nets.wide_residual import WIDTHS, WideResidualBlock, glorot, small_sides
 
@@ -37,6 +38,29 @@ class ResidualDecoder(nn.Module):
         return self.layers(features)[:, :, : self.height, : self.width]
 
 
+class ConvDecoder(nn.Module):
+    """The counterpart of `ConvEncoder`, and a tenth of `ResidualDecoder`'s work; always with batch norm.
+
+    linear → (64, ⌈height / 4⌉, ⌈width / 4⌉) → two transposed 4×4 convolutions that double the sides, to 32 and 16
+    channels → 3×3 convolution to the image's channels. Sides that are no multiple of 4 are cut to size.
+    """
+
+    def __init__(self, features: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        channels, self.height, self.width = image_shape
+        small = small_sides(self.height, self.width)
+        self.layers = nn.Sequential(
+            *(nn.Linear(features, 64 * small[0] * small[1]), nn.Unflatten(1, (64, *small)), nn.ReLU()),
+            *(nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),
+            *(nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
+            nn.Conv2d(16, channels, 3, padding=1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (batch, channels, height, width) of features (batch, features)."""
+        return self.layers(features)[:, :, : self.height, : self.width]
+
+
 class VectorDecoder(nn.Module):
     """Features (batch, features) to ready embeddings (batch, d, 1, 1) by two linear layers."""
 
@@ -53,11 +77,13 @@ class VectorDecoder(nn.Module):
 def make_decoder(
     features: int, image_shape: tuple[int, int, int], *, encoder: Encoder | None = None, batch_norm: bool = False
 ) -> nn.Module:
-    """Return the decoder for images of a shape; ready embeddings, (d, 1, 1), and U-Nets have one of their own.
+    """Return the decoder for images of a shape; ready embeddings, (d, 1, 1), and some encoders have one of their own.
 
     encoder: what makes the features. Only the decoder of a U-Net takes its `maps` beside them.
     """
     if isinstance(encoder, UNetEncoder):
         return UNetDecoder(features, image_shape, skips=encoder.skips, batch_norm=batch_norm)
+    if isinstance(encoder, ConvEncoder):
+        return ConvDecoder(features, image_shape)
     kind = VectorDecoder if image_shape[1:] == (1, 1) else ResidualDecoder
     return kind(features, image_shape, batch_norm=batch_norm)
