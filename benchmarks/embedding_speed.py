@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 import smidgen.embedding as embedding
 from smidgen.nets.fast import FoldedConv, fast_dtype, fold_batch_norm
-from smidgen.nets.pretrained import PretrainedEncoder, pretrained_encoder
+from smidgen.nets.pretrained import pretrained_encoder
+from smidgen.nets.timm_encoder import PretrainedEncoder
 from smidgen.runs import write_json
 
 PLAIN = "plain: eager, fp32, batch 64"

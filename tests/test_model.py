@@ -10,6 +10,7 @@ from smidgen.errors import RunError
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.model import Model, Preprocessing
+from smidgen.nets import pretrained
 from smidgen.runs import read_json, write_json
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
@@ -81,3 +82,12 @@ def test_weights_that_share_memory_can_be_saved(folder, tmp_path):
     model.method.register_buffer("other", whole[1:])
     model.save(tmp_path / "shared")
     assert load_file(tmp_path / "shared" / "weights.safetensors")["other"].equal(whole[1:])
+
+
+def test_a_fine_tuned_net_is_loaded_without_asking_for_the_weights_it_began_with(tmp_path, monkeypatch):
+    problem = Problem(5, (3, 8, 8), 2, (0.1, 0.2, 0.3), (0.3, 0.2, 0.1), Resolved(5, labels=torch.tensor([0, 1] * 2 + [-1])))  # fmt: skip # noqa: E501
+    method = make_method("supervised", make_config("supervised", {"encoder": "lite0@32", "steps": 1}), problem).eval()
+    model = Model(method, "supervised", Preprocessing(8, 3, "pad"), ("cat", "dog"))
+    model.save(tmp_path)
+    monkeypatch.setattr(pretrained, "packaged_weights", lambda name: pytest.fail(f"asked for the weights of {name}"))
+    assert Model.load(tmp_path).assign(IMAGES).tolist() == model.assign(IMAGES).tolist()

@@ -27,7 +27,7 @@ from smidgen.data.images import BadImage, Resize, check_options, decode_image, q
 from smidgen.data.sources import cache_folder
 from smidgen.errors import InputError
 from smidgen.nets.fast import FAST_BATCH, fast_dtype
-from smidgen.nets.pretrained import PretrainedEncoder
+from smidgen.nets.timm_encoder import PretrainedEncoder
 from smidgen.runs import atomic_write
 
 BLOCK = 256

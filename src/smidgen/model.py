@@ -18,7 +18,8 @@ from smidgen.embedding import embed_images
 from smidgen.errors import RunError
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Method, Problem
-from smidgen.nets.pretrained import Preprocess, PretrainedEncoder, pretrained_encoder
+from smidgen.nets.pretrained import pretrained_encoder, without_weights
+from smidgen.nets.timm_encoder import Preprocess, PretrainedEncoder
 from smidgen.runs import atomic_write, read_json, write_json
 from smidgen.training.checkpoint import load_state
 from smidgen.training.loop import map_images
@@ -166,7 +167,8 @@ def _empty_method(description: dict[str, Any]) -> Method:
         evidence=Resolved.nothing(0),
     )
     config = make_config(description["method"], description["options"])
-    return make_method(description["method"], config, problem)
+    with without_weights():
+        return make_method(description["method"], config, problem)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

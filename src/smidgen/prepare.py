@@ -23,7 +23,8 @@ from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config, 
 from smidgen.methods.base import Method, Problem
 from smidgen.model import Model, embed
 from smidgen.nets.encoders import is_projected, is_trained_here
-from smidgen.nets.pretrained import SCRATCH, PretrainedEncoder, encoder_size, pretrained_encoder
+from smidgen.nets.pretrained import SCRATCH, encoder_size, pretrained_encoder
+from smidgen.nets.timm_encoder import PretrainedEncoder
 
 DEFAULT_CLUSTERS = 10
 PREFERRED = "lite2"

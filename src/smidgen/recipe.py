@@ -24,7 +24,8 @@ from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.methods.terms import NAMING
 from smidgen.model import Model, Preprocessing, extractor_table
-from smidgen.nets.pretrained import PretrainedEncoder, weights_in_words
+from smidgen.nets.pretrained import weights_in_words
+from smidgen.nets.timm_encoder import PretrainedEncoder
 from smidgen.prepare import (
     Listener,
     choose_encoder,

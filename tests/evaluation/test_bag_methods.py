@@ -41,8 +41,9 @@ def counted(features, offsets):
 
 def test_features_that_are_the_classes_get_full_scores():
     scores = score_bags(model(reconstruction="none"), [dataset()], seed=0, n_bags=30).metrics
-    assert scores.keys() == {f"test_{name}_accuracy" for name in ("ucc", "kmeans", "spectral")} | {"test_min_js"}
-    assert [scores[f"test_{name}_accuracy"] for name in ("ucc", "kmeans", "spectral")] == [1, 1, 1]
+    names = [f"test_{name}_accuracy" for name in ("ucc", "paper_ucc", "kmeans", "spectral")]
+    assert scores.keys() == {*names, "test_min_js"}
+    assert [scores[name] for name in names] == [1, 1, 1, 1]
     # Of three features two lie at opposite ends and one does not differ.
     assert scores["test_min_js"] == pytest.approx(2 / 3, abs=1e-4)
 
@@ -52,6 +53,13 @@ def test_counts_that_are_one_too_small_are_right_for_pure_bags_only():
     said.method.count_probabilities = lambda f, o: torch.nn.functional.one_hot(counted(f, o).argmax(1).sub(1).relu(), 3)
     scores = score_bags(said, [dataset()], seed=0, n_bags=30).metrics
     assert scores["test_ucc_accuracy"] == pytest.approx(1 / 3)
+
+
+def test_bags_of_32_are_scored_beside_bags_of_the_sizes_that_were_trained_on():
+    said = model()
+    said.method.count_probabilities = lambda f, o: counted(f, o) * (o.diff() == 32)[:, None]
+    scores = score_bags(said, [dataset()], seed=0, n_bags=30).metrics
+    assert (scores["test_ucc_accuracy"], scores["test_paper_ucc_accuracy"]) == (pytest.approx(1 / 3), 1)
 
 
 def test_tables_name_the_classes():

@@ -13,16 +13,9 @@ from smidgen.errors import InputError
 from smidgen.nets import pretrained
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.fast import FAST_BATCH
-from smidgen.nets.pretrained import (
-    PACKAGED,
-    Preprocess,
-    encoder_size,
-    packaged_weights,
-    pretrained_encoder,
-    read_weights,
-    timm_keys,
-    weights_in_words,
-)
+from smidgen.nets.pretrained import PACKAGED, encoder_size, packaged_weights, pretrained_encoder, weights_in_words
+from smidgen.nets.timm_encoder import Preprocess
+from smidgen.nets.weights import read_weights, timm_keys
 
 
 @pytest.fixture(scope="module")

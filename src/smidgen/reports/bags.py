@@ -24,6 +24,7 @@ _MOST_FEATURES = 32
 
 _SCORES = {
     "ucc_accuracy": "Unique counts right",
+    "paper_ucc_accuracy": "Of bags of 32, as in the paper",
     "proportion_error": "Images counted to a wrong class",
     "class_count_accuracy": "Class counts right",
     "kmeans_accuracy": "k-means on features",

@@ -70,6 +70,7 @@ _MEASURED = {
     "test_accuracy": "test accuracy",
     "test_named_accuracy": "by name",
     "test_ucc_accuracy": "ucc accuracy",
+    "test_paper_ucc_accuracy": "on bags of 32",
 }
 
 

@@ -22,6 +22,7 @@ _SCORES = {
     "accuracy": "{split} accuracy",
     "named_accuracy": "by name",
     "ucc_accuracy": "ucc accuracy",
+    "paper_ucc_accuracy": "ucc accuracy, bags of 32",
     "min_js": "min JS",
     "proportion_error": "proportion error",
     "class_count_accuracy": "class counts",
