@@ -10,7 +10,7 @@ from smidgen.data.evidence import Resolved
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
-from smidgen.methods.fusion_embeddings import steered, swapped_loss
+from smidgen.methods.voting_heads import steered, swapped_loss
 from smidgen.training.loop import Settings, Trainer, map_images
 
 CENTRES, NOISE, N = 5, 3.0, 600
@@ -95,7 +95,8 @@ def test_votes_are_as_sure_as_neighbours_agree(alone):
 
 
 def test_voters_speak_of_the_same_clusters(alone):
-    p = alone.heads(alone.projected)[:, alone.voters].softmax(-1).gather(2, alone.order.expand(N, -1, -1)).argmax(-1)
+    heads = alone.heads
+    p = heads(alone.projected)[:, heads.voters].softmax(-1).gather(2, heads.order.expand(N, -1, -1)).argmax(-1)
     assert ((p == p[:, :1]).float().mean(0) > 0.8).all()
 
 
@@ -149,8 +150,9 @@ def test_other_runs_start_from_what_it_says_after_evidence():
 
 def test_without_evidence_other_runs_start_from_the_mean_of_the_voters_logits(alone):
     assert alone.starting_point.encoder == "projected-256"
-    logs = alone.heads(alone.projected)[:, alone.voters].log_softmax(-1).gather(2, alone.order.expand(N, -1, -1))
-    wanted = (alone.sharpness * logs.mean(1)).softmax(-1).detach()
+    heads = alone.heads
+    logs = heads(alone.projected)[:, heads.voters].log_softmax(-1).gather(2, heads.order.expand(N, -1, -1))
+    wanted = (heads.sharpness * logs.mean(1)).softmax(-1).detach()
     np.testing.assert_allclose(offered(alone), wanted.numpy(), atol=1e-5)
     assert (offered(alone).argmax(1) == assignments(alone).argmax(1)).mean() > 0.95
 

@@ -2,19 +2,17 @@
 
 Idea. In the space of a good encoder neighbours mostly show the same thing and classes are nearly linear. So many small
 linear heads are trained side by side to say of an image what they say of its neighbour, all clusters being used
-equally. Most heads end in poor optima when they are sure too soon; kept soft, near the temperature above which they
-say nothing, nearly all of them find the same, better one. So the temperature is steered by how unsure the heads are.
-The best ones by their own loss, which needs no labels, are brought into one order and vote. Where there is evidence, a
-small net starts from that vote, named by the evidence, and learns the evidence's likelihood beside its own labels.
+equally and no head being sure too soon (`methods.voting_heads`). The best ones by their own loss, which needs no
+labels, are brought into one order and vote. Where there is evidence, a small net starts from that vote, named by the
+evidence, and learns the evidence's likelihood beside its own labels.
 
-Source. Neighbours after SCAN (Van Gansbeke et al., ECCV 2020), swapped balanced targets after SeLa and SwAV (Asano et
-al., ICLR 2020; Caron et al., NeurIPS 2020), softness as in deterministic annealing (Rose, Proc. IEEE 1998), written
-from their equations; steering the temperature by the loss is ours, and so is what evidence adds (`methods.terms`).
+Source. Neighbours after SCAN (Van Gansbeke et al., ECCV 2020), the heads as `methods.voting_heads` says, written from
+the equations; what evidence adds (`methods.terms`) is ours.
 
 Equation → function
-    ½ CE(Sinkhorn(z_neighbour / T), z) + ½ CE(Sinkhorn(z / T), z_neighbour)      swapped_loss
-    T ← T + γ (softness − loss / ln clusters)                                    steered
-    mean over the best heads of softmax(z), clusters matched to the best head's  FusionEmbeddings._vote
+    ½ CE(Sinkhorn(z_neighbour / T), z) + ½ CE(Sinkhorn(z / T), z_neighbour)      voting_heads.swapped_loss
+    T ← T + γ (softness − loss / ln clusters)                                    voting_heads.steered
+    mean over the best heads of softmax(z), clusters matched to the best head's  voting_heads.VotingHeads.vote
     q_i ∝ p_i Σ_T P(T | bag) [k ∈ T] / p_i(T);  −Σ_k q_ik log p_ik               bag_posteriors, _bag_losses
     −log P(evidence | p), each averaged over its own items                       terms.EvidenceTerms
 """
@@ -33,15 +31,14 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_shares
 from smidgen.maths.counts import bag_numbers, cluster_subsets, n_subsets
-from smidgen.maths.entropy import entropy, sharpened, sharpness_for
-from smidgen.maths.matching import in_order_of_classes, match_counts
+from smidgen.maths.entropy import entropy
+from smidgen.maths.matching import match_counts
 from smidgen.maths.neighbours import nearest_neighbours
-from smidgen.maths.sinkhorn import sinkhorn
 from smidgen.methods.base import Embed, Method, Problem, Stage, StartingPoint, at_least
 from smidgen.methods.terms import EVERY_KIND, EvidenceTerms
+from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import projected_name
-from smidgen.nets.heads import LinearHeads
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
 
 COOLING = (0.6, 0.9)
@@ -107,46 +104,18 @@ class FusionEmbeddingsConfig:
         at_least(self, threshold=0, decay=0, balance=0)
 
 
-def swapped_loss(first: Tensor, second: Tensor, *, temperature: float | Tensor) -> Tensor:
-    """Return how badly each image predicts its neighbour's balanced assignment, for each head.
-
-    first, second: logits (batch, heads, clusters) of images and of one neighbour each. Targets are three Sinkhorn
-    iterations on the other's logits / temperature, without gradient. Returns (heads,), in nats.
-    """
-    first, second = first.transpose(0, 1), second.transpose(0, 1)
-    with torch.no_grad():
-        targets = sinkhorn(torch.stack([second, first]) / temperature)
-    found = torch.stack([first, second]).log_softmax(-1)
-    return -(targets * found).sum(-1).mean((0, 2))
-
-
-def steered(temperature: Tensor, loss: Tensor, *, softness: float, gain: float) -> Tensor:
-    """Return a temperature that moves a loss, as a share of ln(clusters), towards `softness`; from 0.3 to 1.
-
-    Above 1 the balanced targets would be softer than what made them, and every head would end in saying nothing.
-    """
-    return (temperature + gain * (softness - loss)).clamp(0.3, 1.0)
-
-
 class FusionEmbeddings(Method):
     """See the module's docstring."""
 
     name = "fusion-embeddings"
     training_only = (
-        *("projected", "neighbours", "running_loss", "scores", "kept", "temperature"),
+        *("projected", "neighbours", *(f"heads.{name}" for name in VotingHeads.training_only)),
         *("net.", "start", "anchors", "terms.", "sets"),
     )
     evidence_used = EVERY_KIND
 
     projected: Tensor
     neighbours: Tensor
-    running_loss: Tensor
-    scores: Tensor
-    kept: Tensor
-    temperature: Tensor
-    voters: Tensor
-    order: Tensor
-    sharpness: Tensor
     start: Tensor
     anchors: Tensor
     refined: Tensor
@@ -159,22 +128,14 @@ class FusionEmbeddings(Method):
             problem.evidence, n_clusters, epsilon=config.wrong, bags=BAGS, images=config.bag_images
         )
         self.projection = Projection(math.prod(problem.image_shape), config.components)
-        self.heads = LinearHeads(self.projection.features, n_clusters, heads=config.heads)
-        nn.init.normal_(self.heads.linear.weight, std=0.01)
+        self.heads = VotingHeads(
+            self.projection.features, n_clusters, heads=config.heads, kept=config.kept, votes=config.votes
+        )
         layer = one_layer(self.projection.features, config.hidden, dropout=config.dropout)
         self.net = nn.Sequential(*layer, nn.Linear(config.hidden, n_clusters))
         self.teacher = Average(self.net, decay=config.decay)
-        kept = min(config.kept, config.heads)
-        votes = min(config.votes, kept)
         self.register_buffer("projected", torch.zeros(0, self.projection.features))
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
-        self.register_buffer("running_loss", torch.zeros(config.heads))
-        self.register_buffer("scores", torch.zeros(config.heads))
-        self.register_buffer("kept", torch.arange(kept))
-        self.register_buffer("temperature", torch.tensor(0.9))
-        self.register_buffer("voters", torch.arange(votes))
-        self.register_buffer("order", torch.arange(n_clusters).repeat(votes, 1))  # cluster → output of the voter
-        self.register_buffer("sharpness", torch.tensor(1.0))
         self.register_buffer("start", torch.zeros(0, n_clusters))
         self.register_buffer("anchors", torch.full((problem.n_images,), -1))
         self.register_buffer("refined", torch.tensor(False))
@@ -201,16 +162,16 @@ class FusionEmbeddings(Method):
         """Project and find neighbours; choose the heads to go on with; let them vote and evidence name the clusters."""
         if stage == "cluster":
             self.projection.fit(embed(lambda images: images.flatten(1)))
-            self.projected = embed(self.projection).to(self.order.device)
+            self.projected = embed(self.projection).to(self.heads.order.device)
             # Of few images, most of many neighbours would be of other clusters.
             most = max(1, len(self.projected) // (2 * self.problem.n_clusters))
             wanted = min(self.config.neighbours, most, len(self.projected) - 1)
             self.neighbours = nearest_neighbours(self.projected, wanted, metric="cosine")[0].to(torch.int32)
         elif stage == "select":
-            self.kept = self.running_loss.argsort()[: len(self.kept)]
+            self.heads.keep_best()
         else:
             self._agree()
-            self.start = self._vote(self.projected).detach()
+            self.start = self.heads.vote(self.projected).detach()
             self._anchor()
             self.refined.fill_(True)
 
@@ -235,61 +196,37 @@ class FusionEmbeddings(Method):
     # ---------------------------------------------------------------------------------------------------------- heads
 
     def _head_losses(self, parts: Mapping[str, Part], stage: str, step: int) -> dict[str, Tensor]:
-        rows = self.kept if stage == "select" else torch.arange(self.config.heads, device=self.kept.device)
-        first, second = (self.heads(self.projected[parts[name].indices])[:, rows] for name in ("images", "neighbours"))
-        losses = swapped_loss(first, second, temperature=self.temperature)
         progress = step / max(1, self.config.steps - self.config.steps // 2) if stage == "select" else 0.0
-        with torch.no_grad():
-            share = losses.mean() / max(math.log(self.problem.n_clusters), 1e-6)
-            wanted = self._softness(progress)
-            self.temperature.copy_(steered(self.temperature, share, softness=wanted, gain=self.config.gain))
-            followed = self.running_loss[rows].lerp(losses, 1 / min(step + 1, 30))
-            self.running_loss[rows] = followed
-            if stage == "cluster" or progress < COOLING[0]:
-                self.scores[rows] = followed  # heads that have been made surer cannot be told apart by their loss
-        return {"total": losses.sum(), "swapped": losses.mean(), "temperature": self.temperature.clone()}
+        losses = self.heads.losses(
+            *(self.projected[parts[name].indices] for name in ("images", "neighbours")),
+            step=step,
+            kept_only=stage == "select",
+            softness=self._softness(progress),
+            gain=self.config.gain,
+            scored=progress < COOLING[0],
+        )
+        return {"total": losses.sum(), "swapped": losses.mean(), "temperature": self.heads.temperature.clone()}
 
     def _softness(self, progress: float) -> float:
         first, last = self.config.softness, self.config.final_softness
         cooled = (progress - COOLING[0]) / (COOLING[1] - COOLING[0])
         return first + (last - first) * min(1.0, max(0.0, cooled))
 
-    @torch.no_grad()
     def _agree(self) -> None:
-        """Choose the voters by their loss, bring their clusters into one order, name them, and make the votes sure."""
-        self.voters = self.kept[self.scores[self.kept].argsort()][: len(self.voters)]
-        votes = self.heads(self.projected)[:, self.voters].softmax(-1).double().cpu()
-        for voter in range(len(self.voters)):
-            together = votes[:, 0].T @ votes[:, voter]
-            self.order[voter] = torch.from_numpy(match_counts(together.numpy())).to(self.order)
-        self.sharpness.fill_(1)
+        """Let the best heads agree on their clusters, named by the evidence, and make their votes sure."""
+        self.heads.agree(self.projected)
         if self.terms.names_classes:
-            self._name()
-        self._sharpen()
+            self.heads.name(self.terms.class_evidence(self._around().cpu()))
+        self.heads.sharpen(self.projected, self.neighbours[:, :10])
 
-    def _name(self) -> None:
-        """Put the clusters into the order of the classes that evidence names.
-
-        An image's neighbours vote for it: a few labels should not hang on single images.
-        """
-        own = self._vote(self.projected)
+    @torch.no_grad()
+    def _around(self) -> Tensor:
+        """Return what an image's neighbours are said to be, on average: a few labels should not hang on images."""
+        own = self.heads.vote(self.projected)
         around = torch.zeros_like(own)
         for near in self.neighbours.T:
             around += own[near.long()] / self.neighbours.shape[1]
-        order = in_order_of_classes(self.terms.class_evidence(around.cpu()).numpy())
-        self.order = self.order[:, torch.tensor(order, device=self.order.device)]
-
-    def _sharpen(self) -> None:
-        """Make the votes as sure, on average, as neighbours agree: the heads were kept soft."""
-        votes = self._vote(self.projected)
-        labels = votes.argmax(1)
-        agreement = (labels[self.neighbours[:, :10].long()] == labels[:, None]).float().mean()
-        self.sharpness.fill_(sharpness_for(votes, float(agreement)))
-
-    def _vote(self, projected: Tensor) -> Tensor:
-        p = self.heads(projected)[:, self.voters].softmax(-1)
-        mean = p.gather(2, self.order.expand(p.shape[0], -1, -1)).mean(1)
-        return sharpened(mean, self.sharpness)
+        return around
 
     # --------------------------------------------------------------------------------------------------- the evidence
 
@@ -393,10 +330,7 @@ class FusionEmbeddings(Method):
             assert isinstance(last, nn.Linear)
             net = ProjectedEncoder(self.projection, nn.Sequential(*layer))
             return StartingPoint(projected_name(components, self.config.hidden), net, (last.weight, last.bias))
-        heads = self.heads.linear
-        rows = self.voters[:, None] * self.problem.n_clusters + self.order
-        head = self.sharpness * heads.weight[rows].mean(0), self.sharpness * heads.bias[rows].mean(0)
-        return StartingPoint(projected_name(components), self.projection, head)
+        return StartingPoint(projected_name(components), self.projection, self.heads.as_layer())
 
     def start_from(self, other: Method) -> None:
         """Take the projection of another run of this method; its clusters are looked for anew."""
@@ -413,7 +347,7 @@ class FusionEmbeddings(Method):
         """Return the voters' assignments (batch, clusters), or with evidence those of the net's slow average."""
         with torch.autocast(images.device.type, enabled=False):
             projected = self.projection(images)
-            learned, voted = self.teacher.net(projected).softmax(1), self._vote(projected)
+            learned, voted = self.teacher.net(projected).softmax(1), self.heads.vote(projected)
             return torch.where(self.refined, learned, voted)  # no `if`: an export follows tensors only
 
 

@@ -1,0 +1,131 @@
+"""Linear heads side by side of which the best vote: how `fusion` finds clusters among ready embeddings.
+
+Most heads that are trained to say of an image what they say of its neighbour end in poor optima when they are sure too
+soon. Kept soft, near the temperature above which they say nothing, nearly all of them find the same, better one. So the
+temperature is steered by how unsure the heads are.
+
+Source. Swapped balanced targets after SeLa and SwAV (Asano et al., ICLR 2020; Caron et al., NeurIPS 2020), softness as
+in deterministic annealing (Rose, Proc. IEEE 1998), written from their equations; steering by the loss is ours.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from smidgen.maths.entropy import sharpened, sharpness_for
+from smidgen.maths.matching import in_order_of_classes, match_counts
+from smidgen.maths.sinkhorn import sinkhorn
+from smidgen.nets.heads import LinearHeads
+
+
+def swapped_loss(first: Tensor, second: Tensor, *, temperature: float | Tensor) -> Tensor:
+    """Return how badly each image predicts its neighbour's balanced assignment, for each head.
+
+    first, second: logits (batch, heads, clusters) of images and of one neighbour each. Targets are three Sinkhorn
+    iterations on the other's logits / temperature, without gradient. Returns (heads,), in nats.
+    """
+    first, second = first.transpose(0, 1), second.transpose(0, 1)
+    with torch.no_grad():
+        targets = sinkhorn(torch.stack([second, first]) / temperature)
+    found = torch.stack([first, second]).log_softmax(-1)
+    return -(targets * found).sum(-1).mean((0, 2))
+
+
+def steered(temperature: Tensor, loss: Tensor, *, softness: float, gain: float) -> Tensor:
+    """Return a temperature that moves a loss, as a share of ln(clusters), towards `softness`; from 0.3 to 1.
+
+    Above 1 the balanced targets would be softer than what made them, and every head would end in saying nothing.
+    """
+    return (temperature + gain * (softness - loss)).clamp(0.3, 1.0)
+
+
+class VotingHeads(LinearHeads):
+    """Heads with what is known of them: which are kept, which vote, and in which order their clusters are.
+
+    heads: how many are trained; kept: how many of them are after `keep_best`; votes: how many decide.
+    """
+
+    training_only = ("running_loss", "scores", "kept", "temperature")
+
+    running_loss: Tensor
+    scores: Tensor
+    kept: Tensor
+    temperature: Tensor
+    voters: Tensor
+    order: Tensor
+    sharpness: Tensor
+
+    def __init__(self, features: int, n_clusters: int, *, heads: int, kept: int, votes: int) -> None:
+        super().__init__(features, n_clusters, heads=heads)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        kept = min(kept, heads)
+        votes = min(votes, kept)
+        self.register_buffer("running_loss", torch.zeros(heads))
+        self.register_buffer("scores", torch.zeros(heads))
+        self.register_buffer("kept", torch.arange(kept))
+        self.register_buffer("temperature", torch.tensor(0.9))
+        self.register_buffer("voters", torch.arange(votes))
+        self.register_buffer("order", torch.arange(n_clusters).repeat(votes, 1))  # cluster → output of the voter
+        self.register_buffer("sharpness", torch.tensor(1.0))
+
+    def losses(
+        self, first: Tensor, second: Tensor, *, step: int, kept_only: bool, softness: float, gain: float, scored: bool
+    ) -> Tensor:
+        """Return the swapped loss of each head, (heads,), and follow it; the temperature moves towards a softness.
+
+        first, second: embeddings (batch, features) of images and of one neighbour each. step: of the stage.
+        kept_only: whether only the kept heads learn. scored: whether the losses tell which heads are best: of heads
+        that have been made surer they do not.
+        """
+        rows = self.kept if kept_only else torch.arange(self.heads, device=self.kept.device)
+        losses = swapped_loss(self(first)[:, rows], self(second)[:, rows], temperature=self.temperature)
+        with torch.no_grad():
+            share = losses.mean() / max(math.log(self.n_clusters), 1e-6)
+            self.temperature.copy_(steered(self.temperature, share, softness=softness, gain=gain))
+            followed = self.running_loss[rows].lerp(losses, 1 / min(step + 1, 30))
+            self.running_loss[rows] = followed
+            if scored:
+                self.scores[rows] = followed
+        return losses
+
+    def keep_best(self) -> None:
+        """Go on with the heads of least loss."""
+        self.kept = self.running_loss.argsort()[: len(self.kept)]
+
+    @torch.no_grad()
+    def agree(self, embeddings: Tensor) -> None:
+        """Choose the voters by their loss and bring their clusters into one order, by their votes on all images."""
+        self.voters = self.kept[self.scores[self.kept].argsort()][: len(self.voters)]
+        votes = self(embeddings)[:, self.voters].softmax(-1).double().cpu()
+        for voter in range(len(self.voters)):
+            together = votes[:, 0].T @ votes[:, voter]
+            self.order[voter] = torch.from_numpy(match_counts(together.numpy())).to(self.order)
+        self.sharpness.fill_(1)
+
+    @torch.no_grad()
+    def name(self, evidence: Tensor) -> None:
+        """Put the clusters into the order of the classes, by how much speaks for each: (clusters, classes)."""
+        order = in_order_of_classes(evidence.numpy())
+        self.order = self.order[:, torch.tensor(order, device=self.order.device)]
+
+    @torch.no_grad()
+    def sharpen(self, embeddings: Tensor, neighbours: Tensor) -> None:
+        """Make the votes as sure, on average, as neighbours (images, k) agree: the heads were kept soft."""
+        votes = self.vote(embeddings)
+        labels = votes.argmax(1)
+        agreement = (labels[neighbours.long()] == labels[:, None]).float().mean()
+        self.sharpness.fill_(sharpness_for(votes, float(agreement)))
+
+    def vote(self, embeddings: Tensor) -> Tensor:
+        """Return the mean assignment by the voters, made sharper, (batch, clusters)."""
+        p = self(embeddings)[:, self.voters].softmax(-1)
+        mean = p.gather(2, self.order.expand(p.shape[0], -1, -1)).mean(1)
+        return sharpened(mean, self.sharpness)
+
+    def as_layer(self) -> tuple[Tensor, Tensor]:
+        """Return weight (clusters, features) and bias (clusters,) of the voters' geometric mean."""
+        rows = self.voters[:, None] * self.n_clusters + self.order
+        return self.sharpness * self.linear.weight[rows].mean(0), self.sharpness * self.linear.bias[rows].mean(0)
