@@ -68,6 +68,18 @@ class Model:
         """Return embeddings (n, features) float32 of images (n, channels, height, width) uint8."""
         return self._map(self.method.encode, images, progress).numpy()
 
+    def look(
+        self, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `assign` and `encode` do, at once."""
+
+        def both(batch: Tensor) -> Tensor:
+            return torch.cat([found.float() for found in self.method.look(batch)], dim=1)
+
+        found = self._map(both, images, progress).numpy()
+        assignments, embeddings = np.split(found, [self.method.problem.n_clusters], axis=1)
+        return np.ascontiguousarray(assignments), np.ascontiguousarray(embeddings)
+
     def _map(
         self, function: Callable[[Tensor], Tensor], images: np.ndarray, progress: Callable[[int, int], None] | None
     ) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from smidgen.config import Config, as_table
 from smidgen.data.datasets import Dataset
@@ -169,14 +170,13 @@ class _Fit:
         others = map(str, range(len(names), self.problem.n_clusters))
         names = names + tuple(f"cluster {k}" if k in names else k for k in others)  # a class may be called "3"
         model = Model(self.method.eval(), self.config.method, preprocessing, names, self.device)
-        assignments = [model.assign(d.images, progress=self._ticks("assign")) for d in self.seen]
+        looked = [model.look(d.images, progress=self._ticks("look")) for d in self.seen]
+        assignments, embeddings = [found[0] for found in looked], [found[1] for found in looked]
         explained = self._explain(assignments[0], names)
         if explained.bags is not None:
             model = dataclasses.replace(model, bag_calibration=dataclasses.asdict(explained.bags))
-        bags = score_bags(model, self.seen, seed=self.config.seed)
+        bags = score_bags(model, self.seen, looked, seed=self.config.seed)
         metrics = self._metrics(assignments, trained) | bags.metrics
-        if self.run_folder is not None:
-            embeddings = [model.encode(d.images, progress=self._ticks("embed")) for d in self.seen]
         model = dataclasses.replace(model, extractor=self.extractor)  # from here on it is shown images
         if self.run_folder is not None:
             self._write(self.run_folder, model, assignments, embeddings, explained, metrics, bags.tables)
@@ -269,7 +269,11 @@ class _Fit:
         model.save(run.path / "model")
         run.write_array("embeddings.npy", np.concatenate(embeddings))
         write_assignments(run.path / "assignments.csv", self.shown, assignments, model.cluster_names)
-        embed = make_embed(self.method, self.train.images, device=self.device)
+        known: dict[Callable[[Tensor], Tensor], np.ndarray] = {
+            self.method.encode: embeddings[0],
+            self.method.assign: assignments[0],
+        }
+        embed = make_embed(self.method, self.train.images, device=self.device, known=known)
         for name, table in {**self.method.tables(embed), **more_tables}.items():
             run.write_table(name, table)
         write_explained(run, explained, self.problem.evidence, assignments[0].argmax(1), self.train.ids)

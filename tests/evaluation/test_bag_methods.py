@@ -33,6 +33,12 @@ def model(name="ucc", **options):
     return Model(method.eval(), name, Preprocessing(8, 1), NAMES)
 
 
+def score(model, datasets, **options):
+    has_bags = hasattr(model.method, "learner")
+    looked = [(model.assign(d.images), model.encode(d.images)) if has_bags else () for d in datasets]
+    return score_bags(model, datasets, looked, **options)
+
+
 def counted(features, offsets):
     """Count the classes of each bag."""
     counts = [len(bag.argmax(1).unique()) for bag in features.tensor_split(offsets[1:-1])]
@@ -40,7 +46,7 @@ def counted(features, offsets):
 
 
 def test_features_that_are_the_classes_get_full_scores():
-    scores = score_bags(model(reconstruction="none"), [dataset()], seed=0, n_bags=30).metrics
+    scores = score(model(reconstruction="none"), [dataset()], seed=0, n_bags=30).metrics
     names = [f"test_{name}_accuracy" for name in ("ucc", "paper_ucc", "kmeans", "spectral")]
     assert scores.keys() == {*names, "test_min_js"}
     assert [scores[name] for name in names] == [1, 1, 1, 1]
@@ -51,19 +57,19 @@ def test_features_that_are_the_classes_get_full_scores():
 def test_counts_that_are_one_too_small_are_right_for_pure_bags_only():
     said = model()
     said.method.count_probabilities = lambda f, o: torch.nn.functional.one_hot(counted(f, o).argmax(1).sub(1).relu(), 3)
-    scores = score_bags(said, [dataset()], seed=0, n_bags=30).metrics
+    scores = score(said, [dataset()], seed=0, n_bags=30).metrics
     assert scores["test_ucc_accuracy"] == pytest.approx(1 / 3)
 
 
 def test_bags_of_32_are_scored_beside_bags_of_the_sizes_that_were_trained_on():
     said = model()
     said.method.count_probabilities = lambda f, o: counted(f, o) * (o.diff() == 32)[:, None]
-    scores = score_bags(said, [dataset()], seed=0, n_bags=30).metrics
+    scores = score(said, [dataset()], seed=0, n_bags=30).metrics
     assert (scores["test_ucc_accuracy"], scores["test_paper_ucc_accuracy"]) == (pytest.approx(1 / 3), 1)
 
 
 def test_tables_name_the_classes():
-    tables = score_bags(model(), [dataset()], seed=0, n_bags=3).tables
+    tables = score(model(), [dataset()], seed=0, n_bags=3).tables
     pairs = zip(*(tables["js_divergences"][column] for column in ("class", "other", "bits")), strict=True)
     assert {(a, b): round(bits, 3) for a, b, bits in pairs}["a", "c"] == 0.667
     densities = tables["class_densities"]
@@ -73,18 +79,18 @@ def test_tables_name_the_classes():
 
 
 def test_the_last_dataset_with_classes_is_scored():
-    scores = score_bags(model(), [dataset(split="train"), dataset(np.full(60, -1))], seed=0, n_bags=3).metrics
+    scores = score(model(), [dataset(split="train"), dataset(np.full(60, -1))], seed=0, n_bags=3).metrics
     assert {name.split("_")[0] for name in scores} == {"train"}
     few = dataset(np.where(np.arange(60) < 6, CLASSES, -1))
-    assert score_bags(model(), [few], seed=0, n_bags=30).metrics["test_ucc_accuracy"] == 1
+    assert score(model(), [few], seed=0, n_bags=30).metrics["test_ucc_accuracy"] == 1
 
 
 def test_without_classes_or_bags_there_are_no_scores():
-    assert score_bags(model(reconstruction="none"), [dataset(None)], seed=0).metrics == {}
+    assert score(model(reconstruction="none"), [dataset(None)], seed=0).metrics == {}
     kmeans = make_method(
         "kmeans", make_config("kmeans"), Problem(60, (1, 8, 8), 3, (0.5,), (0.25,), Resolved.nothing(60))
     )
-    assert score_bags(Model(kmeans, "kmeans", Preprocessing(8, 1), NAMES), [dataset()], seed=0).tables == {}
+    assert score(Model(kmeans, "kmeans", Preprocessing(8, 1), NAMES), [dataset()], seed=0).tables == {}
 
 
 class Painter(torch.nn.Module):
@@ -100,7 +106,7 @@ class Painter(torch.nn.Module):
 def test_a_decoder_that_lives_on_the_features_fails_with_those_of_other_images():
     said = model()
     said.method.learner.net.decoder = Painter()
-    scores = score_bags(said, [dataset()], seed=0, n_bags=3).metrics
+    scores = score(said, [dataset()], seed=0, n_bags=3).metrics
     assert scores["test_reconstruction_error"] == pytest.approx(0, abs=1e-6)
     # One pixel of 64 is bright: two standardised images with different ones are 2 · 64 / 63 apart, and of the 59 other
     # images 40 are of another class.
@@ -110,7 +116,7 @@ def test_a_decoder_that_lives_on_the_features_fails_with_those_of_other_images()
 def test_a_decoder_that_does_not_look_at_the_features_has_the_same_error_twice():
     said = model()
     said.method.learner.net.decoder = torch.nn.Sequential(Painter(), torch.nn.Threshold(1e9, 0))
-    scores = score_bags(said, [dataset(None)], seed=0).metrics
+    scores = score(said, [dataset(None)], seed=0).metrics
     assert scores.keys() == {"test_reconstruction_error", "test_reconstruction_error_shuffled"}
     assert list(scores.values()) == pytest.approx([1, 1])  # an even grey
 
@@ -118,13 +124,13 @@ def test_a_decoder_that_does_not_look_at_the_features_has_the_same_error_twice()
 def test_counts_of_classes_are_scored_by_name():
     said = model("rcc", counts="dllp", reconstruction="none")
     said.method.assign = said.method.encode
-    scores = score_bags(said, [dataset()], seed=0, n_bags=9).metrics
+    scores = score(said, [dataset()], seed=0, n_bags=9).metrics
     assert (scores["test_proportion_error"], scores["test_class_count_accuracy"]) == (0, 1)
     assert scores["test_report_class_count_accuracy"] == pytest.approx(3 / 6)  # divided by the bag size
     assert scores["test_report_min_js"] == pytest.approx(3 * scores["test_min_js"])
     turned = dataset((CLASSES + 1) % 3, names=("c", "a", "b"))
-    assert score_bags(said, [turned], seed=0, n_bags=9).metrics["test_proportion_error"] == 0
+    assert score(said, [turned], seed=0, n_bags=9).metrics["test_proportion_error"] == 0
     wrong = dataset(names=("b", "a", "c"))
-    assert score_bags(said, [wrong], seed=0, n_bags=9).metrics["test_proportion_error"] > 0.2
+    assert score(said, [wrong], seed=0, n_bags=9).metrics["test_proportion_error"] > 0.2
     other = dataset(names=("x", "b", "c"))
-    assert "test_proportion_error" not in score_bags(said, [other], seed=0, n_bags=9).metrics
+    assert "test_proportion_error" not in score(said, [other], seed=0, n_bags=9).metrics

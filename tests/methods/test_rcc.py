@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from smidgen.data.batches import Part
 from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
-from smidgen.methods import make_config
+from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.methods.rcc import (
     RCC,
@@ -189,3 +189,11 @@ def test_presets_and_options_that_make_no_sense():
     assert make_config("rcc", {"preset": "report"}) == RCCConfig()
     with pytest.raises(InputError, match="set `counts` to dllp"):
         RCCConfig(assign_in_bags=0.5)
+
+
+@pytest.mark.parametrize(("options", "size"), [({"reconstruction": "none"}, 32), ({}, None)])
+def test_photographs_are_turned_at_the_size_that_a_pretrained_encoder_sees(options, size):
+    settings = {"encoder": "lite0@32", "counts": "dllp"} | options
+    problem = Problem(24, (3, 8, 8), 3, (0.5,) * 3, (0.25,) * 3, Resolved(24, labels=torch.arange(24) % 3))
+    method = make_method("rcc", make_config("rcc", settings), problem)
+    assert method.request("train", 0, torch.Generator().manual_seed(0))["bags"].view.size == size

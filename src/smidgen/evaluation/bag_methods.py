@@ -50,6 +50,7 @@ _BLOCK = 500  # bags described at once
 _DECODED = 100  # images decoded at once
 
 Table = Mapping[str, np.ndarray]
+Looked = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,9 @@ class BagScores:
     tables: dict[str, Table] = field(default_factory=dict)
 
 
-def score_bags(model: Model, datasets: Sequence[Dataset], *, seed: int, n_bags: int = N_BAGS) -> BagScores:
+def score_bags(
+    model: Model, datasets: Sequence[Dataset], looked: Sequence[Looked], *, seed: int, n_bags: int = N_BAGS
+) -> BagScores:
     """Return the scores of a model on the last of the datasets whose classes are known; none where its method has none.
 
     Where no class is known there are only `reconstruction_errors`, of the last dataset.
@@ -73,40 +76,43 @@ def score_bags(model: Model, datasets: Sequence[Dataset], *, seed: int, n_bags: 
     Of methods that tell class counts also proportion_error and class_count_accuracy, and as the RCC report defines
     them (`bag_scores`) report_class_count_accuracy and report_min_js.
 
-    datasets: what the model sees, of at most `CAP` images each.
+    datasets: what the model sees. looked: what `model.look` says of each. Of at most `CAP` images, drawn at random.
     """
     learner = getattr(model.method, "learner", None)
-    known = [d for d in datasets if d.classes is not None and (d.classes >= 0).any()]
     if not isinstance(learner, BagLearner):
         return BagScores()
-    dataset = (known or datasets)[-1]
-    metrics = reconstruction_errors(model, learner, dataset.images, seed=seed)
+    parts = list(zip(datasets, looked, strict=True))
+    known = [part for part in parts if part[0].classes is not None and (part[0].classes >= 0).any()]
+    dataset, (assignments, features) = (known or parts)[-1]
+    metrics = reconstruction_errors(learner, dataset.images, features, seed=seed)
     tables: dict[str, Table] = {}
     if known:
-        found, tables = _scores_by_class(model, learner, dataset, seed=seed, n_bags=n_bags)
+        found, tables = _scores_by_class(model, dataset, assignments, features, seed=seed, n_bags=n_bags)
         metrics |= found
     return BagScores({f"{dataset.split}_{name}": value for name, value in metrics.items()}, tables)
 
 
 @torch.no_grad()
-def reconstruction_errors(model: Model, learner: BagLearner, images: np.ndarray, *, seed: int) -> dict[str, float]:
+def reconstruction_errors(
+    learner: BagLearner, images: np.ndarray, features: np.ndarray, *, seed: int
+) -> dict[str, float]:
     """Return how far decoded images are from the images, and how far if each is given another one's features.
 
     reconstruction_error, reconstruction_error_shuffled: mean squared errors on standardised images, so that 1 is no
     better than an even grey. What lies between the two comes from the features; where they are equal, the image came
     by another way, as by a U-Net's skips, or not at all. Empty without a decoder or a second image.
 
-    images: (n, channels, height, width) as the model sees them; at most `REBUILT` are used, drawn at random.
+    images: (n, channels, height, width) as the model sees them, with their features (n, J); at most `REBUILT` are
+    used, drawn at random.
     """
     if learner.net.decoder is None or len(images) < 2:
         return {}
     order = np.random.default_rng(seed).permutation(len(images))[:REBUILT]
-    shown = images[order]
-    features = torch.from_numpy(model.encode(shown))
+    shown, own = images[order], torch.from_numpy(features[order])
     device = learner.net.points.device
     errors = {"reconstruction_error": 0.0, "reconstruction_error_shuffled": 0.0}
     # Rolled by one in a random order, no image keeps its own features.
-    for name, given in zip(errors, (features, features.roll(1, 0)), strict=True):
+    for name, given in zip(errors, (own, own.roll(1, 0)), strict=True):
         for first in range(0, len(shown), _DECODED):
             rows = slice(first, first + _DECODED)
             block = as_floats(shown, rows, device=device)
@@ -116,19 +122,19 @@ def reconstruction_errors(model: Model, learner: BagLearner, images: np.ndarray,
 
 
 def _scores_by_class(
-    model: Model, learner: BagLearner, dataset: Dataset, *, seed: int, n_bags: int
+    model: Model, dataset: Dataset, assignments: np.ndarray, features: np.ndarray, *, seed: int, n_bags: int
 ) -> tuple[dict[str, float], dict[str, Table]]:
     """Return the scores that need classes, and the tables."""
     assert dataset.classes is not None
     rows = np.flatnonzero(dataset.classes >= 0)
     if len(rows) > CAP:
         rows = np.sort(np.random.default_rng(seed).choice(rows, CAP, replace=False))
-    scored = _Scored(model, learner, dataset.images[rows], dataset.classes[rows], dataset.class_names, seed)
+    scored = _Scored(model, assignments[rows], features[rows], dataset.classes[rows], dataset.class_names, seed)
     metrics = scored.counts(n_bags) | scored.clusterings()
     divergences, tables = scored.densities()
     metrics["min_js"] = least_divergence(divergences)
     if scored.tells_classes:
-        metrics["report_min_js"] = least_divergence(divergences) * learner.config.features
+        metrics["report_min_js"] = least_divergence(divergences) * scored.learner.config.features
     return metrics, tables
 
 
@@ -138,21 +144,21 @@ class _Scored:
     def __init__(
         self,
         model: Model,
-        learner: BagLearner,
-        images: np.ndarray,
+        assignments: np.ndarray,
+        features: np.ndarray,
         classes: np.ndarray,
         class_names: Sequence[str],
         seed: int,
     ) -> None:
         self.method: Any = model.method
-        self.learner, self.classes, self.class_names, self.seed = learner, classes, class_names, seed
-        self.device = learner.net.points.device
-        self.features = torch.from_numpy(model.encode(images))
+        self.learner: BagLearner = model.method.learner  # type: ignore[assignment]
+        self.classes, self.class_names, self.seed = classes, class_names, seed
+        self.device = self.learner.net.points.device
+        self.features, self.assignments = torch.from_numpy(features), torch.from_numpy(assignments)
         # Classes are told apart only where the evidence names all that are there.
         names = self.method.problem.evidence.class_names
         self.columns = [names.index(name) for name in class_names if name in names]
         self.tells_classes = hasattr(self.method, "class_counts") and len(self.columns) == len(class_names) > 0
-        self.assignments = torch.from_numpy(model.assign(images)) if self.tells_classes else None
 
     def counts(self, n_bags: int) -> dict[str, float]:
         """Return the scores of balanced bags of the sizes that the model was trained on, and of the paper's."""
@@ -176,7 +182,7 @@ class _Scored:
 
     def _by_bag(self, function: Any, rows: np.ndarray, offsets: np.ndarray, *, assigned: bool = False) -> Tensor:
         """Return what a function of features, perhaps of assignments too, and offsets makes of bags, block by block."""
-        values = [self.features, *([self.assignments] if assigned and self.assignments is not None else [])]
+        values = (self.features, self.assignments) if assigned else (self.features,)
         found = []
         for first in range(0, len(offsets) - 1, _BLOCK):
             inside = offsets[first : first + _BLOCK + 1]

@@ -19,7 +19,9 @@ from smidgen.methods.bag_source import BagSource, bag_view, span
 from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
 from smidgen.nets.bag_net import Activation, BagNet, CountHead, count_accuracy, count_cross_entropy, frozen
 from smidgen.nets.centroids import Centroids
+from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import make_encoder
+from smidgen.nets.timm_encoder import PretrainedEncoder
 
 _RECENT = 2048  # features kept for the clusters shown during training
 _EVERY = 100  # steps between them, as often as the watch looks
@@ -82,7 +84,6 @@ class BagLearner(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.problem = config, problem
-        self.view = bag_view(problem.image_shape, config.augment)
         self.source = BagSource(
             problem.evidence,
             problem.n_clusters,
@@ -96,6 +97,11 @@ class BagLearner(nn.Module):
         encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
         if config.frozen_stages:
             encoder.freeze(config.frozen_stages)
+        self.view = bag_view(
+            problem.image_shape,
+            config.augment,
+            size=_enlarged(problem.image_shape, encoder) if decoder == "none" else None,  # it decodes what is shown
+        )
         self.net = BagNet(
             encoder,
             problem.image_shape,
@@ -217,16 +223,12 @@ class BagLearner(nn.Module):
         described = self.net.describe(features, offsets, bandwidth=self.config.bandwidth)
         return self.head(described).exp()
 
-    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
-        """Return the densities of each cluster's features, the clusters' divergences, bags, and decoded images."""
-        first: list[Tensor] = []
+    def tables(self, embed: Embed, clusters: Tensor) -> dict[str, dict[str, np.ndarray]]:
+        """Return the densities of each cluster's features, the clusters' divergences, bags, and decoded images.
 
-        def look(images: Tensor) -> Tensor:
-            first.extend([] if first else [images[:_SHOWN].clone()])
-            return self.net(images)
-
-        features = embed(look)
-        clusters = self.cluster(features).argmax(1)
+        clusters: of the training images, (images,) int64.
+        """
+        features = embed()
         densities = feature_densities(
             features,
             clusters,
@@ -241,7 +243,7 @@ class BagLearner(nn.Module):
         if len(self.source.known_bags):
             tables["bag_counts"] = self._bag_table(features)
         if self.net.decoder is not None:
-            shown = first[0][: self.problem.n_images]
+            shown = _first_images(embed)[: self.problem.n_images]
             with torch.no_grad():
                 rebuilt = self.net.rebuild(shown).cpu().numpy()
             table = as_columns(("image", "channel", "row", "column"), "original", shown.cpu().numpy())
@@ -265,6 +267,24 @@ class BagLearner(nn.Module):
         predicted = (law.argmax(1) + 1).numpy()
         return {"bag": names, "least": least.numpy(), "most": most.numpy(), "predicted": predicted,
                 "probability": probability}  # fmt: skip
+
+
+def _enlarged(image_shape: tuple[int, int, int], encoder: Encoder) -> int | None:
+    """Return the side in pixels that an encoder enlarges images to, None where it does not."""
+    size = encoder.preprocess.size if isinstance(encoder, PretrainedEncoder) else 0
+    return size if size > max(image_shape[1:]) else None
+
+
+def _first_images(embed: Embed) -> Tensor:
+    """Return the first training images, as methods see them."""
+    first: list[Tensor] = []
+
+    def keep(images: Tensor) -> Tensor:
+        first.extend([] if first else [images[:_SHOWN].clone()])
+        return images.new_zeros(len(images), 0)
+
+    embed(keep)
+    return first[0]
 
 
 class BagMethod(Method):
@@ -318,7 +338,7 @@ class BagMethod(Method):
 
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return densities of features, divergences between clusters, counts of bags, and decoded images."""
-        return self.learner.tables(embed)
+        return self.learner.tables(embed, embed(self.assign).argmax(1))
 
 
 def as_columns(axes: tuple[str, ...], what: str, values: np.ndarray) -> dict[str, np.ndarray]:

@@ -77,7 +77,10 @@ class StartingPoint:
 
 
 class Embed(Protocol):
-    """Calls a function on every training image, in order, and returns the results."""
+    """Calls a function on every training image, in order, and returns the results.
+
+    After training, what `Method.encode` and `Method.assign` say is at hand and costs nothing.
+    """
 
     def __call__(self, function: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return (n_images, features) on the CPU; `function` maps a batch of images, by default `Method.encode`."""
@@ -175,6 +178,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, n_clusters), rows summing to one, of images in [0, 1]."""
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `assign` and `encode` do, by one way through the encoder where there is one."""
+        return self.assign(images), self.encode(images)
 
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return named tables (column name to column) for the run folder and the report."""

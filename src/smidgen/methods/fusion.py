@@ -288,7 +288,9 @@ class Fusion(Method):
 
     def _logits(self, net: nn.Module, images: Tensor) -> Tensor:
         """Return (batch, heads, clusters) in float32, clusters in the order of the names."""
-        logits = net(images).float()
+        return self._ordered(net(images).float())
+
+    def _ordered(self, logits: Tensor) -> Tensor:
         return logits.gather(2, self.order.expand(logits.shape[0], -1, -1))
 
     def _assignments(self, net: nn.Module, images: Tensor) -> Tensor:
@@ -321,6 +323,12 @@ class Fusion(Method):
     def encode(self, images: Tensor) -> Tensor:
         """Return the teacher's embeddings (batch, features)."""
         return self.backbone(images)
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the teacher's assignments and embeddings."""
+        embeddings = self.encode(images)
+        logits = self.teacher.net.get_submodule("1")(embeddings).float()
+        return self._ordered(logits).softmax(-1)[:, self.head], embeddings
 
     def assign(self, images: Tensor) -> Tensor:
         """Return the teacher's assignments (batch, clusters) by the head that explains the data best."""

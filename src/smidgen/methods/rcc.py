@@ -286,7 +286,12 @@ class RCC(BagMethod):
         return [self.learner.optimiser(stage, self.classifier)]
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
-        """Find the clusters by k-means on the features of all training images, and name them by the evidence."""
+        """Find the clusters by k-means on the features of all training images, and name them by the evidence.
+
+        A softmax for each image needs none of it.
+        """
+        if self.config.counts == "dllp":
+            return
         features = self.learner.finish(embed, generator)
         terms = EvidenceTerms(self.problem.evidence, self.problem.n_clusters)
         votes = terms.class_evidence(self.learner.cluster(features))
@@ -298,6 +303,14 @@ class RCC(BagMethod):
         if self.config.counts == "dllp":
             return self.classifier(self.backbone(images)).float().softmax(1)
         return self.learner.clusters(self.encode(images))
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return assignments and features."""
+        embeddings = self.backbone(images)
+        features = self.learner.net.features(embeddings)
+        if self.config.counts == "dllp":
+            return self.classifier(embeddings).float().softmax(1), features
+        return self.learner.clusters(features), features
 
     @torch.no_grad()
     def class_counts(self, features: Tensor, assignments: Tensor, offsets: Tensor) -> Tensor:
