@@ -237,3 +237,10 @@ def test_its_tables_tell_of_bags_clusters_and_pictures():
     assert len(tables["feature_densities"]["density"]) == 2 * 5 * 11
     assert tables["cluster_divergences"]["bits"].reshape(2, 2)[0, 1] > 0
     assert np.allclose(tables["reconstructions"]["original"], images.flatten().numpy(), atol=1e-6)
+
+
+def test_images_are_shown_as_they_are_towards_the_end():
+    method = ucc(augment=True, augment_until=0.5, steps=4)
+    views = [method.request("train", step, torch.Generator().manual_seed(0))["bags"].view for step in range(4)]
+    assert [view is None for view in views] == [False, False, True, True]
+    assert ucc(augment=True, steps=4).request("train", 3, torch.Generator())["bags"].view is not None

@@ -52,6 +52,7 @@ class BagConfig:
     freeze_encoder: bool = False
     frozen_stages: int = 0
     augment: bool = False
+    augment_until: float = 1.0
     schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = "constant"
     learning_rate: float = 1e-4
     encoder_rate: float = 1.0
@@ -60,6 +61,7 @@ class BagConfig:
     def __post_init__(self) -> None:
         at_least(self, features=1, points=2, bandwidth=1e-6, start_bandwidth=0, bags=1, images=1)
         at_least(self, frozen_stages=0, steps=1, warmup_steps=0, learning_rate=0, encoder_rate=0, weight_decay=0)
+        at_least(self, augment_until=0)
         span(self.ucc, what="ucc")
         span(self.bag_size, what="bag_size")
         if self.warmup_steps and self.reconstruction == "none":
@@ -154,8 +156,9 @@ class BagLearner(nn.Module):
         return self.config.freeze_encoder and stage != "warmup"
 
     def request(self, step: int, generator: torch.Generator) -> dict[str, Request]:
-        """Ask for the bags of a step."""
-        return {"bags": self.source.request(step, generator, view=self.view)}
+        """Ask for the bags of a step, their images as random views or, towards the end, as they are."""
+        turned = step < self.config.augment_until * self.config.steps
+        return {"bags": self.source.request(step, generator, view=self.view if turned else None)}
 
     def embed(self, images: Tensor, *, stage: str) -> Tensor:
         """Return the encoder's embeddings (batch, d), without gradients where it is frozen."""

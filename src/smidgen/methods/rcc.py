@@ -59,8 +59,9 @@ class RCCConfig(BagConfig):
     shares. bags: per step. images: the most images that a step's bags of evidence have together. steps: the report's
     were 100,000. warmup_steps: of reconstruction alone, before. freeze_encoder: whether only the layers after the
     encoder learn. frozen_stages: how many of a pretrained encoder's first stages do not. augment: whether images are
-    shown as random views. schedule, learning_rate, weight_decay: of Adam (the last two are ours: the report does not
-    state them). encoder_rate: the encoder's share of the learning rate.
+    shown as random views; augment_until: the share of training after which they no longer are, because densities of
+    turned images are wider than of images as they are. schedule, learning_rate, weight_decay: of Adam (the last two are
+    ours: the report does not state them). encoder_rate: the encoder's share of the learning rate.
     """
 
     counts: Literal["mse", "dllp"] = "mse"
@@ -96,7 +97,7 @@ class RCCConfig(BagConfig):
             "count_weight": 1.0,
             "assign_in_bags": 0.2,
             "bags": 4,
-            "steps": 2500,
+            "steps": 2000,
             "learning_rate": 2e-3,
             "encoder_rate": 0.15,
             "frozen_stages": 3,

@@ -52,8 +52,9 @@ class UCCConfig(BagConfig):
     step's bags of evidence have together. steps: the paper trained for up to a million, its released code for 128,000.
     warmup_steps: of reconstruction alone, before. freeze_encoder: whether only the layers after the encoder learn once
     warmed up. frozen_stages: how many of a pretrained encoder's first stages do not. augment: whether images are shown
-    as random views. schedule, learning_rate, weight_decay: of Adam. encoder_rate: the share of the learning rate that
-    the encoder has, and features taken from another run.
+    as random views; augment_until: the share of training after which they no longer are, because densities of turned
+    images are wider than of images as they are. schedule, learning_rate, weight_decay: of Adam. encoder_rate: the share
+    of the learning rate that the encoder has, and features taken from another run.
     """
 
     alpha: float = 0.5
@@ -68,6 +69,7 @@ class UCCConfig(BagConfig):
             "learning_rate": 3e-3,
             "feature_bias": True,
             "augment": True,
+            "augment_until": 0.8,
             "bag_size": "4-12",
             "bags": 60,
         },
