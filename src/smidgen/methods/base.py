@@ -91,8 +91,7 @@ class Method(nn.Module, ABC):
     """A clustering method. Subclasses are final; `fit` of `recipe` and the one loop of `training` drive them.
 
     Whatever must survive an interruption lives in parameters and registered buffers. A batch may depend only on
-    (seed, stage, step) and on buffers changed in `begin`. Where time is limited, `request` and `loss` are told the step
-    that the stage should be at by the clock, if that is further.
+    (seed, stage, step) and on buffers changed in `begin`.
     """
 
     config: Any

@@ -32,9 +32,8 @@ class Settings:
     clip: largest norm of the gradient, None for none. checkpoint_every: steps between checkpoints.
     max_seconds: how long all stages may take together, None for as long as their steps do. What is left of it is shared
     out by the planned steps when a stage begins, so that each has its turn, with one step at least. A stage ends when
-    its steps are done or its time is up, and its learning rate, like whatever a method changes in its course, is that
-    of whichever is further: a schedule comes to its end either way. Such a training follows the clock and cannot be
-    repeated bit for bit.
+    its steps are done or its time is up, and its learning rate is that of whichever is further: a schedule comes to its
+    end either way. Such a training follows the clock and cannot be repeated bit for bit.
     """
 
     seed: int = 0
@@ -198,17 +197,16 @@ class Trainer:
 
     def _step(self, stage: Stage) -> Moment:
         step, method = self.progress.step, self.method
-        # Where time runs faster than the steps, whatever changes in the course of the stage follows the time.
-        place = max(step, min(int(self._time_spent() * stage.steps), stage.steps - 1))
         method.train(True)
         generator = self._generator(stage.name, step)
         # Dropout, too, is a function of (seed, stage, step), and of other numbers than the request.
         torch.manual_seed(self._generator(stage.name, step, "net").initial_seed())
-        requests = method.request(stage.name, place, generator)
+        requests = method.request(stage.name, step, generator)
         parts = collect(self.images, requests, key=(self.settings.seed, stage.name, step), device=self.settings.device)
         with _autocast(self.settings):
-            losses = method.loss(parts, stage=stage.name, step=place)
-        share = rate(stage.schedule, place, stage.steps) * self.progress.scale
+            losses = method.loss(parts, stage=stage.name, step=step)
+        by_time = min(int(self._time_spent() * stage.steps), stage.steps - 1)
+        share = rate(stage.schedule, max(step, by_time), stage.steps) * self.progress.scale
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
