@@ -9,6 +9,7 @@ import torch
 from smidgen.config import Config
 from smidgen.data.resolved import Resolved
 from smidgen.methods import METHODS, make_config
+from smidgen.methods.ucc import UCC
 from smidgen.prepare import resolve
 from smidgen.recipe import Listener, fit
 from smidgen.runs import RunFolder, read_csv
@@ -100,3 +101,24 @@ def test_a_preset_is_resolved_before_it_is_written():
     settings = {"preset": "fast", "steps": 1, "bags": 4, "bag_size": "6"}
     chosen = resolve(dataclasses.replace(config("ucc"), options=settings))
     assert chosen.options == dataclasses.asdict(make_config("ucc", settings))
+
+
+def test_every_image_is_looked_at_once_after_training(monkeypatch, tmp_path):
+    seen = []
+    look = UCC.look
+    monkeypatch.setattr(UCC, "look", lambda self, images: seen.append("look") or look(self, images))
+    for name in ("encode", "assign"):
+        monkeypatch.setattr(UCC, name, _counted(getattr(UCC, name), name, seen))
+    settings = {"preset": "fast", "steps": 1, "bags": 4, "bag_size": "6"}
+    fit(Config("digits", method="ucc", threads=1, options=settings), out=tmp_path / "run")
+    looks = seen.index("look")
+    assert set(seen[looks:]) == {"look", "encode"}  # of `look` itself: nothing is assigned or encoded a second time
+    assert seen.count("look") == seen[looks:].count("encode")
+
+
+def _counted(function, name, seen):
+    def counted(self, images):
+        seen.append(name)
+        return function(self, images)
+
+    return counted

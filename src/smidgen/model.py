@@ -24,7 +24,7 @@ from smidgen.runs import atomic_write, read_json, write_json
 from smidgen.training.checkpoint import load_state
 from smidgen.training.loop import map_images
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class Model:
         if not (folder / "model.json").is_file():
             raise RunError(f"{str(folder)!r} holds no trained model: is it a run folder that has finished?")
         description = read_json(folder / "model.json")
-        if description.get("format") != FORMAT:
+        if (found := description.get("format")) != FORMAT:
+            remedy = "fit it again" if isinstance(found, int) and found < FORMAT else "update smidgen"
             raise RunError(
-                f"{str(folder)!r} is a model of format {description.get('format')}; this smidgen reads"
-                f" format {FORMAT}: update smidgen."
+                f"{str(folder)!r} is a model of format {found}; this smidgen reads format {FORMAT}: {remedy}."
             )
         method = _empty_method(description).to(device)
         load_state(method, _read_weights(folder / "weights.safetensors"), missing=method.training_only)

@@ -6,10 +6,13 @@ import sys
 import time
 
 import numpy as np
+import pytest
 from cli_samples import QUICK, fill, huge_png, png
 from PIL import Image
 
+from smidgen.cli.data import require_data
 from smidgen.cli.fit import default_out
+from smidgen.data import datasets
 from smidgen.runs import read_csv, read_toml
 
 LOUD = QUICK[:-1]
@@ -208,3 +211,17 @@ def test_stopped_run_says_how_to_go_on(tmp_path):
     assert process.returncode == 143
     assert "smidgen fit digits --out 'run one' --threads 1 --resume" in err.splitlines()[-1]
     assert any((tmp_path / "run one/checkpoints").iterdir())
+
+
+def test_data_in_the_data_folder_are_found_without_reading_them(smidgen, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMIDGEN_DATA", str(photos.parent))
+    (photos.parent / "some.photos").symlink_to(photos, target_is_directory=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "open_dataset", lambda *_, **__: pytest.fail("the images were read"))
+        require_data("some.photos", "digits", None)
+    assert smidgen("fit", "some.photos", "--dry-run", "--out", "run").code == 0
+    said = smidgen("fit", "some.fotos", "--out", "run")
+    assert (said.code, f"here or in {str(photos.parent)!r}" in said.err) == (2, True)

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from smidgen.data.evidence import Resolved
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
-from smidgen.methods.voting_heads import steered, swapped_loss
 from smidgen.training.loop import Settings, Trainer, map_images
 
 CENTRES, NOISE, N = 5, 3.0, 600
@@ -50,33 +47,6 @@ def named(method):
 @pytest.fixture(scope="module")
 def alone():
     return fitted()
-
-
-# ----------------------------------------------------------------------------------------------------------- equations
-
-
-def test_heads_that_say_nothing_lose_the_logarithm_of_the_clusters():
-    nothing = torch.zeros(6, 3, 4)
-    torch.testing.assert_close(swapped_loss(nothing, nothing, temperature=0.5), torch.full((3,), math.log(4)))
-
-
-def test_sure_heads_that_agree_lose_nothing_and_that_disagree_much():
-    sure = 30 * torch.eye(4)[torch.arange(8) % 4][:, None]
-    assert swapped_loss(sure, sure, temperature=0.5) < 1e-3
-    assert swapped_loss(sure, sure.roll(1, 0), temperature=0.5) > 10
-
-
-def test_the_loss_is_the_same_from_either_side():
-    first, second = torch.randn(2, 16, 2, 3, generator=torch.Generator().manual_seed(0))
-    both = swapped_loss(first, second, temperature=0.7), swapped_loss(second, first, temperature=0.7)
-    torch.testing.assert_close(*both)
-
-
-def test_the_temperature_rises_while_heads_are_too_sure_and_never_above_one():
-    at = torch.tensor(0.9)
-    assert steered(at, torch.tensor(0.5), softness=0.7, gain=0.02) == pytest.approx(0.904)
-    assert steered(at, torch.tensor(0.9), softness=0.7, gain=0.02) == pytest.approx(0.896)
-    assert steered(at, torch.tensor(0.0), softness=1.0, gain=9.0) == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ trainings

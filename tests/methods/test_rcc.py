@@ -197,3 +197,18 @@ def test_photographs_are_turned_at_the_size_that_a_pretrained_encoder_sees(optio
     problem = Problem(24, (3, 8, 8), 3, (0.5,) * 3, (0.25,) * 3, Resolved(24, labels=torch.arange(24) % 3))
     method = make_method("rcc", make_config("rcc", settings), problem)
     assert method.request("train", 0, torch.Generator().manual_seed(0))["bags"].view.size == size
+
+
+def test_a_softmax_for_each_image_needs_no_centroids():
+    method = rcc(counts="dllp").eval()
+    method.after_step("train", 99)
+
+    def embed(function=None):
+        raise AssertionError("all images were looked at")
+
+    method.finish(embed, torch.Generator())
+    assert (method.learner.clusters.centroids == 0).all()
+    images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    assignments, features = method.look(images)
+    assert assignments.equal(method.assign(images))
+    assert features.equal(method.encode(images))

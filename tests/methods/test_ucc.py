@@ -244,3 +244,7 @@ def test_images_are_shown_as_they_are_towards_the_end():
     views = [method.request("train", step, torch.Generator().manual_seed(0))["bags"].view for step in range(4)]
     assert [view is None for view in views] == [False, False, True, True]
     assert ucc(augment=True, steps=4).request("train", 3, torch.Generator())["bags"].view is not None
+    warm = ucc(augment=True, augment_until=0.5, steps=4, warmup_steps=4, alpha=0.5)
+    assert warm.request("warmup", 3, torch.Generator())["bags"].view is not None
+    with pytest.raises(InputError, match="`augment_until` is a share"):
+        UCCConfig(augment_until=80)

@@ -136,3 +136,18 @@ def test_weights_that_an_average_moves_are_packed_anew():
         average.update(other, decay=0)
         assert torch.allclose(average(images), other(images), atol=1e-5)
         assert not torch.allclose(average(images), before, atol=1e-3)
+
+
+class NormFirst(nn.Module):
+    """A batch norm before the convolution, though it is named after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.conv(self.norm(x))
+
+
+def test_a_wrong_pair_is_told_before_the_net_is_trained_too():
+    assert not isinstance(fold_batch_norm(NormFirst(), example=torch.rand(2, 3, 8, 8)).conv, FoldedConv)

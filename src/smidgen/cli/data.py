@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from smidgen.cli.parsing import one_of, share, text, whole_number
 
@@ -12,7 +11,8 @@ SPLITS = ("train", "test", "all")
 
 DATA_HELP = (
     "a folder of images (flat, nested, one folder per class, or train/ and test/), a .zip or .tar of them, a manifest"
-    " (.csv, .parquet, .jsonl), an .npz, or a name from `smidgen list datasets`"
+    " (.csv, .parquet, .jsonl), an .npz, or a name from `smidgen list datasets`; a relative path begins where you are"
+    " or in $SMIDGEN_DATA"
 )
 
 
@@ -52,9 +52,9 @@ def add_allow_bad(parser: argparse.ArgumentParser) -> None:
 
 
 def require_data(*given: str | None) -> None:
-    """Raise the error of `open_dataset` for data that are not there, before anything slow is imported."""
-    from smidgen.data.datasets import DATASETS, open_dataset
+    """Raise InputError for data that are not there, before anything slow is imported."""
+    from smidgen.data.datasets import DATASETS, find_data
 
     for data in given:
-        if data is not None and data not in DATASETS and not Path(data).expanduser().exists():
-            open_dataset(data)
+        if data is not None and data not in DATASETS:
+            find_data(data)

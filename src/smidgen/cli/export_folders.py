@@ -89,11 +89,11 @@ def find_originals(
 
 
 def _in_source(run: RunFolder, source: str, *, split: str, link: bool, console: Progress) -> dict[Key, Original]:
-    from smidgen.data.datasets import list_images
+    from smidgen.data.datasets import DATASETS, find_data, list_images
     from smidgen.data.folders import path_from_id
 
     try:
-        items, root = list_images(source), Path(source).expanduser()
+        items, root = list_images(source), Path(source) if source in DATASETS else find_data(source)
     except InputError as error:
         raise InputError(f"{str(error).rstrip('.')}; say with `--data` where the images are now.") from None
     if link and (items is None or not root.is_dir()):

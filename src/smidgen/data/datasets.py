@@ -20,7 +20,17 @@ from smidgen.data.manifests import collect_manifest
 from smidgen.data.named import DATASETS, NamedDataset
 from smidgen.errors import InputError, unknown
 
-__all__ = ["DATASETS", "Dataset", "NamedDataset", "Skipped", "list_images", "open_dataset", "open_like", "open_splits"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "NamedDataset",
+    "Skipped",
+    "find_data",
+    "list_images",
+    "open_dataset",
+    "open_like",
+    "open_splits",
+]
 
 Split = Literal["train", "test", "all"]
 
@@ -134,6 +144,26 @@ def open_like(
 def _refused_like(given: str, shape: tuple[int, ...]) -> InputError:
     wanted = f"ready embeddings of {shape[0]} features" if shape[1:] == (1, 1) else "images"
     return InputError(f"This model was fitted on {wanted}, and was given {given}: give it what it was fitted on.")
+
+
+def find_data(data: str | Path) -> Path:
+    """Return where a file or folder of images is: at the path or, if nothing is, at that path in `$SMIDGEN_DATA`.
+
+    A string that could be a name is not looked for there: MNIST, misspelt, would be found as its folder of raw files.
+    Nothing is read. Raises InputError if there is nothing.
+    """
+    given = os.fspath(data)
+    is_name = isinstance(data, str) and _could_be_name(data)
+    root = None if is_name else os.environ.get("SMIDGEN_DATA")
+    if given and "\0" not in given:
+        path = Path(given).expanduser()
+        for place in (path, Path(root) / path) if root else (path,):
+            if place.exists():
+                return place
+    if is_name:
+        raise unknown("dataset", given, DATASETS)
+    there = f", here or in {root!r}" if root else ""
+    raise InputError(f"There is no file or folder {given!r}{there}; known names are {', '.join(DATASETS)}.")
 
 
 def list_images(data: str | Path) -> tuple[Item, ...] | None:
@@ -269,7 +299,7 @@ def _opened(data: Any) -> _Files | _Arrays:
         named = DATASETS[data]
         return _Arrays(data, lambda split: ArrayPart(*named.read(split)), SPLITS, named.class_names)
     if isinstance(data, (str, Path)):
-        return _opened_path(os.fspath(data), is_name=isinstance(data, str) and _could_be_name(data))
+        return _opened_path(data)
     if not hasattr(data, "__array__"):
         raise InputError(f"The data must be a name, a path or an array of images, got {type(data).__name__}.")
     array = np.asarray(data)
@@ -280,12 +310,8 @@ def _could_be_name(data: str) -> bool:
     return not any(sign in data for sign in ("/", os.sep, ".", "~", "\0"))
 
 
-def _opened_path(given: str, *, is_name: bool) -> _Files | _Arrays:
-    path = None if given == "" or "\0" in given else _found(Path(given).expanduser(), anywhere=not is_name)
-    if path is None:
-        if is_name:
-            raise unknown("dataset", given, DATASETS)
-        raise InputError(f"There is no file or folder {given!r}; known names are {', '.join(DATASETS)}.")
+def _opened_path(given: str | Path) -> _Files | _Arrays:
+    path, given = find_data(given), os.fspath(given)
     if path.is_dir():
         return _Files(given, collect_folder(path))
     if path.name.lower().endswith(_COMPRESSED_TAR):
@@ -300,16 +326,6 @@ def _opened_path(given: str, *, is_name: bool) -> _Files | _Arrays:
             f"or one of the names {', '.join(DATASETS)}."
         )
     return _Files(given, _COLLECTORS[kind](path))
-
-
-def _found(path: Path, *, anywhere: bool) -> Path | None:
-    """Return where a file or folder is: at the path or, `anywhere`, if nothing is, at that path in `$SMIDGEN_DATA`.
-
-    What could be a name is not looked for there: MNIST, misspelt, would be found as its folder of raw files.
-    """
-    root = os.environ.get("SMIDGEN_DATA") if anywhere else None
-    places = (path, Path(root) / path) if root else (path,)
-    return next((place for place in places if place.exists()), None)
 
 
 def _refuse_nothing(name: str, split: str, *, ignored: int, has: tuple[str, ...]) -> None:

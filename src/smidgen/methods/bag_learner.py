@@ -61,7 +61,8 @@ class BagConfig:
     def __post_init__(self) -> None:
         at_least(self, features=1, points=2, bandwidth=1e-6, start_bandwidth=0, bags=1, images=1)
         at_least(self, frozen_stages=0, steps=1, warmup_steps=0, learning_rate=0, encoder_rate=0, weight_decay=0)
-        at_least(self, augment_until=0)
+        if not 0 <= self.augment_until <= 1:
+            raise InputError(f"`augment_until` is a share of training, from 0 to 1, got {self.augment_until}.")
         span(self.ucc, what="ucc")
         span(self.bag_size, what="bag_size")
         if self.warmup_steps and self.reconstruction == "none":
@@ -155,9 +156,9 @@ class BagLearner(nn.Module):
     def _is_frozen(self, stage: str) -> bool:
         return self.config.freeze_encoder and stage != "warmup"
 
-    def request(self, step: int, generator: torch.Generator) -> dict[str, Request]:
+    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
         """Ask for the bags of a step, their images as random views or, towards the end, as they are."""
-        turned = step < self.config.augment_until * self.config.steps
+        turned = stage == "warmup" or step < self.config.augment_until * self.config.steps
         return {"bags": self.source.request(step, generator, view=self.view if turned else None)}
 
     def embed(self, images: Tensor, *, stage: str) -> Tensor:
@@ -304,7 +305,7 @@ class BagMethod(Method):
 
     def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
         """Ask for bags, of the evidence or fresh."""
-        return self.learner.request(step, generator)
+        return self.learner.request(stage, step, generator)
 
     def after_step(self, stage: str, step: int) -> None:
         """Cluster the latest features now and then."""
@@ -334,6 +335,15 @@ class BagMethod(Method):
     def encode(self, images: Tensor) -> Tensor:
         """Return the J features (batch, J)."""
         return self.learner.net(images)
+
+    def assign(self, images: Tensor) -> Tensor:
+        """Return assignments (batch, clusters) by distance from the centroids; the nearest is the likeliest."""
+        return self.learner.clusters(self.encode(images))
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return assignments and features."""
+        features = self.encode(images)
+        return self.learner.clusters(features), features
 
     def count_probabilities(self, features: Tensor, offsets: Tensor) -> Tensor:
         """Return P(count = 1 … clusters), (bags, clusters), of bags of images with features (images, J)."""

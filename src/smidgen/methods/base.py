@@ -79,7 +79,7 @@ class StartingPoint:
 class Embed(Protocol):
     """Calls a function on every training image, in order, and returns the results.
 
-    After training, what `Method.encode` and `Method.assign` say is at hand and costs nothing.
+    For `Method.tables` what `encode` and `assign` say is at hand and costs nothing.
     """
 
     def __call__(self, function: Callable[[Tensor], Tensor] | None = None) -> Tensor:

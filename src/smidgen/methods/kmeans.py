@@ -114,5 +114,10 @@ class KMeans(Method):
 
         The hard labels are those of k-means; the confidences only rank the images, they are not calibrated.
         """
-        distances = torch.cdist(self.encode(images), self.centroids, compute_mode="donot_use_mm_for_euclid_dist")
-        return (-(distances**2) / self.spread.clamp_min(1e-12)).softmax(1)
+        return self.look(images)[0]
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return assignments and the features that they are made of."""
+        features = self.encode(images)
+        distances = torch.cdist(features, self.centroids, compute_mode="donot_use_mm_for_euclid_dist")
+        return (-(distances**2) / self.spread.clamp_min(1e-12)).softmax(1), features

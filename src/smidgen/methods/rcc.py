@@ -303,15 +303,19 @@ class RCC(BagMethod):
         """Return assignments (batch, clusters): the softmax of each image, or the distance from k-means' centroids."""
         if self.config.counts == "dllp":
             return self.classifier(self.backbone(images)).float().softmax(1)
-        return self.learner.clusters(self.encode(images))
+        return super().assign(images)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and features."""
+        if self.config.counts != "dllp":
+            return super().look(images)
         embeddings = self.backbone(images)
-        features = self.learner.net.features(embeddings)
-        if self.config.counts == "dllp":
-            return self.classifier(embeddings).float().softmax(1), features
-        return self.learner.clusters(features), features
+        return self.classifier(embeddings).float().softmax(1), self.learner.net.features(embeddings)
+
+    def after_step(self, stage: str, step: int) -> None:
+        """Cluster the latest features now and then, where clusters are found by that."""
+        if self.config.counts != "dllp":
+            super().after_step(stage, step)
 
     @torch.no_grad()
     def class_counts(self, features: Tensor, assignments: Tensor, offsets: Tensor) -> Tensor:

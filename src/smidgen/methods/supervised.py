@@ -97,3 +97,8 @@ class Supervised(Method):
     def assign(self, images: Tensor) -> Tensor:
         """Return class probabilities (batch, clusters)."""
         return self._logits(images).softmax(1)
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class probabilities and embeddings."""
+        embeddings = self.encoder(images)
+        return self.head(embeddings)[:, 0].float().softmax(1), embeddings

@@ -156,12 +156,3 @@ class UCC(BagMethod):
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Find the clusters by k-means on the features of all training images."""
         self.learner.finish(embed, generator)
-
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return assignments and features."""
-        features = self.encode(images)
-        return self.learner.clusters(features), features
-
-    def assign(self, images: Tensor) -> Tensor:
-        """Return assignments (batch, clusters) by distance from the centroids; the nearest is the likeliest."""
-        return self.learner.clusters(self.encode(images))

@@ -97,8 +97,10 @@ def _has_kernels(x: Tensor) -> bool:
 def fold_batch_norm(net: Net, *, example: Tensor) -> Net:
     """Return a copy of a net, in evaluation mode, with each batch norm folded into the convolution before it.
 
-    Convolutions and batch norms are paired by their order in the module that holds them, which is a guess: the copy
-    must give what the net gives for `example`, otherwise a plain copy comes back. A net without such pairs does too.
+    Convolutions and batch norms are paired by their order in the module that holds them, which is a guess: it is tried
+    on a copy with other statistics, which must give the same for `example` as before, otherwise a plain copy comes
+    back. So the answer is the same for a net with new weights and with trained ones. A net without such pairs comes
+    back as it is too.
 
     example: (batch, channels, height, width), any images the net takes.
 
@@ -107,15 +109,38 @@ def fold_batch_norm(net: Net, *, example: Tensor) -> Net:
     ['FoldedConv', 'Identity', 'ReLU']
     """
     plain = copy.deepcopy(net).eval()
-    folded = copy.deepcopy(plain)
-    _fold_children(folded)
+    tried = copy.deepcopy(plain)
+    _disturb(tried)
     for fused in (True, False):
-        for module in folded.modules():
-            if isinstance(module, FoldedConv):
-                module.fused = fused
-        if _same_function(folded, plain, example):
-            return folded
+        if _same_function(_folded(tried, fused=fused), tried, example):
+            return _folded(plain, fused=fused)
     return plain
+
+
+def _folded(net: Net, *, fused: bool) -> Net:
+    folded = copy.deepcopy(net)
+    _fold_children(folded)
+    for module in folded.modules():
+        if isinstance(module, FoldedConv):
+            module.fused = fused
+    return folded
+
+
+@torch.no_grad()
+def _disturb(net: nn.Module) -> None:
+    """Change every batch norm a little, by fixed random numbers: new ones do nothing, and would fit anywhere."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.rand(like.shape, generator=generator).to(like) - 0.5
+
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
+            norm.running_mean.add_(noise(norm.running_mean) * norm.running_var.sqrt())
+            norm.running_var.mul_(1 + noise(norm.running_var))
+            if norm.affine:
+                norm.bias.add_(noise(norm.bias) * norm.weight)
+                norm.weight.mul_(1 + noise(norm.weight))
 
 
 @torch.no_grad()
