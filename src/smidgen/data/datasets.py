@@ -61,7 +61,8 @@ def open_dataset(
         splits); a manifest (.csv, .parquet, .jsonl); an uncompressed .tar or a .zip; or an array, as it is or in an
         .npz: (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, uint16 or floats in [0, 1], or ready embeddings
         (n, features).
-        A name wins over a folder of that name: write `./mnist` for the folder.
+        A name wins over a folder of that name: write `./mnist` for the folder. A relative path begins where the
+        program runs or, if nothing is there, in `$SMIDGEN_DATA`.
     split: "train", "test" or "all". Data without splits of its own are taken whole under any of these, as what
         `split` says; an array's ids begin with it.
     size: side of the square images in pixels. None keeps the native size if all images share one square size of at
