@@ -162,27 +162,24 @@ class _Scored:
 
     def counts(self, n_bags: int) -> dict[str, float]:
         """Return the scores of balanced bags of the sizes that the model was trained on, and of the paper's."""
+        trained, paper = self.learner.source.typical_sizes, (PAPER_SIZE, PAPER_SIZE)
+        found = self._counts_of(trained, n_bags, classes=self.tells_classes)
+        again = found if trained == paper else self._counts_of(paper, n_bags, classes=False)
+        return found | {f"paper_{name}": value for name, value in again.items() if name == "ucc_accuracy"}
+
+    def _counts_of(self, sizes: tuple[int, int], n_bags: int, *, classes: bool) -> dict[str, float]:
+        """Return the scores of balanced bags of some sizes, those of class counts too if asked for."""
         counts = (self.learner.head.admissible.nonzero().flatten() + 1).tolist()
-        present = len(np.unique(self.classes))
-        trained = self.learner.source.typical_sizes
-        found: dict[str, float] = {}
-        paper = (PAPER_SIZE, PAPER_SIZE)
-        for name, sizes in (("ucc_accuracy", trained), ("paper_ucc_accuracy", paper)):
-            if name != "ucc_accuracy" and trained == paper and found:
-                found[name] = found["ucc_accuracy"]
-                continue
-            most = min(counts[-1], present, sizes[1])
-            if most < counts[0]:
-                continue
-            generator = np.random.default_rng(self.seed)
-            rows, offsets, truth = balanced_bags(
-                self.classes, ucc=(counts[0], most), bag_size=sizes, n_bags=n_bags, generator=generator
-            )
-            law = self._by_bag(self.method.count_probabilities, rows, offsets)
-            found[name] = ucc_accuracy(truth, law.argmax(1).numpy() + 1)
-            if self.tells_classes and name == "ucc_accuracy":
-                found |= self._class_scores(rows, offsets)
-        return found
+        most = min(counts[-1], len(np.unique(self.classes)), sizes[1])
+        if most < counts[0]:
+            return {}
+        generator = np.random.default_rng(self.seed)
+        rows, offsets, truth = balanced_bags(
+            self.classes, ucc=(counts[0], most), bag_size=sizes, n_bags=n_bags, generator=generator
+        )
+        law = self._by_bag(self.method.count_probabilities, rows, offsets)
+        found = {"ucc_accuracy": ucc_accuracy(truth, law.argmax(1).numpy() + 1)}
+        return found | (self._class_scores(rows, offsets) if classes else {})
 
     def _by_bag(self, function: Any, rows: np.ndarray, offsets: np.ndarray, *, assigned: bool = False) -> Tensor:
         """Return what a function of features, perhaps of assignments too, and offsets makes of bags, block by block."""
