@@ -89,16 +89,17 @@ def find_originals(
 
 
 def _in_source(run: RunFolder, source: str, *, split: str, link: bool, console: Progress) -> dict[Key, Original]:
-    from smidgen.data.datasets import DATASETS, find_data, list_images
+    from smidgen.data.datasets import find_data, list_images
     from smidgen.data.folders import path_from_id
 
     try:
-        items, root = list_images(source), Path(source) if source in DATASETS else find_data(source)
+        items = list_images(source)
     except InputError as error:
         raise InputError(f"{str(error).rstrip('.')}; say with `--data` where the images are now.") from None
-    if link and (items is None or not root.is_dir()):
+    root = None if items is None else find_data(source)
+    if link and (root is None or not root.is_dir()):
         raise InputError(f"{source!r} is no folder of image files to link to: leave out `--link`.")
-    if items is None:
+    if items is None or root is None:
         return _in_arrays(run, source, split=split, console=console)
     paths = {item.id: path_from_id(item.id) for item in items}
     return {

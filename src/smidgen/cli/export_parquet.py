@@ -85,17 +85,16 @@ def _paths(run: RunFolder, table: dict[str, list[str]], *, data: str | None) -> 
 
 def _files(source: str) -> dict[str, Path]:
     """Return the files of a folder or manifest by image id; nothing for archives, arrays, and what is not there."""
-    from smidgen.data.datasets import DATASETS, find_data, list_images
+    from smidgen.data.datasets import find_data, list_images
     from smidgen.data.folders import path_from_id
 
     try:
         items = list_images(source)
-        given = Path(source) if source in DATASETS else find_data(source)
     except InputError:
         return {}
-    root = given if given.is_dir() else given.parent
-    if items is None or given.suffix.lower() in (".zip", ".tar"):
+    if items is None or (given := find_data(source)).suffix.lower() in (".zip", ".tar"):
         return {}
+    root = given if given.is_dir() else given.parent
     files = {item.id: (root / path_from_id(item.id)).absolute() for item in items}
     return {image: path for image, path in files.items() if path.is_file()}
 
