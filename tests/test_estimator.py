@@ -142,6 +142,13 @@ def test_what_is_no_image_is_refused_in_a_sentence(given, message):
         kmeans().fit(given)
 
 
+def test_time_ends_a_fit():
+    model = ImageClusterer(3, random_state=0, max_seconds=1e-3, options={"steps": 50}).fit(DIGITS)
+    assert (model.metrics_["steps"], model.metrics_["stopped_early"]) == (2, True)  # one of each stage
+    with pytest.raises(InputError, match="`max_seconds` must be above 0"):
+        model.set_params(max_seconds=-1).fit(DIGITS)
+
+
 def test_a_model_of_images_refuses_embeddings_and_the_other_way_round():
     with pytest.raises(InputError, match="fitted on images, and was given a matrix"):
         kmeans().fit(DIGITS).predict(BLOBS)

@@ -39,6 +39,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         pretrained one is used as it is. None is "lite2" for photographs and "conv" for small grey images.
     steps: short for the option of this name, for methods that have it. options: the others, by name; see
         `smidgen list methods NAME`. The shorthand wins.
+    max_seconds: how long training may take, None for as long as its steps do. A fit that the clock ends is not
+        repeatable bit for bit.
     size, resize, allow_bad: how files become arrays, see `open_dataset`.
     random_state: an integer of at least 0, which the result then depends on alone; a RandomState to draw one from; or
         None for another result every time. Global generators are neither used nor changed.
@@ -79,6 +81,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         encoder: str | None = None,
         steps: int | None = None,
         options: Mapping[str, Any] | None = None,
+        max_seconds: float | None = None,
         size: int | None = None,
         resize: Literal["crop", "pad", "squash"] = "crop",
         allow_bad: float = 0.05,
@@ -94,6 +97,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.encoder = encoder
         self.steps = steps
         self.options = options
+        self.max_seconds = max_seconds
         self.size = size
         self.resize = resize
         self.allow_bad = allow_bad
@@ -160,6 +164,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             device=self.device,
             threads=self.n_threads,
             allow_bad=self.allow_bad,
+            max_seconds=self.max_seconds,
             options={**(self.options or {}), **given},
         )
 

@@ -59,6 +59,19 @@ def test_dry_run_speaks_plainly(smidgen, photos, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_time_that_is_up_ends_training_and_is_said(smidgen, photos, tmp_path):
+    said = smidgen("fit", photos, "--out", tmp_path / "run", "--clusters", 3, "--steps", 50, "--max-seconds", "0.001")
+    assert "time was up at step 2" in said.out  # one of each stage
+    assert "time was up at step 2" in (tmp_path / "run" / "report.html").read_text()
+    assert read_toml(tmp_path / "run" / "config.toml")["max_seconds"] == 0.001
+
+
+@pytest.mark.parametrize("given", ["0", "-3", "soon", "inf", "nan"])
+def test_time_must_be_seconds(smidgen, photos, given):
+    sentence = smidgen("fit", photos, "--max-seconds", given).refusal()
+    assert sentence == f"`--max-seconds` must be a number of seconds above 0, got {given!r}."
+
+
 def test_default_place_is_named_after_the_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert default_out(".", "kmeans").as_posix() == f"runs/{tmp_path.name}-kmeans"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from smidgen.cli.console import printable, progress, tell
 from smidgen.cli.data import add_data, add_reading, require_data
 from smidgen.cli.evidence import add_evidence, evidence_paths
-from smidgen.cli.parsing import one_of, setting, text, whole_number
+from smidgen.cli.parsing import one_of, seconds, setting, text, whole_number
 from smidgen.errors import InputError
 from smidgen.methods import METHODS, check_options
 from smidgen.training.interrupts import Interrupted
@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--fine-tune", action="store_true", help="train the pretrained encoder further")
     what.add_argument("--weights", metavar="FILE", type=text, help="a state dict for the net --encoder names")
     what.add_argument("--steps", metavar="N", type=whole_number(1), help="short for --set steps=N")
+    what.add_argument(
+        "--max-seconds",
+        metavar="N",
+        type=seconds,
+        help="end training by then, sooner than its steps say; such a run is not repeatable bit for bit",
+    )
     what.add_argument(
         "--set",
         metavar="NAME=VALUE",
@@ -163,6 +169,7 @@ def _config(args: argparse.Namespace, options: dict[str, Any], evidence: dict[st
         precision=args.precision,
         init_from=args.init_from,
         allow_bad=args.allow_bad,
+        max_seconds=args.max_seconds,
         keep_contradictory_pairs=args.keep_contradictory_pairs,
         evidence=evidence,
         options=options,
@@ -256,6 +263,8 @@ def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
         for key, words in (("seconds", "fitted in"), ("seconds_total", "with reading and the report"))
         if key in metrics
     ]
+    if metrics.get("stopped_early"):
+        times.append(f"time was up at step {metrics['steps']:,}")
     lines = [f"{metrics['n_images']:,} images {', '.join(times)}"]
     for split in ("test", "train"):
         if f"{split}_accuracy" in metrics:

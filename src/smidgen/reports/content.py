@@ -130,7 +130,9 @@ def _facts(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tupl
     if isinstance(shape, list) and len(shape) == 3:
         facts.append(("Image size", f"{shape[2]} × {shape[1]}, {'grey' if shape[0] == 1 else 'colour'}"))
     if is_number(metrics.get("seconds")):
-        facts.append(("Fitted in", duration(metrics["seconds"])))
+        early = metrics.get("stopped_early") and is_number(metrics.get("steps"))
+        cut = f", when time was up at step {thousands(metrics['steps'])}" if early else ""
+        facts.append(("Fitted in", duration(metrics["seconds"]) + cut))
     if is_number(metrics.get("peak_memory_mb")):
         facts.append(("Peak memory", f"{thousands(metrics['peak_memory_mb'])} MB"))
     device, threads = plain(manifest.get("device")), manifest.get("threads")
