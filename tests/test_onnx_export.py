@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem

@@ -11,7 +11,7 @@ import torch
 
 from smidgen import prepare, recipe
 from smidgen.config import Config, as_table, from_table
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError, RunError
 from smidgen.model import Model
 from smidgen.prepare import resolve

@@ -21,7 +21,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from smidgen import prepare, recipe
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset, open_like
-from smidgen.data.evidence import Evidence, Resolved
+from smidgen.data.evidence import Evidence
+from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_predictions import BagPredictions, Calibration, predict_bags
 from smidgen.maths.entropy import mutual_information

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.embedding import embed_images
 from smidgen.errors import RunError
 from smidgen.methods import make_config, make_method

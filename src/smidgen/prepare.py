@@ -14,9 +14,10 @@ import torch
 from smidgen.config import Config
 from smidgen.data.datasets import DATASETS, Dataset, open_dataset, open_splits
 from smidgen.data.decoding import NATIVE_LIMIT
-from smidgen.data.evidence import Evidence, Resolved
+from smidgen.data.evidence import Evidence
 from smidgen.data.evidence_files import FILES
 from smidgen.data.feasibility import feasibility
+from smidgen.data.resolved import Resolved
 from smidgen.data.subsets import choose_images
 from smidgen.errors import InputError, unknown
 from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config, method_class

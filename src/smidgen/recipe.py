@@ -15,7 +15,8 @@ from torch import Tensor
 
 from smidgen.config import Config, as_table
 from smidgen.data.datasets import Dataset
-from smidgen.data.evidence import Evidence, Resolved
+from smidgen.data.evidence import Evidence
+from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_methods import score_bags
 from smidgen.evaluation.doctor import Doctor

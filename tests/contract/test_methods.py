@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from smidgen.config import Config, as_table, from_table
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.methods import METHODS, make_config

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Request
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
 from smidgen.maths.kmeans import kmeans
 from smidgen.methods import METHODS

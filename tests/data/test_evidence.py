@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen.data.evidence import Evidence, Resolved
+from smidgen.data.evidence import Evidence
+from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 
 IDS = ["a.png", "b.png", "c.png", "d.png", "e.png", "sub/f.png"]

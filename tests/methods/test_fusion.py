@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.methods.base import Problem
 from smidgen.methods.fusion import Fusion, FusionConfig, balance_loss, neighbour_loss, self_label_loss
 

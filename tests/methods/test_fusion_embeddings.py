@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import make_blobs
 
 from smidgen.data.bags import Simulation, simulate
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem

@@ -6,7 +6,7 @@ import torch
 from sklearn.cluster import KMeans as Reference
 from sklearn.metrics import adjusted_rand_score
 
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.methods.base import Problem
 from smidgen.methods.kmeans import KMeans, KMeansConfig

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.methods.base import Problem
 from smidgen.methods.supervised import Supervised, SupervisedConfig

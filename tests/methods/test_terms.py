@@ -8,7 +8,8 @@ from torch import nn
 
 from smidgen.data.bags import Simulation, simulate
 from smidgen.data.batches import collect, seeded
-from smidgen.data.evidence import Evidence, Resolved
+from smidgen.data.evidence import Evidence
+from smidgen.data.resolved import Resolved
 from smidgen.maths.likelihoods import class_count_loss
 from smidgen.maths.matching import match_counts
 from smidgen.methods.terms import CLASS_COUNTS, EVERY_KIND, EvidenceTerms

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from smidgen.data.batches import Request
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
 from smidgen.methods.base import Method, Problem, Stage
 from smidgen.nets.average import Average

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +12,16 @@ import numpy as np
 from smidgen.data.evidence_files import FILES, Table, files_in, read_table, write_table
 from smidgen.data.resolved import Resolved
 from smidgen.data.resolving import resolve
+from smidgen.data.statements import KINDS, ImageKey, Origin, Statements
 from smidgen.errors import InputError
-
-__all__ = ["KINDS", "Evidence", "ImageKey", "Resolved"]
-
-ImageKey = str | int
-"""How a statement names an image: its id, or its row in the training set."""
-
-KINDS = ("labels", "bags", "counts", "proportions", "class_counts", "presence", "pairs")
-"""The kinds of statements, which are the tables of `Evidence`."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where consecutive statements of one kind come from: a file and their lines, or "" for Python."""
-
-    source: str
-    lines: Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class Evidence(Statements):
     """What is known, in any mixture; every part optional. Made by `from_…`, joined by `|`.
 
-    The tables are those of the files (DESIGN.md "Evidence"), one tuple a row; they are checked in `resolve`.
-
-    labels: (image, class). bags: (bag, image). counts: (bag, least, largest or None for no limit), the number of
-    different classes. proportions: (bag, class, share), class_counts: (bag, class, number of images); classes not
-    named have none. presence: (bag, class, whether present). pairs: (image, image, whether of the same class).
+    It holds tables of statements like those of the files, see `Statements`; they are checked in `resolve`.
     """
-
-    labels: tuple[tuple[ImageKey, str], ...] = ()
-    bags: tuple[tuple[str, ImageKey], ...] = ()
-    counts: tuple[tuple[str, int, int | None], ...] = ()
-    proportions: tuple[tuple[str, str, float], ...] = ()
-    class_counts: tuple[tuple[str, str, int], ...] = ()
-    presence: tuple[tuple[str, str, bool], ...] = ()
-    pairs: tuple[tuple[ImageKey, ImageKey, bool], ...] = ()
-    origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict, repr=False)
 
     # ------------------------------------------------------------------------------------------------- constructors
 
@@ -178,7 +150,7 @@ class Evidence:
         Raises InputError otherwise. `a | b` is the same.
         """
         tables = {kind: getattr(self, kind) + getattr(other, kind) for kind in KINDS}
-        origins = {kind: self._origins(kind) + other._origins(kind) for kind in KINDS}
+        origins = {kind: self.origins_of(kind) + other.origins_of(kind) for kind in KINDS}
         if self.bags and other.bags:
             mine, theirs = _members(self.bags), _members(other.bags)
             common = mine.keys() & theirs.keys()
@@ -189,54 +161,11 @@ class Evidence:
                 )
             kept = {i for i, (name, _) in enumerate(other.bags) if name not in common}
             tables["bags"] = self.bags + tuple(row for i, row in enumerate(other.bags) if i in kept)
-            origins["bags"] = self._origins("bags") + other._origins("bags", kept)
+            origins["bags"] = self.origins_of("bags") + other.origins_of("bags", kept)
         return Evidence(**tables, origins=origins)
 
     def __or__(self, other: Evidence) -> Evidence:
         return self.merge(other)
-
-    def _origins(self, kind: str, kept: Collection[int] | None = None) -> tuple[Origin, ...]:
-        """Return the origins of a kind's statements, of those numbered in `kept` only."""
-        origins = self.origins.get(kind) or (Origin("", range(1, len(getattr(self, kind)) + 1)),)
-        if kept is None:
-            return tuple(origin for origin in origins if len(origin.lines))
-        left, start = [], 0
-        for origin in origins:
-            left.append(Origin(origin.source, [line for i, line in enumerate(origin.lines, start) if i in kept]))
-            start += len(origin.lines)
-        return tuple(origin for origin in left if len(origin.lines))
-
-    def __bool__(self) -> bool:
-        return any(getattr(self, kind) for kind in KINDS)
-
-    def sizes(self) -> dict[str, int]:
-        """Return how much there is of each kind that is there; bags are counted, not their images.
-
-        >>> Evidence.from_bags([[0, 1], [2]], counts=[1, 1]).sizes()
-        {'bags': 2, 'counts': 2}
-        """
-        about_images = ("labels", "pairs")
-        found = {kind: getattr(self, kind) for kind in KINDS}
-        return {
-            kind: len(rows) if kind in about_images else len({row[0] for row in rows})
-            for kind, rows in found.items()
-            if rows
-        }
-
-    def where(self, kind: str, i: int) -> str:
-        """Return where the i-th statement of a kind comes from: "labels.csv line 3", or "Labels, entry 3"."""
-        for origin in self._origins(kind):
-            if i < len(origin.lines):
-                place = origin.source or kind.replace("_", " ").capitalize()
-                return f"{place} line {origin.lines[i]}" if origin.source else f"{place}, entry {origin.lines[i]}"
-            i -= len(origin.lines)
-        raise IndexError(i)
-
-    def class_mentions(self) -> Iterator[tuple[str, int, str]]:
-        """Yield (kind, number of the statement, class) wherever a class is named."""
-        for kind in ("labels", "proportions", "class_counts", "presence"):
-            for i, row in enumerate(getattr(self, kind)):
-                yield kind, i, row[1]
 
     # ------------------------------------------------------------------------------------------------------------ use
 

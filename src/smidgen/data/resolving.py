@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,16 +13,14 @@ from torch import Tensor
 
 from smidgen.data.folders import natural_key
 from smidgen.data.resolved import Resolved
+from smidgen.data.statements import ImageKey, Statements
 from smidgen.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    from smidgen.data.evidence import Evidence, ImageKey
 
 _UNKNOWN, _SKIPPED = -1, -2
 
 
 def resolve(
-    evidence: Evidence,
+    evidence: Statements,
     ids: Sequence[str] | np.ndarray,
     *,
     class_names: Sequence[str] | None = None,
@@ -55,7 +52,7 @@ def _fields(names: str, arrays: Iterable[np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in zip(names.split(), arrays, strict=True)}
 
 
-def _class_names(evidence: Evidence, given: Sequence[str] | None, n_clusters: int | None) -> tuple[str, ...]:
+def _class_names(evidence: Statements, given: Sequence[str] | None, n_clusters: int | None) -> tuple[str, ...]:
     """Return the classes that are named, in the given or the natural order."""
     named = {label: (kind, i) for kind, i, label in reversed(list(evidence.class_mentions()))}
     if given is not None:
@@ -87,7 +84,7 @@ class _Bags:
     distinct: np.ndarray
     gone: frozenset[str]
 
-    def number(self, evidence: Evidence, kind: str, i: int) -> int | None:
+    def number(self, evidence: Statements, kind: str, i: int) -> int | None:
         """Return the number of the bag that a statement is about, None if all its images were skipped."""
         name = getattr(evidence, kind)[i][0]
         if name in self.names:
@@ -104,7 +101,7 @@ class _Walk:
     """Turns image keys into rows, and the statements about images and bags of images into arrays."""
 
     def __init__(
-        self, evidence: Evidence, ids: Sequence[str] | np.ndarray, skipped: Collection[str], kind_of_images: str
+        self, evidence: Statements, ids: Sequence[str] | np.ndarray, skipped: Collection[str], kind_of_images: str
     ) -> None:
         self.evidence, self.ids, self.kind_of_images = evidence, ids, kind_of_images
         self.index: dict[ImageKey, int] = {str(name): row for row, name in enumerate(ids)}
@@ -225,7 +222,7 @@ def _shortest_chain(graph: coo_matrix, start: int, end: int) -> list[int]:
 # ----------------------------------------------------------------------------------------------- statements about bags
 
 
-def _counts(evidence: Evidence, bags: _Bags, n_clusters: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _counts(evidence: Statements, bags: _Bags, n_clusters: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ranges: dict[int, tuple[int, int]] = {}
     first: dict[int, int] = {}
     for i, (name, least, largest) in enumerate(evidence.counts):
@@ -244,7 +241,7 @@ def _counts(evidence: Evidence, bags: _Bags, n_clusters: int | None) -> tuple[np
     return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
 
 
-def _count_range(evidence: Evidence, i: int, bags: _Bags, bag: int, n_clusters: int | None) -> tuple[int, int]:
+def _count_range(evidence: Statements, i: int, bags: _Bags, bag: int, n_clusters: int | None) -> tuple[int, int]:
     name, least, largest = evidence.counts[i]
     place = f"{evidence.where('counts', i)}: bag {name!r} has count {_range_words(least, largest)}"
     if least < 1:
@@ -265,7 +262,7 @@ def _range_words(least: int, largest: int | None) -> str:
     return str(least) if least == largest else f"{least} to {largest}" if largest is not None else f"{least} or more"
 
 
-def _proportions(evidence: Evidence, bags: _Bags, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _proportions(evidence: Statements, bags: _Bags, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     shares = _by_bag(evidence, bags, names, "proportions")
     counts = _by_bag(evidence, bags, names, "class_counts")
     rows: dict[int, np.ndarray] = {}
@@ -290,7 +287,7 @@ def _proportions(evidence: Evidence, bags: _Bags, names: tuple[str, ...]) -> tup
 
 
 def _by_bag(
-    evidence: Evidence, bags: _Bags, names: tuple[str, ...], kind: str
+    evidence: Statements, bags: _Bags, names: tuple[str, ...], kind: str
 ) -> dict[int, tuple[int, int, np.ndarray]]:
     """Return for each bag the first statement about it, how many there are, and the values by class."""
     number = {name: k for k, name in enumerate(names)}
@@ -316,7 +313,7 @@ def _by_bag(
     return found
 
 
-def _presence(evidence: Evidence, bags: _Bags, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _presence(evidence: Statements, bags: _Bags, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     number = {name: k for k, name in enumerate(names)}
     rows: dict[int, np.ndarray] = {}
     seen: dict[tuple[int, int], int] = {}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from smidgen.data.batches import Part, Request
-from smidgen.data.evidence import Resolved
+from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 
 
