@@ -63,6 +63,7 @@ class UCCConfig(BagConfig):
         "paper": {},
         "fast": {
             "encoder": "conv",
+            "features": 128,
             "alpha": 1.0,
             "log_output": True,
             "schedule": "one-cycle",
