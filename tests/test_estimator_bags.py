@@ -26,6 +26,22 @@ def test_counts_and_shares_are_those_of_separate_blobs(model):
     assert found.shares == pytest.approx(shares, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("method", "options"), [("ucc", {"alpha": 1}), ("rcc", {"counts": "mse"}), ("rcc", {"counts": "dllp"})]
+)
+def test_heads_for_bags_say_what_they_think(method, options):
+    options = {"encoder": "vectors", "steps": 3, "ucc": "1-3", "bag_size": "8", "augment": False} | options
+    fitted = ImageClusterer(3, method=method, options=options, random_state=0)
+    fitted.fit(X, evidence=[f"{'abc'[k]}" for k in CLASSES])
+    found, alone = fitted.predict_bags(X, BAGS), fitted.predict_bags(X, [BAGS["b"]])
+    assert found.head.sum(1) == pytest.approx(np.ones(3), abs=1e-5)
+    assert alone.head == pytest.approx(found.head[1:2], abs=1e-5)
+    table = found.columns(fitted.cluster_names_)
+    assert table["head_ucc"] == (found.head.argmax(1) + 1).tolist()
+    assert ("head_images(b)" in table) == (options.get("counts") == "mse")
+    assert fitted.predict_bags(X, {}).head.shape == (0, 3)
+
+
 def test_bags_by_list_by_id_and_by_file_are_the_same(model, tmp_path):
     by_name = {name: [f"train/{row:05d}" for row in rows] for name, rows in BAGS.items()}
     (tmp_path / "bags.csv").write_text(

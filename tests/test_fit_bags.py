@@ -66,8 +66,9 @@ def test_scores_tables_and_figures_of_bags_are_written(run):
     assert "labels to draw bags from" in page
 
 
-def test_class_counts_name_clusters_and_have_their_scores():
-    metrics = fit(config("rcc", counts="dllp")).metrics
+@pytest.mark.parametrize("counts", ["dllp", "mse"])
+def test_class_counts_name_clusters_and_have_their_scores(counts):
+    metrics = fit(config("rcc", counts=counts)).metrics
     assert {"test_named_accuracy", "test_proportion_error", "test_report_min_js"} <= metrics.keys()
 
 

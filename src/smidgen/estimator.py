@@ -24,7 +24,8 @@ from smidgen.data.datasets import Dataset, open_like
 from smidgen.data.evidence import Evidence
 from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
-from smidgen.evaluation.bag_predictions import BagPredictions, Calibration, predict_bags
+from smidgen.evaluation.bag_methods import predict_bags_of
+from smidgen.evaluation.bag_predictions import BagPredictions
 from smidgen.maths.entropy import mutual_information
 from smidgen.model import Model
 from smidgen.training.interrupts import Interrupted
@@ -192,7 +193,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         bags: name → images, or a list of bags, as `Evidence.from_bags` takes them, images being ids or rows of X; or
             the path of a CSV file bag,image. Images of X that could not be read are left out of their bags.
         The result has `bag_names`, `unique_counts`, `law` (the probability of 1, 2, … clusters), `shares` (bags,
-        n_clusters) and `columns(cluster_names)`, a table. Raises InputError for an image that is not in X.
+        n_clusters), `head` (what the head for bags of `ucc` or `rcc` says) and `columns(cluster_names)`, a table.
+        Raises InputError for an image that is not in X.
 
         >>> X = np.array([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.0, 9.1]])
         >>> model = ImageClusterer(n_clusters=2, method="kmeans", random_state=0).fit(X)
@@ -204,8 +206,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         skipped = [bad.id for bad in images.skipped]
         resolved = named.resolve(images.ids, skipped=skipped, kind_of_images="images of X")
         with prepare.torch_threads(self.n_threads):
-            assignments = self.model_.assign(images.images)
-            return predict_bags(assignments, resolved, calibration=Calibration(**self.model_.bag_calibration))
+            return predict_bags_of(self.model_, self.model_.look(images.images), resolved)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return embeddings (n, features) float32."""

@@ -156,7 +156,8 @@ class _Fit:
         self.method.stages()  # may refuse too
         self.doctor = Doctor(listener.say, options=config.options.keys())
         if config.init_from is not None:
-            self.method.start_from(Model.load(config.init_from).method)
+            other = Model.load(config.init_from)
+            self.method.start_from(other.method, other.cluster_names)
 
     def run(self, run_folder: RunFolder | None) -> Outcome:
         self.run_folder = run_folder

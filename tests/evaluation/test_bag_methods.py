@@ -48,8 +48,10 @@ def counted(features, offsets):
 def test_features_that_are_the_classes_get_full_scores():
     scores = score(model(reconstruction="none"), [dataset()], seed=0, n_bags=30).metrics
     names = [f"test_{name}_accuracy" for name in ("ucc", "paper_ucc", "kmeans", "spectral")]
-    assert scores.keys() == {*names, "test_min_js"}
+    others = [f"test_{name}" for name in ("ucc_loss", "spectral_images", "min_js", "report_min_js")]
+    assert scores.keys() == {*names, *others}
     assert [scores[name] for name in names] == [1, 1, 1, 1]
+    assert (scores["test_ucc_loss"], scores["test_spectral_images"]) == (0, 60)
     # Of three features two lie at opposite ends and one does not differ.
     assert scores["test_min_js"] == pytest.approx(2 / 3, abs=1e-4)
 
@@ -59,6 +61,7 @@ def test_counts_that_are_one_too_small_are_right_for_pure_bags_only():
     said.method.count_probabilities = lambda f, o: torch.nn.functional.one_hot(counted(f, o).argmax(1).sub(1).relu(), 3)
     scores = score(said, [dataset()], seed=0, n_bags=30).metrics
     assert scores["test_ucc_accuracy"] == pytest.approx(1 / 3)
+    assert scores["test_ucc_loss"] == pytest.approx(-2 / 3 * np.log(1e-12))
 
 
 def test_bags_of_32_are_scored_beside_bags_of_the_sizes_that_were_trained_on():
@@ -76,6 +79,13 @@ def test_tables_name_the_classes():
     of_b = (densities["class"] == "b") & (densities["feature"] == 1)
     assert densities["density"][of_b].argmax() == 10
     assert densities["density"][of_b].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_training_bags_are_scored_too_but_clustered_are_the_test_images_only():
+    scores = score(model(reconstruction="none"), [dataset(split="train"), dataset()], seed=0, n_bags=3).metrics
+    of_training = {"train_ucc_accuracy", "train_ucc_loss", "train_paper_ucc_accuracy"}
+    assert {name for name in scores if name.startswith("train_")} == of_training
+    assert {"test_ucc_accuracy", "test_kmeans_accuracy", "test_min_js"} < scores.keys()
 
 
 def test_the_last_dataset_with_classes_is_scored():
@@ -119,6 +129,19 @@ def test_a_decoder_that_does_not_look_at_the_features_has_the_same_error_twice()
     scores = score(said, [dataset(None)], seed=0).metrics
     assert scores.keys() == {"test_reconstruction_error", "test_reconstruction_error_shuffled"}
     assert list(scores.values()) == pytest.approx([1, 1])  # an even grey
+
+
+def test_class_counts_told_from_densities_are_scored_as_they_are():
+    said = model("rcc", counts="mse", reconstruction="none")
+    truth = torch.nn.functional.one_hot
+    said.method.class_counts = lambda f, a, o: (
+        torch.stack([truth(bag.argmax(1), 3).sum(0) for bag in f.tensor_split(o[1:-1])]) + torch.tensor([1.0, 0.0, 0.0])
+    )  # one image too many of the first class
+    scores = score(said, [dataset()], seed=0, n_bags=9).metrics
+    assert scores["test_count_loss"] == pytest.approx(1 / 3)
+    assert scores["test_class_count_accuracy"] == pytest.approx(2 / 3)
+    assert scores["test_report_class_count_accuracy"] == pytest.approx(2 / 6)
+    assert scores["test_proportion_error"] == pytest.approx(1 / 12)
 
 
 def test_counts_of_classes_are_scored_by_name():

@@ -45,6 +45,19 @@ def batch(method):
     return {"bags": Part(images, request.indices, request.offsets, request.items)}
 
 
+@pytest.mark.parametrize("counts", ["mse", "dllp"])
+@pytest.mark.parametrize(("names", "taken"), [("abc", True), ("acb", False), ("ab1", False)])
+def test_class_counts_of_another_run_are_taken_if_its_classes_are_the_same(counts, names, taken):
+    other, method = rcc(counts=counts).eval(), rcc(counts=counts).eval()
+    for p in other.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    parts = batch(method)
+    method.start_from(other, tuple(names))
+    losses = [m.loss(parts, stage="train", step=0) for m in (method, other)]
+    assert losses[0]["ucc"] == losses[1]["ucc"]
+    assert (losses[0]["counts"] == losses[1]["counts"]) == taken
+
+
 @pytest.mark.parametrize("name", ["unet", "unet-no-skips"])
 def test_a_u_net_learns_counts_and_images_together(name):
     method = rcc(encoder=name).train()

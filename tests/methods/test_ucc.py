@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from smidgen.data.batches import Part
 from smidgen.data.resolved import Resolved
@@ -20,8 +19,8 @@ LABELS = torch.arange(24) % 3
 SMALL = {"encoder": "conv", "bags": 4, "bag_size": "6", "features": 5}
 
 
-def ucc(n_clusters=3, labels=LABELS, **options):
-    torch.manual_seed(0)
+def ucc(n_clusters=3, labels=LABELS, seed=0, **options):
+    torch.manual_seed(seed)
     evidence = Resolved(len(labels), labels=labels)
     return UCC(UCCConfig(**(SMALL | options)), Problem(len(labels), (1, 8, 8), n_clusters, (0.5,), (0.25,), evidence))
 
@@ -84,13 +83,14 @@ def test_a_u_net_without_its_decoder_is_the_way_down(options):
 
 
 @pytest.mark.parametrize("name", ["unet", "unet-no-skips"])
-def test_a_saved_u_net_gives_the_same_features_without_its_decoder(name, tmp_path):
+def test_a_saved_u_net_gives_the_same_features_and_images(name, tmp_path):
     method = ucc(encoder=name).eval()
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
     model = Model(method, "ucc", Preprocessing(8, 1), ("0", "1", "2"))
     model.save(tmp_path)
-    assert not any("decoder" in key for key in load_file(tmp_path / "weights.safetensors"))
     loaded = Model.load(tmp_path)
+    some = torch.rand(3, 1, 8, 8)
+    assert loaded.method.learner.net.rebuild(some).equal(method.learner.net.rebuild(some))
     assert (loaded.encode(images) == model.encode(images)).all()
     assert (loaded.assign(images) == model.assign(images)).all()
 
@@ -169,6 +169,29 @@ def test_a_softmax_head_becomes_the_features_where_it_fits(features, taken):
     (optimiser,) = method.optimisers("train")
     slow = {id(p) for p in optimiser.param_groups[1]["params"]}
     assert (id(method.learner.net.code.weight) in slow) == taken
+
+
+@pytest.mark.parametrize("options", [{"attention": True}, {"alpha": 0.0}, {"alpha": 1.0, "log_output": True}])
+def test_another_run_goes_on_where_it_starts_from(options, tmp_path):
+    model = Model(ucc(seed=1, **options).eval(), "ucc", Preprocessing(8, 1), ("0", "1", "2"))
+    model.save(tmp_path)
+    method = ucc(seed=2, **options).eval()
+    parts = batch(method)
+    wanted = model.method.loss(parts, stage="train", step=0)
+    assert method.loss(parts, stage="train", step=0) != wanted
+    method.start_from(Model.load(tmp_path).method)
+    assert method.loss(parts, stage="train", step=0) == wanted
+
+
+@pytest.mark.parametrize(
+    "other", [{"points": 7}, {"bandwidth": 0.2}, {"log_output": True}, {"ucc": "2-3"}, {"features": 4}]
+)
+def test_a_head_of_other_densities_or_counts_is_not_taken(other):
+    method, there = ucc(seed=2), ucc(seed=1, **other)
+    before = [p.clone() for p in method.learner.head.parameters()]
+    method.start_from(there)
+    assert all(p.equal(b) for p, b in zip(method.learner.head.parameters(), before, strict=True))
+    assert method.learner.net.code.weight.equal(there.learner.net.code.weight) == ("features" not in other)
 
 
 def test_presets_are_options_that_others_override():

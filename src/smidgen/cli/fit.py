@@ -276,6 +276,10 @@ def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
             lines.append(
                 "   ".join((f"  {split:<5} accuracy  {percent(metrics[f'{split}_accuracy'])}{between}", *others))
             )
+        if f"{split}_ucc_accuracy" in metrics:
+            lines.append(
+                f"  {split:<5} ucc       {percent(metrics[f'{split}_ucc_accuracy'])} of balanced bags are counted right"
+            )
     lines.append(f"  clusters        {_sizes(out, metrics['n_clusters'])}")
     lines += [f"  note            {alarm}" for alarm in metrics.get("alarms", ())]
     return [*lines, f"  report          {out / 'report.html'}"]

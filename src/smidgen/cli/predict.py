@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=text,
         help="a CSV file bag,image: predict how many different clusters each bag holds (ucc), with the probability of"
-        " every count, the share of each cluster and the number of its images that is to be expected",
+        " every count, the share of each cluster and the number of its images that is to be expected; and what the head"
+        " for bags of `ucc` or `rcc` says",
     )
     parser.add_argument(
         "--out",
@@ -70,8 +71,10 @@ def run(args: argparse.Namespace) -> int:
     with progress(quiet=args.quiet) as console:
         model, dataset = open_run(args, console)
         bags = None if given is None else _resolve(given, dataset)
-        assignments = model.assign(dataset.images, progress=console.of("assign"))
-        of_bags = None if bags is None else _predict_bags(model, assignments, bags, console)
+        if bags is None:
+            assignments, of_bags = model.assign(dataset.images, progress=console.of("assign")), None
+        else:
+            assignments, of_bags = _predict_bags(model, dataset, bags, console)
     if given is not None and of_bags is not None:
         _tell_of_lost(given, of_bags, args)
     columns: dict[str, list[Any]] = {
@@ -132,13 +135,15 @@ def _resolve(bags: Evidence, dataset: Dataset) -> Resolved:
     return bags.resolve(dataset.ids, skipped=skipped, kind_of_images=f"images of {dataset.name!r}")
 
 
-def _predict_bags(model: Model, assignments: np.ndarray, bags: Resolved, console: Progress) -> dict[str, list[Any]]:
-    """Return the table of bags."""
-    from smidgen.evaluation.bag_predictions import Calibration, predict_bags
+def _predict_bags(
+    model: Model, dataset: Dataset, bags: Resolved, console: Progress
+) -> tuple[np.ndarray, dict[str, list[Any]]]:
+    """Return the assignments of the images, and the table of bags."""
+    from smidgen.evaluation.bag_methods import predict_bags_of
 
-    calibration = Calibration(**model.bag_calibration)
-    found = predict_bags(assignments, bags, calibration=calibration, progress=console.of("bags"))
-    return found.columns(model.cluster_names)
+    looked = model.look(dataset.images, progress=console.of("look"))
+    found = predict_bags_of(model, looked, bags, progress=console.of("bags"))
+    return looked[0], found.columns(model.cluster_names)
 
 
 def _tell_of_lost(bags: Evidence, found: Mapping[str, Sequence[Any]], args: argparse.Namespace) -> None:

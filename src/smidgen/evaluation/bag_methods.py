@@ -6,7 +6,8 @@ the features tell the decoder needs none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from smidgen.data.batches import as_floats, seeded
 from smidgen.data.datasets import Dataset
+from smidgen.data.resolved import Resolved
+from smidgen.evaluation.bag_predictions import BagPredictions, Calibration, over_bags, predict_bags
 from smidgen.evaluation.bag_scores import (
     balanced_bags,
     class_count_accuracy,
@@ -64,17 +67,19 @@ class BagScores:
 def score_bags(
     model: Model, datasets: Sequence[Dataset], looked: Sequence[Looked], *, seed: int, n_bags: int = N_BAGS
 ) -> BagScores:
-    """Return the scores of a model on the last of the datasets whose classes are known; none where its method has none.
+    """Return the scores of a model on the datasets whose classes are known; none where its method has none.
 
     Where no class is known there are only `reconstruction_errors`, of the last dataset.
 
     ucc_accuracy: the share of right unique counts among n_bags bags of the sizes that the model was trained on, as many
-    of each count that it knows, drawn from the classes as in the paper; paper_ucc_accuracy: the same of bags of 32, to
-    be held against the paper and among models trained on other sizes. min_js: the least divergence of two classes'
-    densities, in bits.
-    kmeans_accuracy, spectral_accuracy: of both clusterings of the split's own features, as the paper has them.
-    Of methods that tell class counts also proportion_error and class_count_accuracy, and as the RCC report defines
-    them (`bag_scores`) report_class_count_accuracy and report_min_js.
+    of each count that it knows, drawn from the classes as in the paper, and ucc_loss, their mean cross-entropy;
+    paper_ucc_accuracy: of bags of 32, to be held against the paper and among models trained on other sizes.
+    Of methods that tell class counts also proportion_error, class_count_accuracy, count_loss (the mean squared error of
+    class counts) and, as the RCC report defines it (`bag_scores`), report_class_count_accuracy.
+
+    Only of the last of these datasets: kmeans_accuracy, spectral_accuracy, of both clusterings of the split's own
+    features, as the paper has them, the latter of spectral_images images; min_js, the least divergence of two classes'
+    densities, in bits, and on the report's scale report_min_js.
 
     datasets: what the model sees. looked: what `model.look` says of each. Of at most `CAP` images, drawn at random.
     """
@@ -83,13 +88,44 @@ def score_bags(
         return BagScores()
     parts = list(zip(datasets, looked, strict=True))
     known = [part for part in parts if part[0].classes is not None and (part[0].classes >= 0).any()]
-    dataset, (assignments, features) = (known or parts)[-1]
-    metrics = reconstruction_errors(learner, dataset.images, features, seed=seed)
-    tables: dict[str, Table] = {}
-    if known:
-        found, tables = _scores_by_class(model, dataset, assignments, features, seed=seed, n_bags=n_bags)
-        metrics |= found
-    return BagScores({f"{dataset.split}_{name}": value for name, value in metrics.items()}, tables)
+    scores = BagScores()
+    for dataset, (assignments, features) in known or parts[-1:]:
+        found = reconstruction_errors(learner, dataset.images, features, seed=seed)
+        if known:
+            scored = _Scored(model, dataset, assignments, features, seed)
+            found |= scored.counts(n_bags)
+            if dataset is known[-1][0]:
+                found |= scored.clusterings() | scored.divergences(scores.tables)
+        scores.metrics.update({f"{dataset.split}_{name}": value for name, value in found.items()})
+    return scores
+
+
+def predict_bags_of(
+    model: Model, looked: Looked, bags: Resolved, *, progress: Callable[[int, int], None] | None = None
+) -> BagPredictions:
+    """Return what a model predicts of bags of new images: by its assignments, and by heads for bags where it has them.
+
+    looked: what `model.look` says of the images. bags, progress: as `predict_bags` takes them.
+    """
+    found = predict_bags(looked[0], bags, calibration=Calibration(**model.bag_calibration), progress=progress)
+    method: Any = model.method
+    if not isinstance(getattr(method, "learner", None), BagLearner):
+        return found
+    device, n_clusters = method.learner.net.points.device, method.problem.n_clusters
+
+    @torch.no_grad()
+    def heads(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        assignments, features = torch.from_numpy(values).to(device).split([n_clusters, values.shape[1] - n_clusters], 1)
+        places = torch.from_numpy(offsets).to(device)
+        said = [method.count_probabilities(features, places)]
+        if method.counts_classes:
+            said.append(method.class_counts(features, assignments, places))
+        return torch.cat(said, 1).cpu().numpy()
+
+    told = over_bags(heads, np.concatenate(looked, axis=1), bags.members.numpy(), bags.offsets.numpy())
+    told = told.reshape(len(bags.bag_names), -1 if len(bags.bag_names) else n_clusters * (1 + method.counts_classes))
+    numbers = told[:, n_clusters:] if method.counts_classes else None
+    return dataclasses.replace(found, head=told[:, :n_clusters], head_numbers=numbers)
 
 
 @torch.no_grad()
@@ -121,44 +157,25 @@ def reconstruction_errors(
     return errors
 
 
-def _scores_by_class(
-    model: Model, dataset: Dataset, assignments: np.ndarray, features: np.ndarray, *, seed: int, n_bags: int
-) -> tuple[dict[str, float], dict[str, Table]]:
-    """Return the scores that need classes, and the tables."""
-    assert dataset.classes is not None
-    rows = np.flatnonzero(dataset.classes >= 0)
-    if len(rows) > CAP:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, CAP, replace=False))
-    scored = _Scored(model, assignments[rows], features[rows], dataset.classes[rows], dataset.class_names, seed)
-    metrics = scored.counts(n_bags) | scored.clusterings()
-    divergences, tables = scored.densities()
-    metrics["min_js"] = least_divergence(divergences)
-    if scored.tells_classes:
-        metrics["report_min_js"] = least_divergence(divergences) * scored.learner.config.features
-    return metrics, tables
-
-
 class _Scored:
-    """One split seen by one model."""
+    """One split seen by one model, or `CAP` of its images whose class is known."""
 
     def __init__(
-        self,
-        model: Model,
-        assignments: np.ndarray,
-        features: np.ndarray,
-        classes: np.ndarray,
-        class_names: Sequence[str],
-        seed: int,
+        self, model: Model, dataset: Dataset, assignments: np.ndarray, features: np.ndarray, seed: int
     ) -> None:
+        assert dataset.classes is not None
+        rows = np.flatnonzero(dataset.classes >= 0)
+        if len(rows) > CAP:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, CAP, replace=False))
         self.method: Any = model.method
         self.learner: BagLearner = model.method.learner  # type: ignore[assignment]
-        self.classes, self.class_names, self.seed = classes, class_names, seed
+        self.classes, self.class_names, self.seed = dataset.classes[rows], dataset.class_names, seed
         self.device = self.learner.net.points.device
-        self.features, self.assignments = torch.from_numpy(features), torch.from_numpy(assignments)
+        self.features, self.assignments = torch.from_numpy(features[rows]), torch.from_numpy(assignments[rows])
         # Classes are told apart only where the evidence names all that are there.
         names = self.method.problem.evidence.class_names
-        self.columns = [names.index(name) for name in class_names if name in names]
-        self.tells_classes = hasattr(self.method, "class_counts") and len(self.columns) == len(class_names) > 0
+        self.columns = [names.index(name) for name in self.class_names if name in names]
+        self.tells_classes = hasattr(self.method, "class_counts") and len(self.columns) == len(self.class_names) > 0
 
     def counts(self, n_bags: int) -> dict[str, float]:
         """Return the scores of balanced bags of the sizes that the model was trained on, and of the paper's."""
@@ -178,7 +195,11 @@ class _Scored:
             self.classes, ucc=(counts[0], most), bag_size=sizes, n_bags=n_bags, generator=generator
         )
         law = self._by_bag(self.method.count_probabilities, rows, offsets)
-        found = {"ucc_accuracy": ucc_accuracy(truth, law.argmax(1).numpy() + 1)}
+        stated = law[torch.arange(len(law)), torch.from_numpy(truth) - 1]
+        found = {
+            "ucc_accuracy": ucc_accuracy(truth, law.argmax(1).numpy() + 1),
+            "ucc_loss": float(-stated.clamp_min(1e-12).log().mean()),
+        }
         return found | (self._class_scores(rows, offsets) if classes else {})
 
     def _by_bag(self, function: Any, rows: np.ndarray, offsets: np.ndarray, *, assigned: bool = False) -> Tensor:
@@ -203,6 +224,7 @@ class _Scored:
         return {
             "proportion_error": proportion_error(shares, predicted / sizes[:, None]),
             "class_count_accuracy": class_count_accuracy(truth, predicted),
+            "count_loss": float(np.square(truth - predicted).mean()),
             "report_class_count_accuracy": report_class_count_accuracy(truth, predicted),
         }
 
@@ -212,16 +234,17 @@ class _Scored:
         if len(self.classes) < max(2, n_clusters):
             return {}
         found = kmeans(self.features, n_clusters, n_init=10, generator=seeded(self.seed, "score"))
-        spectral, _ = spectral_accuracy(
+        spectral, n_images = spectral_accuracy(
             self.features.numpy(), self.classes, n_clusters=n_clusters, sample=SPECTRAL, seed=self.seed
         )
         return {
             "kmeans_accuracy": float(clustering_accuracy(self.classes, found.labels.numpy())),
             "spectral_accuracy": float(spectral),
+            "spectral_images": n_images,
         }
 
-    def densities(self) -> tuple[np.ndarray, dict[str, Table]]:
-        """Return the classes' divergences (classes, classes), and the two tables."""
+    def divergences(self, tables: dict[str, Table]) -> dict[str, float]:
+        """Return how far the two nearest classes are apart, and add the tables of divergences and densities."""
         found = class_densities(
             self.features.numpy(),
             self.classes,
@@ -234,4 +257,6 @@ class _Scored:
         by_feature = as_columns(("class", "feature", "point"), "density", found)
         for table, columns in ((by_pair, ("class", "other")), (by_feature, ("class",))):
             table |= {column: names[table[column]] for column in columns}
-        return divergences, {"js_divergences": by_pair, "class_densities": by_feature}
+        tables |= {"js_divergences": by_pair, "class_densities": by_feature}
+        least = least_divergence(divergences)
+        return {"min_js": least, "report_min_js": least * self.learner.config.features}

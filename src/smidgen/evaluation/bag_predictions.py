@@ -50,12 +50,17 @@ class BagPredictions:
     bag_names: in the order of the rows. sizes: (bags,) int64, images in each.
     law: (bags, counts) float64, P(the bag holds 1, 2, … different clusters); rows sum to one.
     shares: (bags, clusters) float64, the share of each cluster: the mean assignment of the bag's images.
+    head: (bags, counts), the same as `law` by the method's own head for counts of bags, where it has one (ucc, rcc).
+        It was trained on bags of some sizes and counts, and knows no others; `law` holds for any.
+    head_numbers: (bags, clusters), how many images of each cluster by a head of its own, below 0 at times (rcc).
     """
 
     bag_names: tuple[str, ...]
     sizes: np.ndarray
     law: np.ndarray
     shares: np.ndarray
+    head: np.ndarray | None = None
+    head_numbers: np.ndarray | None = None
 
     @property
     def unique_counts(self) -> np.ndarray:
@@ -66,7 +71,8 @@ class BagPredictions:
         """Return a table with a row for each bag.
 
         bag, n_images, ucc and ucc_probability (the most likely number of different clusters); p(ucc=1), p(ucc=2), …;
-        share(NAME), how much of the bag each cluster is; images(NAME), how many images that are to be expected.
+        share(NAME), how much of the bag each cluster is; images(NAME), how many images that are to be expected;
+        head_ucc, head_ucc_probability and head_images(NAME), what heads for bags say, where there are any.
         """
         columns: dict[str, list[str] | list[int] | list[float]] = {
             "bag": list(self.bag_names),
@@ -77,7 +83,14 @@ class BagPredictions:
         columns |= {f"p(ucc={u})": _rounded(p) for u, p in enumerate(self.law.T, start=1)}
         columns |= {f"share({name})": _rounded(s) for name, s in zip(cluster_names, self.shares.T, strict=True)}
         numbers = self.shares * self.sizes[:, None]
-        return columns | {f"images({name})": _rounded(n, 3) for name, n in zip(cluster_names, numbers.T, strict=True)}
+        columns |= {f"images({name})": _rounded(n, 3) for name, n in zip(cluster_names, numbers.T, strict=True)}
+        if self.head is not None:
+            columns["head_ucc"] = (self.head.argmax(1) + 1).tolist() if self.head.size else []
+            columns["head_ucc_probability"] = _rounded(self.head.max(1, initial=0))
+        if self.head_numbers is not None:
+            told = zip(cluster_names, self.head_numbers.T, strict=True)
+            columns |= {f"head_images({name})": _rounded(n, 3) for name, n in told}
+        return columns
 
 
 def _rounded(values: np.ndarray, digits: int = 6) -> list[float]:

@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from smidgen.methods.base import Stage
+from smidgen.methods.base import Method, Stage
 from smidgen.training.callbacks import Callback, Moment
 
 LEAST_STEPS = 50  # of a stage, before anything is said of it
 LEAST_TRAINING = 100  # steps in all before even assignments mean that nothing was learned
+_LONG = 2500  # steps: a longer stage is judged as soon, and by as short blocks, as one of so many
+_LONGEST_WAIT = 300  # steps of a long stage that evidence may teach nothing where there is nothing else to learn from
 _BLOCKS = 50  # per stage: losses are averaged over a fiftieth of it
 _RECENT = 3  # blocks
 _EVEN = 0.98  # of the largest entropy: assignments that say nothing
 _STUCK, _FREE = 0.97, 0.94  # shares of the uninformed loss: an alarm above the one is withdrawn below the other
 _FAR = 1.25  # the share above which a model contradicts its evidence, as one with unformed clusters does: give it time
+_LEAST_LOSS = 0.05  # of a model that is not informed: below, there is next to nothing to be learned
+_MOST_REMEDIES = 4
 
 _EVIDENCE = {
     "labels": "the labels",
@@ -45,14 +49,18 @@ _REMEDIES: dict[str, Sequence[Remedy]] = {
     "halved": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),
     "evidence": (
         ("evidence", "raise `evidence`"),
+        ("log_output", "take the preset fast (`--set preset=fast`)"),
+        ("bag_size", "take smaller bags (`bag_size`)"),
         (None, "start from a run without evidence (`--init-from RUN`)"),
         (None, "see what `smidgen check` says of the evidence"),
     ),
 }
 
 
-def _remedy(kind: str, options: Collection[str] | None) -> str:
+def _remedy(kind: str, options: Collection[str] | None, *, longer: bool = False) -> str:
+    """Return what can be done, the likeliest first; longer: to train longer before all else."""
     possible = [text for option, text in _REMEDIES[kind] if option is None or options is None or option in options]
+    possible = ["train longer", *possible][not longer :][:_MOST_REMEDIES]
     return f"{', '.join(possible[:-1])} or {possible[-1]}" if len(possible) > 1 else possible[0]
 
 
@@ -103,8 +111,12 @@ class Doctor(Callback):
 
     After the first fifth of a stage, and `LEAST_STEPS`: evidence whose loss is that of a model that does not look at
     the images (`Method.uninformed`), a total that has not fallen, clusters that collapse. Earlier: a total that
-    climbs, a cluster that grows and grows. Each alarm is said once, when it is first raised; one that no longer holds
-    is withdrawn, and not in `final`. The log gets `alarms`, those that hold, whenever they change.
+    climbs, a cluster that grows and grows. Of a stage of more than 2,500 steps, losses are judged as of one of 2,500.
+    Each alarm is said once, when it is first raised; one that no longer holds is withdrawn, and not in `final`. The log
+    gets `alarms`, those that hold, whenever they change.
+
+    A method that cannot do without evidence (`Method.wants_classes`) has no clusters to speak of while that teaches
+    nothing: this alone is then said, within 300 steps of a longer stage, and when a stage ends, however soon.
 
     say: hears each alarm. options: names of the method's options, so that no other is advised.
     """
@@ -114,7 +126,9 @@ class Doctor(Callback):
     ) -> None:
         self._say, self._options = say, options
         self._alive = False  # whether this process has made a step: going back then means that a step diverged
-        self._uninformed: dict[str, float] | None = None
+        self._uninformed: dict[str, float] | None = None  # until the method is met
+        self._needs_evidence = False  # whether the method can learn from nothing else
+        self._useful: Collection[str] | None = options  # of the options, where evidence teaches nothing
         self._set({})
 
     def state(self) -> dict[str, Any]:
@@ -147,6 +161,7 @@ class Doctor(Callback):
     _said: list[str]
     _withdrawn: list[str]
     _halvings: int
+    _untaught: bool
 
     # ----------------------------------------------------------------------------------------------- what happens
 
@@ -160,10 +175,7 @@ class Doctor(Callback):
         before = dict(self._alarms)
         self._alive = True
         self._enter(moment.stage)
-        self._total_steps = moment.total_step
-        self._count += 1
-        for name, value in moment.losses.items():
-            self._values.setdefault(name, []).append(value)
+        self._add(moment)
         if moment.assignments is not None:
             self._look(moment, moment.assignments)
         if self._count >= _block(moment.stage):
@@ -171,15 +183,17 @@ class Doctor(Callback):
                 self._blocks.setdefault(name, []).append(_mean(values))
             self._count, self._values = 0, {}
             self._judge(moment)
+        if self._untaught and moment.step == moment.stage.steps:
+            self._tell_untaught(moment.stage)
         if self._alarms != before:
             moment.extras["alarms"] = list(self._alarms.values())
 
     def final(self, assignments: np.ndarray) -> list[str]:
         """Return the alarms that hold at the end of the training, given the assignments (n, clusters) it came to."""
         early = 0 < self._total_steps < LEAST_TRAINING  # no steps at all: a method without stages
-        found = collapse_alarms(assignments, options=self._options, early=early)
+        found = {} if self._untaught else collapse_alarms(assignments, options=self._options, early=early)
         rest = {kind: text for kind, text in self._alarms.items() if kind not in (*_COLLAPSES, "growing", "flat")}
-        if "flat" in self._alarms and 0.5 < _evenness(assignments) <= _EVEN:
+        if "flat" in self._alarms and not self._untaught and 0.5 < _evenness(assignments) <= _EVEN:
             rest["flat"] = self._alarms["flat"]
         return [*found.values(), *rest.values()]
 
@@ -188,6 +202,27 @@ class Doctor(Callback):
             self._stage, self._since, self._count, self._values, self._blocks = stage.name, 0, 0, {}, {}
             for kind in ("flat", "diverging"):
                 self._withdraw(kind)
+
+    def _add(self, moment: Moment) -> None:
+        """Add the losses of a step that are judged to their blocks."""
+        self._meet(moment.method)
+        self._total_steps = moment.total_step
+        self._count += 1
+        for name, value in moment.losses.items():
+            if name == "total" or name in _EVIDENCE or name in self._levels:
+                self._values.setdefault(name, []).append(value)
+        self._untaught = self._needs_evidence and self._teaches_nothing()
+
+    def _meet(self, method: Method) -> None:
+        if self._uninformed is None:
+            self._uninformed = dict(getattr(method, "uninformed", {}))
+            self._needs_evidence = getattr(method, "wants_classes", False)
+            self._useful = _useful(self._options, method)
+
+    @property
+    def _levels(self) -> dict[str, float]:
+        """The losses of a model that does not look at the images, of evidence that there is something to learn from."""
+        return {name: value for name, value in (self._uninformed or {}).items() if value >= _LEAST_LOSS}
 
     # ------------------------------------------------------------------------------------------------- assignments
 
@@ -208,17 +243,16 @@ class Doctor(Callback):
             found["growing"] = f"{words}: {_remedy('large', self._options)}."
         else:
             self._withdraw("growing")
-        for kind, text in found.items():
-            self._raise(kind, text)
+        if not self._untaught:
+            for kind, text in found.items():
+                self._raise(kind, text)
 
     # ------------------------------------------------------------------------------------------------------ losses
 
     def _judge(self, moment: Moment) -> None:
         if moment.stage.falls:
             self._judge_total()
-        if self._uninformed is None:
-            self._uninformed = dict(getattr(moment.method, "uninformed", {}))
-        for name, value in self._uninformed.items():
+        for name, value in self._levels.items():
             self._judge_evidence(name, value, moment.stage)
 
     def _judge_total(self) -> None:
@@ -237,7 +271,7 @@ class Doctor(Callback):
         noise = float(np.std(course[-2 * _RECENT :])) / math.sqrt(_RECENT)
         fallen = _mean(course[:_RECENT]) - recent > max(0.002 * abs(first), 2 * noise)
         unsure = 0.5 < self._evenness <= _EVEN  # sure: nothing may be left to learn; quite even: that is said already
-        if not fallen and unsure and not {"one", "diverging"} & set(self._alarms):
+        if not fallen and unsure and not self._untaught and not {"one", "diverging"} & set(self._alarms):
             words = f"The loss has not fallen since stage {self._stage!r} began ({first:.3g}, now {recent:.3g})"
             self._raise("flat", f"{words}: {_remedy('flat', self._options)}.")
         elif fallen or not unsure:
@@ -245,25 +279,50 @@ class Doctor(Callback):
 
     def _judge_evidence(self, name: str, uninformed: float, stage: Stage) -> None:
         """Compare the loss of a kind of evidence with what it is for a model that does not look at the images."""
-        course, length = self._blocks.get(name, []), _block(stage)
-        if len(course) < 2 * _RECENT or uninformed < 0.05:
+        course = self._blocks.get(name, [])
+        if len(course) < 2 * _RECENT:
             return
         recent, before = _mean(course[-_RECENT:]), float(np.median(course[: len(course) // 2]))
-        early = max(stage.steps / (5 if recent < _FAR * uninformed else 2), LEAST_STEPS)
-        if len(course) * length < early:
+        is_urgent = self._untaught or f"evidence:{name}" in self._alarms  # withdrawn no later than raised
+        if len(course) * _block(stage) < _wait(stage, is_far=recent >= _FAR * uninformed, is_urgent=is_urgent):
             return
         if recent < _FREE * uninformed:
             self._withdraw(f"evidence:{name}")
         elif recent > _STUCK * uninformed and before - recent < 0.03 * uninformed:
-            total = self._blocks["total"][self._since :]
-            learns = len(total) > _RECENT and total[0] - _mean(total[-_RECENT:]) > 0.02 * abs(total[0])
-            about = _EVIDENCE.get(name, f"{name!r}")
-            words = f"The loss falls, but {about} are ignored" if learns else f"{about.capitalize()} teach nothing yet"
-            self._raise(
-                f"evidence:{name}",
-                f"{words} (their loss is {recent:.2f}; without looking at the images it is {_as_log(uninformed)}):"
-                f" {_remedy('evidence', self._options)}.",
-            )
+            self._tell_evidence(name, recent, stage)
+
+    def _teaches_nothing(self) -> bool:
+        """Tell whether no kind of evidence has taught anything in this stage, however short it has been so far.
+
+        Where it is not known what a kind's loss is for a model that does not look at the images, it teaches once its
+        loss has fallen by a third: to know how many images of a class a bag has on average takes less.
+        """
+        levels = self._levels
+        others = [name for name in self._values if name in _EVIDENCE and name not in levels]
+        fell = any(self._recent(name) < 2 / 3 * self._blocks[name][0] for name in others if name in self._blocks)
+        return bool(levels) and not fell and all(self._recent(name) > _STUCK * levels[name] for name in levels)
+
+    def _recent(self, name: str) -> float:
+        """Return the mean loss of the last blocks and what there is of the next; infinite if there is none."""
+        now = [_mean(self._values[name])] if name in self._values else []
+        latest = [*self._blocks.get(name, ())[-_RECENT:], *now]
+        return _mean(latest) if latest else math.inf
+
+    def _tell_untaught(self, stage: Stage) -> None:
+        """Say at the end of a stage which evidence taught nothing in it, if it was asked to."""
+        for name in self._levels:
+            if math.isfinite(recent := self._recent(name)):
+                self._tell_evidence(name, recent, stage)
+
+    def _tell_evidence(self, name: str, recent: float, stage: Stage) -> None:
+        total = self._blocks.get("total", [])[self._since :]
+        falls = len(total) > _RECENT and total[0] - _mean(total[-_RECENT:]) > 0.02 * abs(total[0])
+        about = _EVIDENCE.get(name, f"{name!r}")
+        is_ignored = falls and not self._untaught  # otherwise what falls, a decoder's loss, makes no clusters
+        words = f"The loss falls, but {about} are ignored" if is_ignored else f"{about.capitalize()} teach nothing yet"
+        why = f"their loss is {recent:.2f}; without looking at the images it is {_as_log(self._levels[name])}"
+        longer = self._untaught and stage.steps < _LONGEST_WAIT
+        self._raise(f"evidence:{name}", f"{words} ({why}): {_remedy('evidence', self._useful, longer=longer)}.")
 
     # ------------------------------------------------------------------------------------------------------ alarms
 
@@ -295,6 +354,7 @@ _START: dict[str, Callable[[], Any]] = {
     "said": list,
     "withdrawn": list,
     "halvings": int,
+    "untaught": bool,  # whether the method learns from evidence only, and that has taught it nothing
 }
 """The doctor's memory, as a checkpoint holds it."""
 
@@ -306,8 +366,36 @@ def _copy(value: Any) -> Any:
 
 
 def _block(stage: Stage) -> int:
-    """Return how many steps losses are averaged over."""
-    return max(5, math.ceil(stage.steps / _BLOCKS))
+    """Return how many steps losses are averaged over.
+
+    >>> _block(Stage("train", 600)), _block(Stage("train", 128_000))
+    (12, 50)
+    """
+    return max(5, math.ceil(min(stage.steps, _LONG) / _BLOCKS))
+
+
+def _wait(stage: Stage, *, is_far: bool = False, is_urgent: bool = False) -> float:
+    """Return how many steps a kind of evidence is given before its loss is judged.
+
+    >>> _wait(Stage("train", 2000)), _wait(Stage("train", 2000), is_far=True), _wait(Stage("train", 128_000))
+    (400.0, 1000.0, 500.0)
+    >>> _wait(Stage("train", 128_000), is_urgent=True), _wait(Stage("train", 2000), is_urgent=True)
+    (300, 400.0)
+    """
+    if is_urgent and stage.steps > _LONG:
+        return _LONGEST_WAIT
+    return max(min(stage.steps, _LONG) / (2 if is_far else 5), LEAST_STEPS)
+
+
+def _useful(options: Collection[str] | None, method: Method) -> Collection[str] | None:
+    """Return the options to advise for evidence: of no preset that is mostly taken, of no bags that are given."""
+    if options is None:
+        return None
+    config = getattr(method, "config", None)
+    fast = getattr(config, "PRESETS", {}).get("fast", {})
+    is_fast = 2 * sum(getattr(config, name) == value for name, value in fast.items()) > len(fast)
+    draws_bags = bool(getattr(method, "draws_bags_from", ()))
+    return {*options} - ({"log_output"} if is_fast else set()) - (set() if draws_bags else {"bag_size"})
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from smidgen.maths.divergence import js_divergences
 from smidgen.maths.kde import annealed_bandwidth, feature_densities
 from smidgen.methods.bag_source import BagSource, bag_view, span
 from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
-from smidgen.nets.bag_net import Activation, BagNet, CountHead, count_accuracy, count_cross_entropy, frozen
+from smidgen.nets.bag_net import Activation, BagNet, CountHead, copied, count_accuracy, count_cross_entropy, frozen
 from smidgen.nets.centroids import Centroids
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import make_encoder
@@ -206,13 +206,28 @@ class BagLearner(nn.Module):
         self.clusters.find(features, generator=generator)
         return features
 
-    def take_features_of(self, other: Method) -> None:
-        """Take the layer that makes the features: of another run of UCC or RCC, or a softmax head of the same width."""
+    def take_from(self, other: Method) -> None:
+        """Take what fits: all of another run of UCC or RCC, or as the features a softmax head of the same width.
+
+        Of such a run the layer of the features, the attention, the decoder, and the head if it counted among the same
+        numbers by the same densities.
+        """
         theirs = getattr(other, "learner", None)
-        if isinstance(theirs, BagLearner):
-            self.features_taken = self.net.take_features(theirs.net.code.weight, theirs.net.code.bias)
-        elif self.config.activation == "softmax" and (head := other.starting_point.head) is not None:
-            self.features_taken = self.net.take_features(*head)
+        if not isinstance(theirs, BagLearner):
+            if self.config.activation == "softmax" and (head := other.starting_point.head) is not None:
+                self.features_taken = self.net.take_features(*head)
+            return
+        self.features_taken = copied(self.net.code, theirs.net.code)
+        if self.features_taken:
+            copied(self.net.attention, theirs.net.attention)
+            copied(self.net.decoder, theirs.net.decoder)
+        if self.describes_like(theirs) and self.head.admissible.equal(theirs.head.admissible.to(self.recent.device)):
+            copied(self.head, theirs.head)
+
+    def describes_like(self, other: BagLearner) -> bool:
+        """Return whether the features are another's, and bags are described by densities of the same kind."""
+        kinds = [(c.activation, c.points, c.bandwidth, c.log_output) for c in (self.config, other.config)]
+        return self.features_taken and kinds[0] == kinds[1]
 
     # ----------------------------------------------------------------------------------------------------- results
 
@@ -294,8 +309,10 @@ def _first_images(embed: Embed) -> Tensor:
 class BagMethod(Method):
     """What UCC and RCC do alike: all of it is their learner's."""
 
-    training_only = ("learner.net.decoder.", "learner.source.", "learner.recent")
+    training_only = ("learner.source.", "learner.recent")
     wants_classes = True
+    counts_classes = False
+    """Whether a head of its own tells how many images of each class a bag holds."""
 
     learner: BagLearner
 
@@ -327,10 +344,10 @@ class BagMethod(Method):
         """The encoder, before the features."""
         return self.learner.net.encoder
 
-    def start_from(self, other: Method) -> None:
-        """Take another method's encoder, and the layer of the features where it has one that fits."""
-        super().start_from(other)
-        self.learner.take_features_of(other)
+    def start_from(self, other: Method, names: Sequence[str] = ()) -> None:
+        """Take another method's encoder, and what else of it fits: see `BagLearner.take_from`."""
+        super().start_from(other, names)
+        self.learner.take_from(other)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the J features (batch, J)."""

@@ -20,7 +20,7 @@ Equation → function
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -332,12 +332,12 @@ class FusionEmbeddings(Method):
             return StartingPoint(projected_name(components, self.config.hidden), net, (last.weight, last.bias))
         return StartingPoint(projected_name(components), self.projection, self.heads.as_layer())
 
-    def start_from(self, other: Method) -> None:
+    def start_from(self, other: Method, names: Sequence[str] = ()) -> None:
         """Take the projection of another run of this method; its clusters are looked for anew."""
         if isinstance(other, FusionEmbeddings):
             self.projection.load_state_dict(other.projection.state_dict())
         else:
-            super().start_from(other)
+            super().start_from(other, names)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the principal components (batch, features) that are clustered."""

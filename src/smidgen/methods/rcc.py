@@ -22,7 +22,7 @@ of the bags that its clusters appear in. With "dllp" the softmax names each imag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -37,9 +37,9 @@ from smidgen.errors import InputError
 from smidgen.maths.counts import bag_numbers
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.methods.bag_learner import BagConfig, BagLearner, BagMethod
-from smidgen.methods.base import Embed, Problem, Stage, at_least
+from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
 from smidgen.methods.terms import EvidenceTerms
-from smidgen.nets.bag_net import expected_count
+from smidgen.nets.bag_net import copied, expected_count
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,7 @@ class RCC(BagMethod):
         has_decoder = config.reconstruction_weight > 0 and config.reconstruction != "none"
         decoder: Literal["none", "batch-norm"] = "batch-norm" if has_decoder else "none"
         self.learner = BagLearner(config, problem, with_classes=True, decoder=decoder)
+        self.counts_classes = config.counts == "mse"
         if config.counts == "dllp":
             self.classifier: nn.Module = nn.Linear(self.backbone_features, problem.n_clusters)
         else:
@@ -211,6 +212,15 @@ class RCC(BagMethod):
                 *(nn.Linear(self.learner.net.described, 384), nn.LeakyReLU()),
                 *(nn.Linear(384, 192), nn.LeakyReLU(), nn.Linear(192, problem.n_clusters)),
             )
+
+    def start_from(self, other: Method, names: Sequence[str] = ()) -> None:
+        """Take another method's net, as UCC does, and of another RCC of the same classes its class counts too."""
+        super().start_from(other, names)
+        mine = self.problem.evidence.class_names
+        if not isinstance(other, RCC) or tuple(names[: len(mine)]) != mine:
+            return
+        if self.config.counts == other.config.counts == "dllp" or self.learner.describes_like(other.learner):
+            copied(self.classifier, other.classifier)
 
     @property
     def backbone_features(self) -> int:

@@ -1,4 +1,4 @@
-"""Decoders: features in, images out, standardised like the paper's; only training and the report need them."""
+"""Decoders: features in, images out, standardised like the paper's; training and the report need them."""
 
 from __future__ import annotations
 

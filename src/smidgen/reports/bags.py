@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from smidgen.errors import RunError
 from smidgen.reports import figures
-from smidgen.reports.tables import is_number, percent
+from smidgen.reports.tables import is_number, percent, thousands
 from smidgen.runs import read_csv
 
 _LARGEST_FIGURE = 24  # classes
@@ -27,9 +27,11 @@ _SCORES = {
     "paper_ucc_accuracy": "Of bags of 32, as in the paper",
     "proportion_error": "Images counted to a wrong class",
     "class_count_accuracy": "Class counts right",
+    "report_class_count_accuracy": "Same, as the RCC report divides",
     "kmeans_accuracy": "k-means on features",
     "spectral_accuracy": "Spectral clustering of features",
     "min_js": "Least divergence of two classes",
+    "report_min_js": "Same, as the RCC report sums features",
     "reconstruction_error": "Reconstruction error",
     "reconstruction_error_shuffled": "Same with other images’ features",
 }
@@ -61,18 +63,19 @@ def _scores(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         for split in ("test", "train", "all"):
             value = metrics.get(f"{split}_{key}")
             if is_number(value):
-                text = _score_text(key, value, error=metrics.get(f"{split}_reconstruction_error"))
-                shown.append((f"{words}, {split}", text))
+                shown.append((f"{words}, {split}", _score_text(key, value, split, metrics)))
                 break
     return shown
 
 
-def _score_text(key: str, value: float, *, error: Any) -> str:
-    """Return a score as the report words it; error: of the ordinary reconstruction."""
-    if key == "min_js":
+def _score_text(key: str, value: float, split: str, metrics: Mapping[str, Any]) -> str:
+    """Return a score as the report words it."""
+    if key.endswith("min_js"):
         return f"{value:.3f} bits"
     if not key.startswith("reconstruction_error"):
-        return percent(value)
+        n = metrics.get(f"{split}_spectral_images") if key == "spectral_accuracy" else None
+        return percent(value) + (f" of {thousands(n)} images" if is_number(n) else "")
+    error = metrics.get(f"{split}_reconstruction_error")
     idle = key.endswith("_shuffled") and is_number(error) and value - error < _CARRIES
     return f"{value:.4f}" + ": the features carry nothing about the image" * idle
 

@@ -23,9 +23,12 @@ _SCORES = {
     "named_accuracy": "by name",
     "ucc_accuracy": "ucc accuracy",
     "paper_ucc_accuracy": "ucc accuracy, bags of 32",
+    "kmeans_accuracy": "k-means of features",
+    "spectral_accuracy": "spectral",
     "min_js": "min JS",
     "proportion_error": "proportion error",
     "class_count_accuracy": "class counts",
+    "report_class_count_accuracy": "class counts as the report divides",
     "reconstruction_error": "reconstruction error",
     "reconstruction_error_shuffled": "of another's features",
 }
@@ -34,6 +37,9 @@ _CURVES = {
     "total": "loss",
     "sample_accuracy": "accuracy, sample of training images",
     "ucc_accuracy": "ucc accuracy, training bags",
+    "ucc": "loss of unique counts",
+    "counts": "loss of class counts",
+    "reconstruction": "loss of reconstruction",
 }
 
 
