@@ -225,3 +225,8 @@ def test_a_softmax_for_each_image_needs_no_centroids():
     assignments, features = method.look(images)
     assert assignments.equal(method.assign(images))
     assert features.equal(method.encode(images))
+
+
+def test_a_warm_up_needs_a_decoder():
+    with pytest.raises(InputError, match="needs a `reconstruction_weight` above 0"):
+        rcc(reconstruction_weight=0.0, warmup_steps=5)

@@ -202,6 +202,16 @@ def test_presets_are_options_that_others_override():
         make_config("ucc", {"preset": "fats"})
 
 
+def test_the_report_s_base_model_has_batch_norm_in_its_decoder_and_leaky_relu_in_its_head():
+    kinds = []
+    for preset in ("report", "paper"):
+        chosen = make_config("ucc", {"preset": preset, "encoder": "wide-residual", "steps": 1})
+        learner = UCC(chosen, Problem(24, (1, 8, 8), 3, (0.5,), (0.25,), Resolved(24, labels=LABELS))).learner
+        has_norm = any(isinstance(layer, torch.nn.BatchNorm2d) for layer in learner.net.decoder.modules())
+        kinds.append((has_norm, type(learner.head.layers[1]), type(learner.head.layers[3])))
+    assert kinds == [(True, *[torch.nn.LeakyReLU] * 2), (False, *[torch.nn.ReLU] * 2)]
+
+
 def test_the_paper_s_net_has_the_paper_s_sizes():
     problem = Problem(24, (1, 28, 28), 10, (0.5,), (0.25,), Resolved(24, labels=torch.arange(24) % 10))
     method = UCC(UCCConfig(), problem)
@@ -220,6 +230,7 @@ def test_the_paper_s_net_has_the_paper_s_sizes():
     [
         ({"alpha": 1.5}, "`alpha` is a share"),
         ({"alpha": 1.0, "warmup_steps": 3}, "lower `alpha`"),
+        ({"alpha": 0.0, "reconstruction": "none"}, "only the decoder learns"),
         ({"reconstruction": "none", "warmup_steps": 3}, "`reconstruction` to be mse or ssim"),
         ({"ucc": "0-3"}, "`ucc` must be"),
         ({"bandwidth": 0.0}, "`bandwidth` must be"),

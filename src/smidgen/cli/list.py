@@ -6,6 +6,9 @@ import argparse
 import fnmatch
 import inspect
 import re
+import shutil
+import textwrap
+import typing
 from collections.abc import Sequence
 
 from smidgen.cli.parsing import one_of
@@ -92,10 +95,35 @@ def _about_method(name: str) -> str:
         raise unknown("method", name, METHODS)
     config = make_config(name)
     names = [field.name for field in dataclasses.fields(config)]
-    about = meanings(inspect.getdoc(config) or "", names)
-    rows = [(n, str(getattr(config, n)), about.get(n, "")) for n in names]
-    options = table([("option", "default", ""), *rows])
+    about: dict[str, str] = {}
+    for part in reversed(type(config).__mro__[:-1]):  # what methods share is explained where it is declared
+        about |= meanings(inspect.getdoc(part) or "", names)
+    kinds = typing.get_type_hints(type(config))
+    rows = [(n, _value(getattr(config, n)), about.get(n, "") + _choices(kinds[n])) for n in names]
+    options = table(_wrapped([("option", "default", ""), *rows]))
     return f"{name}: {METHODS[name][2]}\n\n{options}\n\nSet them with `--set option=value`.{_presets(config)}"
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _choices(kind: object) -> str:
+    """Return the values an option can have, where they are few."""
+    values = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+    return f" ({' · '.join(map(str, values))})" if values else ""
+
+
+def _wrapped(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the rows with their last cells broken into several rows where they are wider than the terminal."""
+    left = sum(2 + max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1))
+    width = max(40, shutil.get_terminal_size((120, 24)).columns - left)
+    broken = ((row, textwrap.wrap(row[-1], width) or [""]) for row in rows)
+    return [
+        (*(row[:-1] if i == 0 else [""] * (len(row) - 1)), line)
+        for row, lines in broken
+        for i, line in enumerate(lines)
+    ]
 
 
 def _presets(config: object) -> str:
@@ -104,7 +132,8 @@ def _presets(config: object) -> str:
     if not presets:
         return ""
     rows = [(n, ", ".join(f"{k}={v}" for k, v in chosen.items()) or "the defaults") for n, chosen in presets.items()]
-    return f"\n\n{table([('preset', 'sets'), *rows])}\n\nTake one with `--set preset=NAME`; options set beside it win."
+    shown = table(_wrapped([("preset", "sets"), *rows]))
+    return f"\n\n{shown}\n\nTake one with `--set preset=NAME`; options set beside it win."
 
 
 def meanings(docstring: str, names: Sequence[str]) -> dict[str, str]:

@@ -271,7 +271,8 @@ class Doctor(Callback):
         noise = float(np.std(course[-2 * _RECENT :])) / math.sqrt(_RECENT)
         fallen = _mean(course[:_RECENT]) - recent > max(0.002 * abs(first), 2 * noise)
         unsure = 0.5 < self._evenness <= _EVEN  # sure: nothing may be left to learn; quite even: that is said already
-        if not fallen and unsure and not self._untaught and not {"one", "diverging"} & set(self._alarms):
+        asked = any(name in self._blocks for name in self._levels)  # for evidence: then that it teaches nothing says it
+        if not fallen and unsure and not (self._untaught and asked) and not {"one", "diverging"} & set(self._alarms):
             words = f"The loss has not fallen since stage {self._stage!r} began ({first:.3g}, now {recent:.3g})"
             self._raise("flat", f"{words}: {_remedy('flat', self._options)}.")
         elif fallen or not unsure:
@@ -295,7 +296,7 @@ class Doctor(Callback):
         """Tell whether no kind of evidence has taught anything in this stage, however short it has been so far.
 
         Where it is not known what a kind's loss is for a model that does not look at the images, it teaches once its
-        loss has fallen by a third: to know how many images of a class a bag has on average takes less.
+        loss has fallen by a third: to learn how many images bags have of each of ten classes, on average, takes less.
         """
         levels = self._levels
         others = [name for name in self._values if name in _EVIDENCE and name not in levels]

@@ -17,7 +17,16 @@ from smidgen.maths.divergence import js_divergences
 from smidgen.maths.kde import annealed_bandwidth, feature_densities
 from smidgen.methods.bag_source import BagSource, bag_view, span
 from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
-from smidgen.nets.bag_net import Activation, BagNet, CountHead, copied, count_accuracy, count_cross_entropy, frozen
+from smidgen.nets.bag_net import (
+    Activation,
+    BagNet,
+    CountHead,
+    HeadActivation,
+    copied,
+    count_accuracy,
+    count_cross_entropy,
+    frozen,
+)
 from smidgen.nets.centroids import Centroids
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import make_encoder
@@ -30,7 +39,26 @@ _SHOWN = 16  # images decoded for the report
 
 @dataclass(frozen=True)
 class BagConfig:
-    """Settings that UCC and RCC share, explained there; the values are those of the UCC paper."""
+    """Settings that UCC and RCC share; the values are those of the UCC paper.
+
+    encoder: the net before the features, see `smidgen list encoders`; with unet the decoder copies the image through
+    skip connections and the features need not carry it, for comparison, and unet-no-skips is that net without them.
+    features: J, numbers per image. activation: what bounds the features. feature_bias: whether the layer that makes
+    them has a bias. points: where a density is looked at (the authors' later code: 21, and bandwidth .0167, 32
+    features, bags of 64, attention). bandwidth: of the kernel of each density, σ. start_bandwidth: if above 0, the
+    bandwidth falls from here over the first half of training. log_output: whether heads see log densities, which have a
+    gradient where densities have none. attention: whether images weigh in their bag as a gated attention says.
+    head_activation: between the layers of heads for bags. reconstruction: the decoder's loss; none for no decoder.
+    decoder_norm: whether the decoder has batch norm. ucc: how many classes a fresh bag holds, as 4 or 1-4.
+    bag_size: how many images a fresh bag holds, as 32 or 8-40. random_shares: whether the classes of a fresh bag have
+    random shares, not equal ones. bags: per step. images: the most images that a step's bags of evidence have together.
+    warmup_steps: steps of reconstruction alone, before the others. freeze_encoder: whether only the layers after the
+    encoder learn once warmed up. frozen_stages: how many of a pretrained encoder's first stages stay as they are.
+    augment: whether images are shown as random views. augment_until: the share of training after which images are shown
+    as they are, because densities of turned images are wider. schedule: of the learning rate. learning_rate: of Adam,
+    at its peak. encoder_rate: the share of the learning rate that the encoder has, and features taken from another run.
+    weight_decay: of Adam.
+    """
 
     encoder: str = "wide-residual"
     features: int = 10
@@ -41,7 +69,9 @@ class BagConfig:
     start_bandwidth: float = 0.0
     log_output: bool = False
     attention: bool = False
+    head_activation: HeadActivation = "relu"
     reconstruction: Literal["mse", "ssim", "none"] = "mse"
+    decoder_norm: bool = False
     ucc: str = "1-4"
     bag_size: str = "32"
     random_shares: bool = False
@@ -72,7 +102,7 @@ class BagConfig:
 class BagLearner(nn.Module):
     """The net, its head for unique class counts, and where its bags come from; the methods add their objectives.
 
-    with_classes: whether proportions are used. decoder: whether there is one, as `BagNet` takes it.
+    with_classes: whether proportions are used. decodes: whether the method wants a decoder.
     """
 
     recent: Tensor
@@ -83,7 +113,7 @@ class BagLearner(nn.Module):
         problem: Problem,
         *,
         with_classes: bool,
-        decoder: Literal["none", "plain", "batch-norm"],
+        decodes: bool,
     ) -> None:
         super().__init__()
         self.config, self.problem = config, problem
@@ -97,6 +127,9 @@ class BagLearner(nn.Module):
             random_shares=config.random_shares,
             with_classes=with_classes,
         )
+        decoder: Literal["none", "plain", "batch-norm"] = "none"
+        if decodes and config.reconstruction != "none":
+            decoder = "batch-norm" if config.decoder_norm else "plain"
         encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
         if config.frozen_stages:
             encoder.freeze(config.frozen_stages)
@@ -116,7 +149,7 @@ class BagLearner(nn.Module):
             attention=config.attention,
             decoder=decoder,
         )
-        self.head = CountHead(self.net.described, self.source.admissible)
+        self.head = CountHead(self.net.described, self.source.admissible, activation=config.head_activation)
         self.clusters = Centroids(problem.n_clusters, config.features)
         self.features_taken = False  # from another run
         self.register_buffer("recent", torch.zeros(0, config.features))

@@ -58,8 +58,8 @@ class FusionConfig:
     neighbours: how many nearest images count as neighbours, among pca_components principal components of the pixels.
     settle: share of the first stage after which clusters have formed. doubt: ε, the share of neighbours that may be
     wrong. balance, refine_balance: weights of the entropy of the mean assignment in the two stages.
-    evidence: weight of every kind of evidence; bag_images: the most images that the bags of a step may have together,
-    one bag at least. wrong: the share of it that may be wrong.
+    evidence: weight of every kind of evidence. bag_images: the most images that the bags of a step may have together,
+    one bag at least. wrong: the share of the evidence that may be wrong.
     threshold: the teacher's confidence above which its label is used. decay: of the teacher.
     learning_rate, weight_decay: of AdamW, the rate at its peak.
     """

@@ -39,33 +39,27 @@ from smidgen.maths.matching import in_order_of_classes
 from smidgen.methods.bag_learner import BagConfig, BagLearner, BagMethod
 from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
 from smidgen.methods.terms import EvidenceTerms
-from smidgen.nets.bag_net import copied, expected_count
+from smidgen.nets.bag_net import HeadActivation, bag_head, copied, expected_count
 
 
 @dataclass(frozen=True)
 class RCCConfig(BagConfig):
-    """Settings of `rcc`; the defaults are the report's, whose encoder was a pretrained ResNeXt (any of timm's can be).
+    """Settings of `rcc`, those of `BagConfig` among them; the defaults are the report's where it states them.
 
-    encoder: the net before the features, see `smidgen list encoders`; with unet the decoder copies the image through
-    skip connections and the features need not carry it, for comparison, and unet-no-skips is that net without them.
-    features: J, numbers per image. activation: what bounds them. feature_bias: whether the layer that makes them has a
-    bias. points, bandwidth: of the density. start_bandwidth: if above 0, the bandwidth falls from here over the first
-    half of training. log_output: whether the heads see log densities. attention: whether images weigh in their bag as a
-    gated attention says. counts: how class counts are learned, "mse" of raw counts from densities as in the report or
-    "dllp" from a softmax per image. reconstruction: the decoder's loss. reconstruction_weight, ucc_weight,
-    count_weight: of the three losses. tie_weight: of the loss that ties the class counts to the unique class count.
+    encoder: the net before the features, see `smidgen list encoders`; the report's was a pretrained ResNeXt, and any of
+    timm's can be. With unet the decoder copies the image through skip connections and the features need not carry it,
+    for comparison, and unet-no-skips is that net without them.
+    counts: how class counts are learned, "mse" of raw counts from densities as in the report or "dllp" from a softmax
+    per image. reconstruction_weight: of the decoder's loss. ucc_weight: of the loss of unique counts. count_weight: of
+    the loss of class counts. tie_weight: of the loss that ties the class counts to the unique class count.
     assign_in_bags: share of training after which images are labelled inside each bag by its known counts (dllp only); 1
-    for never. ucc, bag_size, random_shares: counts and sizes of fresh bags, and whether their classes have random
-    shares. bags: per step. images: the most images that a step's bags of evidence have together. steps: the report's
-    were 100,000. warmup_steps: of reconstruction alone, before. freeze_encoder: whether only the layers after the
-    encoder learn. frozen_stages: how many of a pretrained encoder's first stages do not. augment: whether images are
-    shown as random views; augment_until: the share of training after which they no longer are, because densities of
-    turned images are wider than of images as they are. schedule, learning_rate, weight_decay: of Adam (the last two are
-    ours: the report does not state them). encoder_rate: the encoder's share of the learning rate.
+    for never. steps: the report's were 100,000. schedule: of the learning rate, ours. weight_decay: of Adam, ours.
     """
 
     counts: Literal["mse", "dllp"] = "mse"
     bag_size: str = "36"
+    head_activation: HeadActivation = "leaky-relu"
+    decoder_norm: bool = True
     augment: bool = True
     schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = "one-cycle"
     learning_rate: float = 1e-3
@@ -81,6 +75,7 @@ class RCCConfig(BagConfig):
         "fast": {
             "encoder": "conv",
             "counts": "dllp",
+            "head_activation": "relu",
             "reconstruction": "none",
             "feature_bias": True,
             "ucc_weight": 0.1,
@@ -91,6 +86,7 @@ class RCCConfig(BagConfig):
         "fine-tune": {
             "encoder": "lite0@96",
             "counts": "dllp",
+            "head_activation": "relu",
             "reconstruction": "none",
             "feature_bias": True,
             "ucc_weight": 0.1,
@@ -110,6 +106,8 @@ class RCCConfig(BagConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, reconstruction_weight=0, ucc_weight=0, count_weight=0, tie_weight=0, assign_in_bags=0)
+        if self.warmup_steps and not self.reconstruction_weight:
+            raise InputError("`warmup_steps` trains the decoder: it needs a `reconstruction_weight` above 0.")
         if self.assign_in_bags < 1 and self.counts != "dllp":
             raise InputError("`assign_in_bags` needs a class for each image: set `counts` to dllp.")
 
@@ -201,17 +199,13 @@ class RCC(BagMethod):
     def __init__(self, config: RCCConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem = config, problem
-        has_decoder = config.reconstruction_weight > 0 and config.reconstruction != "none"
-        decoder: Literal["none", "batch-norm"] = "batch-norm" if has_decoder else "none"
-        self.learner = BagLearner(config, problem, with_classes=True, decoder=decoder)
+        self.learner = BagLearner(config, problem, with_classes=True, decodes=config.reconstruction_weight > 0)
         self.counts_classes = config.counts == "mse"
-        if config.counts == "dllp":
-            self.classifier: nn.Module = nn.Linear(self.backbone_features, problem.n_clusters)
-        else:
-            self.classifier = nn.Sequential(
-                *(nn.Linear(self.learner.net.described, 384), nn.LeakyReLU()),
-                *(nn.Linear(384, 192), nn.LeakyReLU(), nn.Linear(192, problem.n_clusters)),
-            )
+        self.classifier: nn.Module = (
+            bag_head(self.learner.net.described, problem.n_clusters, activation=config.head_activation)
+            if self.counts_classes
+            else nn.Linear(self.backbone_features, problem.n_clusters)
+        )
 
     def start_from(self, other: Method, names: Sequence[str] = ()) -> None:
         """Take another method's net, as UCC does, and of another RCC of the same classes its class counts too."""

@@ -19,7 +19,11 @@ from smidgen.nets.heads import LinearHeads
 
 @dataclass(frozen=True)
 class SupervisedConfig:
-    """Settings of `supervised`. augment: whether images are shown as random views."""
+    """Settings of `supervised`.
+
+    encoder: the net, see `smidgen list encoders`. batch_size: images per step. learning_rate, weight_decay: of AdamW,
+    the rate at its peak. augment: whether images are shown as random views.
+    """
 
     encoder: str = "conv"
     steps: int = 1500

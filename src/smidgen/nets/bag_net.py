@@ -145,8 +145,17 @@ def copied(mine: nn.Module | None, theirs: nn.Module | None) -> bool:
     return shapes[0] == shapes[1]
 
 
+HeadActivation = Literal["relu", "leaky-relu"]
+
+
+def bag_head(inputs: int, outputs: int, *, activation: HeadActivation) -> nn.Sequential:
+    """Return a head on the description of a bag: 384 units, 192 and its outputs, the UCC paper's with ReLU between."""
+    kind = {"relu": nn.ReLU, "leaky-relu": nn.LeakyReLU}[activation]
+    return nn.Sequential(*(nn.Linear(inputs, 384), kind()), *(nn.Linear(384, 192), kind()), nn.Linear(192, outputs))
+
+
 class CountHead(nn.Module):
-    """The paper's classifier of a bag's description: 384 and 192 units with ReLU, then one logit per count.
+    """The paper's classifier of a bag's description: 384 and 192 units, then one logit per count.
 
     Counts are 1 … `counts`; those that no bag of the training set can have are masked, so the softmax is over the
     admissible counts only, as in the paper.
@@ -154,13 +163,9 @@ class CountHead(nn.Module):
 
     admissible: Tensor
 
-    def __init__(self, inputs: int, admissible: Tensor, *, widths: tuple[int, ...] = (384, 192)) -> None:
+    def __init__(self, inputs: int, admissible: Tensor, *, activation: HeadActivation = "relu") -> None:
         super().__init__()
-        sizes = (inputs, *widths)
-        hidden: list[nn.Module] = []
-        for before, after in zip(sizes, widths, strict=False):
-            hidden += [nn.Linear(before, after), nn.ReLU()]
-        self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], len(admissible)))
+        self.layers = bag_head(inputs, len(admissible), activation=activation)
         self.register_buffer("admissible", admissible.clone())
 
     def forward(self, described: Tensor) -> Tensor:
