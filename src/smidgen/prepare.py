@@ -219,6 +219,8 @@ def tell_of_evidence(method: Method, listener: Listener) -> None:
     for kind in method.draws_bags_from:
         drawn = f"Fresh bags are drawn from the {sizes[kind]:,} {kind}"
         listener.say(f"{drawn} at each step: {method.name!r} is told of them what a bag holds, not of single images.")
+    for remark in method.remarks:
+        listener.say(remark)
     spare = [k for k in sizes if k != "bags" and k not in (*method.evidence_used, *method.draws_bags_from)]
     if not method.evidence_used:
         listener.say(f"{method.name!r} makes no use of evidence: this run goes as if it had none (`fusion` uses it).")

@@ -85,8 +85,24 @@ def test_eval_keeps_the_map_of_the_training_images(smidgen, run, tmp_path):
 
 def test_eval_speaks_plainly(smidgen, run):
     said = smidgen("eval", run)
-    assert "train: 60 images of known class\n  accuracy          100.0 %" in said.out
+    assert "train: 60 images of known class\n  accuracy              100.0 %" in said.out
     assert "stands for" in said.out
+
+
+def test_what_heads_for_bags_say_is_shown_scored_and_predicted(smidgen, photos, tmp_path):
+    options = ["preset=fast", "steps=3", "bags=3", "ucc=1-3", "bag_size=4-6", "features=4"]
+    sets = [word for option in options for word in ("--set", option)]
+    fitted = smidgen(
+        "fit", photos, "--method", "ucc", "--clusters", 3, "--threads", 1, *sets, "--out", tmp_path / "run"
+    )
+    assert re.search(r"train ucc  +\d+\.\d % of balanced bags are counted right", fitted.out)
+    own = smidgen("eval", tmp_path / "run", "--json").json["train"]
+    new = smidgen("eval", tmp_path / "run", photos, "--json").json["all"]
+    assert own["ucc_accuracy"] == new["ucc_accuracy"]  # bags are drawn alike
+    assert "unique counts of balanced bags" in smidgen("eval", tmp_path / "run").out
+    (tmp_path / "bags.csv").write_text("bag,image\nx,black/1.png\nx,white/2.png\ny,grey/3.png\n")
+    found = smidgen("predict", tmp_path / "run", photos, "--bags", tmp_path / "bags.csv", "--json").json["bags"]
+    assert [bag["head_ucc"] in (1, 2, 3) and 0 < bag["head_ucc_probability"] <= 1 for bag in found] == [True, True]
 
 
 def test_eval_without_classes_is_refused(smidgen, run, tmp_path):

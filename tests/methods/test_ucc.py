@@ -194,6 +194,22 @@ def test_a_head_of_other_densities_or_counts_is_not_taken(other):
     assert method.learner.net.code.weight.equal(there.learner.net.code.weight) == ("features" not in other)
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [({"bag_size": "6"}, 0), ({"bag_size": "9"}, 9), ({"bag_size": "9", "ucc": "2-3"}, 0),
+     ({"bag_size": "10-18", "ucc": "2-3"}, 9), ({"bag_size": "9", "ucc": "2-3", "random_shares": True}, 0),
+     ({"bag_size": "10", "ucc": "2-3", "random_shares": True}, 9)],
+)  # fmt: skip
+def test_images_that_bags_must_repeat_are_spoken_of(options, wanted):
+    method = ucc(**options)  # 8 images of each class
+    assert [f"up to {wanted} images of a class and one has 8" in text for text in method.remarks] == [True] * bool(
+        wanted
+    )
+    request = method.request("train", 0, torch.Generator().manual_seed(0))["bags"]
+    bags = [request.indices[a:b] for a, b in zip(request.offsets[:-1], request.offsets[1:], strict=True)]
+    assert wanted or all(len(bag.unique()) == len(bag) for bag in bags)
+
+
 def test_presets_are_options_that_others_override():
     fast = make_config("ucc", {"preset": "fast", "steps": "7"})
     assert (fast.encoder, fast.alpha, fast.learning_rate, fast.steps) == ("conv", 1.0, 3e-3, 7)

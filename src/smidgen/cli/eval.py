@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import printable, progress
 from smidgen.cli.data import SPLITS, add_allow_bad, add_data, require_data
 from smidgen.cli.parsing import one_of, text
-from smidgen.cli.predict import predict, require_run
+from smidgen.cli.predict import open_run, require_run
 from smidgen.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Scored:
     confidence: np.ndarray
     class_names: tuple[str, ...]
     cluster_map: np.ndarray
+    of_bags: Mapping[str, float]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,11 +71,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _own_parts(known: Assignments, args: argparse.Namespace) -> list[Scored]:
+    from smidgen.reports.tables import read_optional_json
+    from smidgen.runs import RunFolder
+
     if not known.class_names:
         raise InputError(
             f"The images of {args.run!r} have no known classes to score by: give labelled images,"
             " `smidgen eval RUN DATA`."
         )
+    metrics = read_optional_json(RunFolder.open(args.run).path / "metrics.json")
     splits = [s for s in ("test", "train", "all") if (known.splits == s).any() and args.split in (None, "all", s)]
     parts = []
     for split in splits:
@@ -85,6 +91,7 @@ def _own_parts(known: Assignments, args: argparse.Namespace) -> list[Scored]:
             confidence=known.confidence[rows],
             class_names=known.class_names,
             cluster_map=known.class_of,
+            of_bags=_bag_scores(metrics, split),
         )
         if (part.classes >= 0).any():
             parts.append(part)
@@ -98,12 +105,15 @@ def _new_part(known: Assignments, args: argparse.Namespace) -> tuple[Scored, tup
     import numpy as np
 
     from smidgen.data.datasets import DATASETS
+    from smidgen.evaluation.bag_methods import score_bags, seen_by
 
     require_run(args.run)
     require_data(args.data)
     args.split = args.split or ("test" if args.data in DATASETS else "all")
     with progress(quiet=args.quiet or args.json) as console:
-        model, dataset, assignments = predict(args, console)
+        model, dataset = open_run(args, console)
+        looked = model.look(dataset.images, progress=console.of("look"))
+    assignments = looked[0]
     if dataset.classes is None:
         raise InputError(
             f"The images in {args.data!r} have no known classes: scores need one folder per class, or labels."
@@ -122,8 +132,25 @@ def _new_part(known: Assignments, args: argparse.Namespace) -> tuple[Scored, tup
         confidence=assignments.max(1),
         class_names=tuple(dataset.class_names),
         cluster_map=np.array([numbers.get(stands_for.get(name, ""), -1) for name in model.cluster_names]),
+        of_bags=_bag_scores(score_bags(model, [seen_by(model, dataset)], [looked], seed=0).metrics, dataset.split),
     )
     return part, model.cluster_names
+
+
+_OF_BAGS = {
+    "ucc_accuracy": "unique counts of balanced bags",
+    "paper_ucc_accuracy": "the same of bags of 32",
+    "class_count_accuracy": "numbers of images of each class in such bags",
+    "kmeans_accuracy": "k-means of these images' features",
+    "spectral_accuracy": "spectral clustering of these images' features",
+}
+"""The accuracies of methods that describe bags, and what is right."""
+
+
+def _bag_scores(metrics: Mapping[str, Any], split: str) -> dict[str, float]:
+    """Return the scores of methods that describe bags for one split, without its name."""
+    named = {name: metrics.get(f"{split}_{name}") for name in (*_OF_BAGS, "proportion_error", "min_js")}
+    return {name: value for name, value in named.items() if isinstance(value, float)}
 
 
 def _scores(part: Scored, cluster_names: tuple[str, ...]) -> dict[str, Any]:
@@ -134,6 +161,7 @@ def _scores(part: Scored, cluster_names: tuple[str, ...]) -> dict[str, Any]:
     scores |= score_assignments(part.classes, part.clusters, n_clusters=n_clusters)
     if (part.cluster_map >= 0).any():
         scores["mapped_accuracy"] = named_accuracy(part.classes, part.clusters, cluster_map=part.cluster_map)
+    scores |= part.of_bags
     table = per_cluster_table(
         part.classes,
         part.clusters,
@@ -162,11 +190,11 @@ def _shown(split: str, scores: dict[str, Any]) -> list[str]:
     from smidgen.reports.tables import percent
 
     lines = [f"{split}: {scores['n_scored']:,} images of known class"]
-    for name in ("accuracy", "mapped_accuracy", "nmi", "ami", "ari", "purity"):
+    for name in (*_EXPLAINED, "nmi", "ami", "ari", "purity", *_OF_BAGS):
         if name in scores:
-            value = percent(scores[name]) if name in _EXPLAINED or name == "purity" else f"{scores[name]:.3f}"
+            value = f"{scores[name]:.3f}" if name in ("nmi", "ami", "ari") else percent(scores[name])
             title = name.upper() if len(name) == 3 else name.replace("_", " ")
-            lines.append(f"  {title:<17}{value:>8}   {_EXPLAINED.get(name, '')}".rstrip())
+            lines.append(f"  {title:<21}{value:>8}   {(_EXPLAINED | _OF_BAGS).get(name, '')}".rstrip())
     header = ("cluster", "images", "confidence", "most are", "purity", "stands for")
     rows = [
         (

@@ -174,12 +174,6 @@ def open_run(args: argparse.Namespace, console: Progress) -> tuple[Model, Datase
     return model, dataset
 
 
-def predict(args: argparse.Namespace, console: Progress) -> tuple[Model, Dataset, np.ndarray]:
-    """Return the model in `args.run`, the images of `args.data` as it wants them, and their assignments."""
-    model, dataset = open_run(args, console)
-    return model, dataset, model.assign(dataset.images, progress=console.of("assign"))
-
-
 def _report_skipped(dataset: Dataset, out: Path | None, *, quiet: bool) -> list[dict[str, str]]:
     """List the unreadable images beside the table, and on stderr the first of them."""
     from smidgen.runs import write_csv

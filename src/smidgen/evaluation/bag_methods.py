@@ -32,7 +32,7 @@ from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.maths.divergence import js_divergences, least_divergence
 from smidgen.maths.kmeans import kmeans
 from smidgen.methods.bag_learner import BagLearner, as_columns
-from smidgen.model import Model
+from smidgen.model import Model, embed
 
 N_BAGS = 4000
 """Balanced test bags: one in a thousand wrong is seen. The paper had 20,160."""
@@ -98,6 +98,13 @@ def score_bags(
                 found |= scored.clusterings() | scored.divergences(scores.tables)
         scores.metrics.update({f"{dataset.split}_{name}": value for name, value in found.items()})
     return scores
+
+
+def seen_by(model: Model, dataset: Dataset) -> Dataset:
+    """Return a dataset as a model's method sees it: embeddings for images where it has a frozen encoder."""
+    if model.extractor is None:
+        return dataset
+    return dataclasses.replace(dataset, images=embed(dataset.images, model.extractor, device=model.device), items=None)
 
 
 def predict_bags_of(

@@ -373,6 +373,11 @@ class BagMethod(Method):
         return self.learner.draws_bags_from
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """Say so where classes are too small for the bags."""
+        return (self.learner.source.repeats,) if self.learner.source.repeats else ()
+
+    @property
     def backbone(self) -> nn.Module:
         """The encoder, before the features."""
         return self.learner.net.encoder

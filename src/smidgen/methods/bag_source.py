@@ -114,6 +114,20 @@ class BagSource(nn.Module):
         sizes = self.evidence.bag_sizes[self.known_bags]
         return max(1, int(sizes.min())), max(1, int(sizes.max()))
 
+    @property
+    def repeats(self) -> str:
+        """Say that fresh bags hold images twice because a class has too few, "" where none has."""
+        if not self.is_fresh:
+            return ""
+        fewest, u, size = min(map(len, self.rows_of_class)), self.counts.start, self.sizes[1]
+        wanted = size - u + 1 if self.random_shares else -(-size // u)
+        if fewest >= wanted:
+            return ""
+        return (
+            f"Bags take up to {wanted} images of a class and one has {fewest}: they hold some of its images more than"
+            " once (a smaller `bag_size` would not)."
+        )
+
     def must_know(self, method: str, *, what: str) -> None:
         """Raise InputError if there is nothing to make bags of."""
         if not self.is_fresh and not len(self.known_bags):

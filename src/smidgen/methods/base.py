@@ -146,6 +146,11 @@ class Method(nn.Module, ABC):
         return ()
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be said of the evidence before training, a sentence each."""
+        return ()
+
+    @property
     def linear_head(self) -> tuple[Tensor, Tensor] | None:
         """The weight (clusters, features) and bias (clusters,) whose softmax on `backbone`'s embeddings is `assign`.
 
