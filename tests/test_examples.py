@@ -10,6 +10,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 SAYS = {
     "a_fit_that_can_be_stopped": "the plug was pulled; finished: False",
     "a_little_evidence": "20 labels, 100 bags  accuracy on the 359 test images",
+    "counts_of_bags": "1,000 counts, no label: accuracy on the 359 test images",
     "cluster_a_folder": "the loaded model agrees: True",
     "embeddings_in_a_pipeline": "fusion, 50 labels  NMI",
 }
