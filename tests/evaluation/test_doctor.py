@@ -10,6 +10,7 @@ import pytest
 from smidgen import recipe
 from smidgen.config import Config
 from smidgen.evaluation.doctor import Doctor, collapse_alarms
+from smidgen.methods import make_config
 from smidgen.methods.base import Stage
 from smidgen.prepare import Listener
 from smidgen.runs import RunFolder
@@ -76,11 +77,11 @@ def test_early_on_even_assignments_mean_nothing_but_equal_ones_do():
 class Course:
     """A training of 600 steps whose losses and assignments are functions of the share of it that is done."""
 
-    def __init__(self, *, uninformed=None, steps=STEPS, options=None):
+    def __init__(self, *, uninformed=None, steps=STEPS, options=None, **method):
         self.said, self.lines, self.total = [], [], 0
         self.doctor = Doctor(self.said.append, options=options)
         self.doctor.restore({})
-        self.method, self.steps = SimpleNamespace(uninformed=uninformed or {}), steps
+        self.method, self.steps = SimpleNamespace(uninformed=uninformed or {}, **method), steps
         self.noise = np.random.default_rng(0)
 
     def run(self, losses, assignments=lambda t: HEALTHY, *, stage="train", until=None, start=0):
@@ -238,6 +239,145 @@ def test_very_short_trainings_are_left_alone():
     assert "nothing has been learned" in Doctor().final(even())[0]  # a method without steps, like k-means
 
 
+# ------------------------------------------------------------------------------ long stages, and nothing but evidence
+
+
+def bags(steps=STEPS, **more):
+    """A course of a method like UCC, that can learn from nothing but counts of bags."""
+    return Course(uninformed={"ucc": LN4}, steps=steps, wants_classes=True, **more)
+
+
+def stuck(t):
+    return {"total": 0.7 + falling(t, end=0), "ucc": LN4, "reconstruction": falling(t)}
+
+
+def one(t):
+    return hard([200, 0, 0, 0])
+
+
+@pytest.mark.parametrize("steps", [2501, 128_000])
+def test_counts_that_teach_nothing_are_said_within_300_steps_however_long_the_stage(steps):
+    course = bags(steps).run(lambda t: {"total": LN4, "ucc": LN4}, until=400)
+    assert [text.partition(" (")[0] for text in course.said] == ["The unique counts teach nothing yet"]
+    assert course.lines[0][0] == 300
+
+
+def test_an_alarm_of_a_long_stage_is_withdrawn_as_soon_as_the_counts_are_learned():
+    course = bags(128_000)
+    course.run(lambda t: {"total": LN4, "ucc": LN4 if t < 350 / 128_000 else 0.5}, until=500)
+    assert [step for step, alarms in course.lines if not alarms] == [400]
+
+
+def test_counts_of_a_long_stage_that_leave_their_plateau_late_raise_nothing():
+    """As with the paper's settings: flat for 130 steps, then slowly down."""
+
+    def losses(t):
+        value = LN4 - max(0.0, t * 128_000 - 130) / 2000
+        return {"total": value, "ucc": value}
+
+    assert bags(128_000).run(losses, until=1500).said == []
+
+
+@pytest.mark.parametrize(("steps", "first"), [(600, 120), (2000, 400), (2500, 500), (128_000, 500)])
+def test_evidence_beside_other_things_to_learn_gets_a_fifth_of_at_most_2500_steps(steps, first):
+    course = Course(uninformed={"labels": 2.3}, steps=steps).run(lambda t: {"total": 3 - t, "labels": 2.3}, until=600)
+    assert course.lines[0][0] == first
+
+
+def test_a_long_stage_is_remembered_by_its_losses_that_are_judged_alone():
+    course = bags(128_000).run(lambda t: {"total": 1, "ucc": 1, "ucc_accuracy": 0.5, "tie": 1}, until=5000)
+    blocks = course.doctor.state()["blocks"]
+    assert {name: len(course) for name, course in blocks.items()} == {"total": 100, "ucc": 100}
+
+
+@pytest.mark.parametrize("sizes", [[200, 0, 0, 0], [110, 30, 30, 30], [100, 100, 0, 0]])
+def test_a_collapse_has_no_remedy_of_its_own_while_nothing_is_learned_from_evidence_alone(sizes):
+    course = bags().run(stuck, lambda t: hard(sizes))
+    (alarm,) = course.said
+    assert alarm.startswith("The unique counts teach nothing yet")  # not ignored: what falls is the decoder's loss
+    assert course.doctor.final(hard(sizes)) == course.said
+    others = Course(uninformed={"ucc": LN4}).run(stuck, lambda t: hard(sizes))
+    assert len(others.doctor.final(hard(sizes))) > 1
+    assert any("luster" in text for text in others.said)
+
+
+def test_a_cluster_that_grows_means_nothing_while_nothing_is_learned_from_evidence_alone():
+    def grows(t):
+        return hard([round(200 * (0.1 + 0.6 * t))] + [20] * 9)
+
+    assert not any("grows" in text for text in bags().run(stuck, grows, until=400).said)
+    assert any("grows" in text for text in bags().run(lambda t: {"total": 0.5, "ucc": 0.5}, grows, until=400).said)
+
+
+def test_a_loss_that_does_not_fall_for_want_of_evidence_is_one_alarm():
+    unsure = 0.3 * HEALTHY + 0.7 * even()
+    course = bags(options=("log_output",)).run(lambda t: {"total": LN4, "ucc": LN4}, lambda t: unsure)
+    assert len(course.said) == len(course.doctor.final(unsure)) == 1
+    assert "preset=fast" in course.said[0]
+
+
+def test_a_collapse_is_said_once_counts_are_learned():
+    course = bags().run(lambda t: {"total": falling(t), "ucc": LN4 if t < 0.4 else 0.5}, one)
+    kinds = [text.partition(" (")[0].partition(":")[0] for text in course.said]
+    assert kinds == ["The unique counts teach nothing yet", "No longer so", "All images are in one cluster"]
+    assert "All images are in one cluster" in course.doctor.final(one(1))[0]
+
+
+@pytest.mark.parametrize("steps", [4, 26, 49, 180])
+def test_a_training_that_time_has_stopped_on_the_plateau_says_so_alone_and_to_train_longer(steps):
+    course = bags(2000, options=("learning_rate", "log_output", "bag_size"), draws_bags_from=("labels",))
+    course.run(stuck, one, until=steps - 1)
+    assert course.said == []
+    course.steps = steps  # the loop tells a last step so
+    course.run(stuck, one, start=steps - 1)
+    assert course.said == course.doctor.final(one(1)) == course.lines[-1][1]
+    (alarm,) = course.said
+    assert "The unique counts teach nothing yet (their loss is 1.3" in alarm or "(their loss is 1.4" in alarm
+    assert "ln 4 = 1.39): train longer, take the preset fast (`--set preset=fast`), take smaller bags" in alarm
+    resumed = Doctor()
+    resumed.restore(json.loads(json.dumps(course.doctor.state())))  # no step was left to be made
+    assert resumed.final(one(1)) == course.said
+
+
+def test_a_short_training_that_has_left_the_plateau_says_nothing():
+    course = bags(60).run(lambda t: {"total": 1.2, "ucc": LN4 if t < 0.5 else 1.2})
+    assert course.said == course.doctor.final(HEALTHY) == []
+
+
+def test_before_evidence_is_asked_for_clusters_are_not_judged_but_the_loss_is():
+    assert bags().run(lambda t: {"total": falling(t)}, one, stage="warmup").said == []
+    unsure = 0.3 * HEALTHY + 0.7 * even()
+    (alarm,) = bags().run(lambda t: {"total": 2.0}, lambda t: unsure, stage="warmup").said
+    assert "The loss has not fallen since stage 'warmup' began" in alarm
+
+
+def test_proportions_that_teach_let_clusters_be_judged_while_the_unique_counts_do_not_yet():
+    """As RCC on CIFAR-10: at step 120 half of the loss of proportions is gone, the unique count is at ln 4 till 300."""
+    learns = bags(120).run(lambda t: {"total": falling(t), "ucc": LN4, "counts": 2.35 - 1.2 * t}, one)
+    assert "All images are in one cluster" in learns.doctor.final(one(1))[0]
+    averages = bags(120).run(lambda t: {"total": falling(t), "ucc": LN4, "counts": 70 - 13 * t}, one)
+    (alarm,) = averages.doctor.final(one(1))
+    assert alarm.startswith("The unique counts teach nothing yet")
+
+
+def remedies(name, *, options=None, **method):
+    config = make_config(name, options)
+    course = bags(options=vars(config).keys(), config=config, **method).run(stuck)
+    return course.said[0].partition("): ")[2]
+
+
+@pytest.mark.parametrize("name", ["ucc", "rcc"])
+def test_the_remedies_for_counts_that_teach_nothing_are_those_that_would_help(name):
+    fresh = remedies(name, draws_bags_from=("labels",))
+    assert fresh.startswith("take the preset fast (`--set preset=fast`), take smaller bags (`bag_size`), start from")
+    assert fresh.endswith("or see what `smidgen check` says of the evidence.")
+    given = remedies(name, draws_bags_from=())
+    assert "smaller bags" not in given
+    assert "preset=fast" in given
+    fast = remedies(name, options={"preset": "fast", "steps": 700}, draws_bags_from=())
+    assert fast.startswith("start from a run without evidence (`--init-from RUN`) or see")
+
+
 # ------------------------------------------------------------------------------------------------------ whole fits
 
 
@@ -290,3 +430,13 @@ def test_a_fit_that_learns_nothing_says_so_live_and_in_the_report(tmp_path):
     assert set(outcome.metrics["alarms"]) <= set(said)
     assert "What the run warned about" in page
     assert "cluster, step" in page
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_a_fit_of_ucc_that_is_too_short_says_that_alone(tmp_path):
+    options = {"encoder": "conv", "steps": 3, "bags": 4, "bag_size": "4-8"}
+    config = Config("digits", method="ucc", threads=1, precision="float32", options=options)
+    outcome = recipe.fit(config, out=tmp_path / "run", listener=Hearing())
+    (alarm,) = outcome.metrics["alarms"]
+    assert alarm.startswith("The unique counts teach nothing yet (their loss is 1.")
+    assert "): train longer, take the preset fast" in alarm

@@ -40,9 +40,6 @@ N_BAGS = 4000
 CAP = 10_000
 """The most images that are scored: the test set of the paper."""
 
-SPECTRAL = 2000
-"""The most images that are clustered spectrally: time grows faster than their number."""
-
 PAPER_SIZE = 32
 """Images in a bag of the UCC paper."""
 
@@ -242,7 +239,7 @@ class _Scored:
             return {}
         found = kmeans(self.features, n_clusters, n_init=10, generator=seeded(self.seed, "score"))
         spectral, n_images = spectral_accuracy(
-            self.features.numpy(), self.classes, n_clusters=n_clusters, sample=SPECTRAL, seed=self.seed
+            self.features.numpy(), self.classes, n_clusters=n_clusters, sample=CAP, seed=self.seed
         )
         return {
             "kmeans_accuracy": float(clustering_accuracy(self.classes, found.labels.numpy())),

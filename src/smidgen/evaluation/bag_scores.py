@@ -15,7 +15,7 @@ from smidgen.errors import InputError
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.maths.divergence import js_divergences
 
-SPECTRAL_CAP = 5000
+SPECTRAL_CAP = 10_000
 """The most images that are clustered spectrally: time and memory grow faster than their number."""
 
 
@@ -130,7 +130,8 @@ def spectral_accuracy(
 ) -> tuple[float, int]:
     """Return the clustering accuracy of spectral clustering on features, and of how many images it is.
 
-    Nearest-neighbour affinity (10 neighbours), k-means in the spectral space; scikit-learn's. Of more than `sample`
+    Nearest-neighbour affinity (10 neighbours), k-means in the spectral space; scikit-learn's. Where many features
+    coincide, as a softmax's do in its corners, the graph falls into pieces, and so may the clusters. Of more than `sample`
     images of known class a random sample is clustered and scored. Raises InputError for fewer images than clusters.
     """
     from sklearn.cluster import SpectralClustering

@@ -271,8 +271,8 @@ class Doctor(Callback):
         noise = float(np.std(course[-2 * _RECENT :])) / math.sqrt(_RECENT)
         fallen = _mean(course[:_RECENT]) - recent > max(0.002 * abs(first), 2 * noise)
         unsure = 0.5 < self._evenness <= _EVEN  # sure: nothing may be left to learn; quite even: that is said already
-        asked = any(name in self._blocks for name in self._levels)  # for evidence: then that it teaches nothing says it
-        if not fallen and unsure and not (self._untaught and asked) and not {"one", "diverging"} & set(self._alarms):
+        is_why = self._untaught and any(name in self._blocks for name in self._levels)  # that is said already, too
+        if not fallen and unsure and not is_why and not {"one", "diverging"} & set(self._alarms):
             words = f"The loss has not fallen since stage {self._stage!r} began ({first:.3g}, now {recent:.3g})"
             self._raise("flat", f"{words}: {_remedy('flat', self._options)}.")
         elif fallen or not unsure:
