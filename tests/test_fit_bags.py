@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from smidgen.config import Config
 from smidgen.data.resolved import Resolved
@@ -70,6 +71,23 @@ def test_scores_tables_and_figures_of_bags_are_written(run):
 def test_class_counts_name_clusters_and_have_their_scores(counts):
     metrics = fit(config("rcc", counts=counts)).metrics
     assert {"test_named_accuracy", "test_proportion_error", "test_report_min_js"} <= metrics.keys()
+
+
+def test_test_images_of_a_single_class_have_no_divergence(tmp_path):
+    fill_classes(tmp_path / "data" / "train", "abc")
+    fill_classes(tmp_path / "data" / "test", "a")
+    run = dataclasses.replace(config("ucc", data=str(tmp_path / "data"), ucc="1-2"), size=8)
+    metrics = fit(run, out=tmp_path / "run").metrics
+    assert "test_ucc_accuracy" in metrics
+    assert "test_min_js" not in metrics
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def fill_classes(folder, names):
+    for i, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for k in range(9):
+            Image.fromarray(IMAGES[9 * i + k]).save(folder / name / f"{k}.png")
 
 
 def test_labels_are_spare_beside_bags():

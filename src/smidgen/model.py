@@ -24,7 +24,7 @@ from smidgen.runs import atomic_write, read_json, write_json
 from smidgen.training.checkpoint import load_state
 from smidgen.training.loop import map_images
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

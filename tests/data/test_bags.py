@@ -90,6 +90,13 @@ def test_wrong_counts_come_at_the_rate_and_stay_in_range():
     assert {least for _, least, _ in evidence.counts} == {1, 2, 3, 4}
 
 
+def test_wrong_counts_of_bags_that_repeat_images_can_be_resolved():
+    classes = np.full(N, -1)
+    classes[:20] = np.arange(20) % 10
+    evidence, _ = make(classes=classes, n_bags=40, ucc=(1, 2), bag_size=32, short="replace", wrong=1.0)
+    assert len(evidence.resolve(IDS).count_bags) == 40
+
+
 def test_labels_per_class_and_fraction():
     evidence, _ = make(labels_per_class=3)
     assert all(NAMES[CLASSES[int(image[-5:])]] == label for image, label in evidence.labels)

@@ -4,7 +4,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import dirichlet
 
 from smidgen.data.evidence import Evidence
@@ -94,4 +93,3 @@ def test_no_bags_are_no_rows():
 def test_impossible_counts_have_no_probability_whatever_the_gathering():
     law = gathered(np.zeros((1, 3)), random_count_log_law(np.array([2]), n_clusters=3, max_count=3), gathering=0)
     assert law.tolist() == [[0.5, 0.5, 0]]
-    assert torch.is_tensor(torch.from_numpy(law))

@@ -27,6 +27,12 @@ def slow_ssim(a, b):
     return float(sum(values) / len(values))
 
 
+def test_ssim_of_equal_images_is_one_in_mixed_precision_too():
+    flat = 0.5 + 0.02 * torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ssim(flat, flat).tolist() == pytest.approx([1.0] * 4, abs=1e-4)
+
+
 def test_ssim_is_the_equation():
     a, b = draw(2, 2, 13, 14), draw(2, 2, 13, 14, seed=1)
     b = 0.6 * a + 0.4 * b

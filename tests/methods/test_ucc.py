@@ -157,6 +157,47 @@ def test_a_head_that_ignores_the_bags_has_the_uninformed_loss():
     assert ucc(ucc="2-3").uninformed["ucc"] == pytest.approx(math.log(2))
 
 
+def bags_of(sizes, least, most=None):
+    offsets = torch.tensor([0, *sizes]).cumsum(0)
+    most = torch.tensor(most or least)
+    table = {"count_bags": torch.arange(len(sizes)), "counts_min": torch.tensor(least), "counts_max": most}
+    names = tuple(map(str, range(len(sizes))))
+    return Resolved(24, labels=torch.full((24,), -1), bag_names=names, members=torch.arange(int(offsets[-1])) % 24,
+                    offsets=offsets, **table)  # fmt: skip
+
+
+def of_evidence(evidence, **options):
+    return UCC(UCCConfig(**(SMALL | options)), Problem(24, (1, 8, 8), 3, (0.5,), (0.25,), evidence))
+
+
+def test_a_head_that_ignores_the_bags_may_know_how_often_each_count_occurs():
+    uneven = of_evidence(bags_of([4] * 10, [1] * 9 + [3])).uninformed["ucc"]
+    assert uneven == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
+    ranges = of_evidence(bags_of([4] * 4, [1, 2, 1, 1], [1, 2, 2, 3])).uninformed["ucc"]
+    assert ranges == pytest.approx(-0.5 * math.log(0.5))
+
+
+def test_a_step_has_two_images_at_least():
+    method = of_evidence(bags_of([1, 23], [1, 3]), images=23, bags=1)
+    sizes = {len(method.request("train", 0, torch.Generator().manual_seed(s))["bags"].indices) for s in range(9)}
+    assert sizes == {23, 24}
+    with pytest.raises(InputError, match="more than one image in bags"):
+        of_evidence(bags_of([1], [1])).stages()
+
+
+def test_what_goes_by_the_share_of_training_goes_by_the_clock_too():
+    method = ucc(augment=True, augment_until=0.5, steps=10, start_bandwidth=0.4)
+    seen = []
+    method.learner.net.describe = lambda features, offsets, *, bandwidth: (
+        seen.append(bandwidth) or torch.zeros(len(offsets) - 1, method.learner.net.described)
+    )
+    for reached in (0, 3, 9):
+        method.reached = reached
+        seen.append(method.request("train", 2, torch.Generator())["bags"].view is not None)
+        method.loss(batch(method), stage="train", step=0)
+    assert seen == [True, pytest.approx(0.4), True, pytest.approx(0.1 * 4**0.4), False, pytest.approx(0.1)]
+
+
 @pytest.mark.parametrize(("features", "taken"), [(3, True), (5, False)])
 def test_a_softmax_head_becomes_the_features_where_it_fits(features, taken):
     other = Started(ucc(), 3)

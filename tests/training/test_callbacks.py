@@ -39,6 +39,15 @@ def test_a_line_holds_the_means_of_its_interval(path):
     assert lines(path)[0] == {"stage": "train", "step": 4, "seconds": 1.235, "learning_rate": 0.5, "total": 2.5}
 
 
+def test_a_loss_that_not_every_step_has_is_averaged_over_those_that_have_it(path):
+    log = MetricsLog(path, every=4)
+    for step in range(1, 5):
+        one = moment(step, 1.0)
+        one.losses |= {"pairs": 2.0} if step % 2 else {}
+        log.after_step(one)
+    assert (lines(path)[0]["total"], lines(path)[0]["pairs"]) == (1.0, 2.0)
+
+
 def test_extras_make_a_line_of_their_own(path):
     log = MetricsLog(path, every=4)
     log.after_step(moment(1, 1.0, extras={"alarms": ["all in one"]}))

@@ -296,14 +296,16 @@ def test_time_is_shared_out_by_steps_and_every_schedule_comes_to_its_end(make_tr
         def after_step(self, moment):
             if moment.stage.name == "two":
                 seen.append(moment.rate / 0.01)
+                reached.append(moment.method.reached)
 
-    said, seen = [], []
+    said, seen, reached = [], [], []
     trainer = make_trainer(tmp_path, hook=tick, max_seconds=6.5, say=said.append, callbacks=[Rates()])
     assert trainer.train() == 7  # 6.5 · 8/13 = 4 for the first stage; the 2.5 left for the second end in its third step
     assert (trainer.steps, trainer.stopped_early) == (7, True)
     assert said[0] == "Time is up: stage 'one' ends after 4 of its 8 steps."
     assert [(line["stage"], line["step"]) for line in lines(tmp_path)] == [("one", 3), ("one", 4), ("two", 3)]
     assert seen == [rate("cosine", step, 5) for step in (2, 4, 4)]  # 1, 2 and 3 of 2.5 seconds are over
+    assert reached == [0, 2, 4]  # before each of them
 
 
 def test_no_stage_is_left_out_when_the_one_before_has_taken_all_the_time(make_trainer, tick):

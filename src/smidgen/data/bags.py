@@ -200,7 +200,7 @@ def _told_of_bags(
         "bags": tuple((name, str(ids[i])) for name, bag in zip(names, bags, strict=True) for i in bag.tolist())
     }
     if settings.counts:
-        counts = _wrong_counts((held > 0).sum(1), settings, np.array([len(bag) for bag in bags]), generator)
+        counts = _wrong_counts((held > 0).sum(1), settings, np.array([len(np.unique(bag)) for bag in bags]), generator)
         tables["counts"] = tuple((name, count, count) for name, count in zip(names, counts.tolist(), strict=True))
     told = held if not settings.wrong else _wrong_shares(held, settings.wrong, generator)
     rows = [(name, class_names[k], int(told[b, k]), int(told[b].sum())) for b, name in enumerate(names)

@@ -7,13 +7,13 @@ the features tell the decoder needs none.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from smidgen.data.batches import as_floats, seeded
 from smidgen.data.datasets import Dataset
@@ -46,7 +46,6 @@ PAPER_SIZE = 32
 REBUILT = 2000
 """The most images that are decoded."""
 
-_BLOCK = 500  # bags described at once
 _DECODED = 100  # images decoded at once
 
 Table = Mapping[str, np.ndarray]
@@ -115,21 +114,31 @@ def predict_bags_of(
     method: Any = model.method
     if not isinstance(getattr(method, "learner", None), BagLearner):
         return found
+    law, numbers = _told(method, looked, bags.members.numpy(), bags.offsets.numpy(), classes=method.counts_classes)
+    return dataclasses.replace(found, head=law, head_numbers=numbers if method.counts_classes else None)
+
+
+def _told(
+    method: Any, looked: Looked, rows: np.ndarray, offsets: np.ndarray, *, classes: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what heads say of bags of images: P(count), and numbers of images of each class; (bags, clusters) both.
+
+    Without `classes` the second is empty. rows, offsets: images of all bags one after the other, as in `Resolved`.
+    """
     device, n_clusters = method.learner.net.points.device, method.problem.n_clusters
 
     @torch.no_grad()
-    def heads(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        assignments, features = torch.from_numpy(values).to(device).split([n_clusters, values.shape[1] - n_clusters], 1)
-        places = torch.from_numpy(offsets).to(device)
+    def heads(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        given = torch.from_numpy(values).to(device)
+        assignments, features = given[:, :n_clusters], given[:, n_clusters:]
+        places = torch.from_numpy(inside).to(device)
         said = [method.count_probabilities(features, places)]
-        if method.counts_classes:
-            said.append(method.class_counts(features, assignments, places))
+        said += [method.class_counts(features, assignments, places)] if classes else []
         return torch.cat(said, 1).cpu().numpy()
 
-    told = over_bags(heads, np.concatenate(looked, axis=1), bags.members.numpy(), bags.offsets.numpy())
-    told = told.reshape(len(bags.bag_names), -1 if len(bags.bag_names) else n_clusters * (1 + method.counts_classes))
-    numbers = told[:, n_clusters:] if method.counts_classes else None
-    return dataclasses.replace(found, head=told[:, :n_clusters], head_numbers=numbers)
+    told = over_bags(heads, np.concatenate(looked, axis=1), rows, offsets)
+    told = told.reshape(len(offsets) - 1, n_clusters * (1 + classes))  # of no bags too
+    return told[:, :n_clusters], told[:, n_clusters:]
 
 
 @torch.no_grad()
@@ -174,8 +183,7 @@ class _Scored:
         self.method: Any = model.method
         self.learner: BagLearner = model.method.learner  # type: ignore[assignment]
         self.classes, self.class_names, self.seed = dataset.classes[rows], dataset.class_names, seed
-        self.device = self.learner.net.points.device
-        self.features, self.assignments = torch.from_numpy(features[rows]), torch.from_numpy(assignments[rows])
+        self.features, self.assignments = features[rows], assignments[rows]
         # Classes are told apart only where the evidence names all that are there.
         names = self.method.problem.evidence.class_names
         self.columns = [names.index(name) for name in self.class_names if name in names]
@@ -198,29 +206,16 @@ class _Scored:
         rows, offsets, truth = balanced_bags(
             self.classes, ucc=(counts[0], most), bag_size=sizes, n_bags=n_bags, generator=generator
         )
-        law = self._by_bag(self.method.count_probabilities, rows, offsets)
-        stated = law[torch.arange(len(law)), torch.from_numpy(truth) - 1]
+        law, numbers = _told(self.method, (self.assignments, self.features), rows, offsets, classes=classes)
+        stated = np.maximum(law[np.arange(len(law)), truth - 1], 1e-12)
         found = {
-            "ucc_accuracy": ucc_accuracy(truth, law.argmax(1).numpy() + 1),
-            "ucc_loss": float(-stated.clamp_min(1e-12).log().mean()),
+            "ucc_accuracy": ucc_accuracy(truth, law.argmax(1) + 1),
+            "ucc_loss": float(-np.log(stated).mean()),
         }
-        return found | (self._class_scores(rows, offsets) if classes else {})
+        return found | (self._class_scores(numbers[:, self.columns], rows, offsets) if classes else {})
 
-    def _by_bag(self, function: Any, rows: np.ndarray, offsets: np.ndarray, *, assigned: bool = False) -> Tensor:
-        """Return what a function of features, perhaps of assignments too, and offsets makes of bags, block by block."""
-        values = (self.features, self.assignments) if assigned else (self.features,)
-        found = []
-        for first in range(0, len(offsets) - 1, _BLOCK):
-            inside = offsets[first : first + _BLOCK + 1]
-            some, places = torch.from_numpy(rows[inside[0] : inside[-1]]), torch.from_numpy(inside - inside[0])
-            with torch.no_grad():
-                found.append(function(*(v[some].to(self.device) for v in values), places.to(self.device)).cpu())
-        return torch.cat(found)
-
-    def _class_scores(self, rows: np.ndarray, offsets: np.ndarray) -> dict[str, float]:
-        """Return the scores of predicted class counts, whose columns are put into the dataset's order of classes."""
-        found = self._by_bag(self.method.class_counts, rows, offsets, assigned=True)
-        predicted = found[:, self.columns].numpy()
+    def _class_scores(self, predicted: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> dict[str, float]:
+        """Return the scores of predicted class counts, whose columns are in the dataset's order of classes."""
         sizes = np.diff(offsets)
         truth = np.zeros((len(sizes), len(self.class_names)), dtype=np.int64)
         np.add.at(truth, (np.repeat(np.arange(len(sizes)), sizes), self.classes[rows]), 1)
@@ -237,9 +232,9 @@ class _Scored:
         n_clusters = self.method.problem.n_clusters
         if len(self.classes) < max(2, n_clusters):
             return {}
-        found = kmeans(self.features, n_clusters, n_init=10, generator=seeded(self.seed, "score"))
+        found = kmeans(torch.from_numpy(self.features), n_clusters, n_init=10, generator=seeded(self.seed, "score"))
         spectral, n_images = spectral_accuracy(
-            self.features.numpy(), self.classes, n_clusters=n_clusters, sample=CAP, seed=self.seed
+            self.features, self.classes, n_clusters=n_clusters, sample=CAP, seed=self.seed
         )
         return {
             "kmeans_accuracy": float(clustering_accuracy(self.classes, found.labels.numpy())),
@@ -250,7 +245,7 @@ class _Scored:
     def divergences(self, tables: dict[str, Table]) -> dict[str, float]:
         """Return how far the two nearest classes are apart, and add the tables of divergences and densities."""
         found = class_densities(
-            self.features.numpy(),
+            self.features,
             self.classes,
             n_classes=len(self.class_names),
             points=self.learner.net.points.cpu().numpy(),
@@ -263,4 +258,6 @@ class _Scored:
             table |= {column: names[table[column]] for column in columns}
         tables |= {"js_divergences": by_pair, "class_densities": by_feature}
         least = least_divergence(divergences)
+        if math.isnan(least):  # of a single class
+            return {}
         return {"min_js": least, "report_min_js": least * self.learner.config.features}

@@ -13,7 +13,6 @@ import numpy as np
 from smidgen.data.bags import Simulation, draw_bags
 from smidgen.errors import InputError
 from smidgen.evaluation.scores import clustering_accuracy
-from smidgen.maths.divergence import js_divergences
 
 SPECTRAL_CAP = 10_000
 """The most images that are clustered spectrally: time and memory grow faster than their number."""
@@ -114,25 +113,15 @@ def class_densities(
     return found.numpy()
 
 
-def report_js_divergences(densities: np.ndarray) -> np.ndarray:
-    """Return the RCC report's divergences: not divided by the number of features J, so J times `js_divergences`.
-
-    densities: (groups, J, points).
-
-    >>> report_js_divergences(np.array([[[1.0, 0.0]] * 3, [[0.0, 1.0]] * 3])).round(3).tolist()
-    [[0.0, 3.0], [3.0, 0.0]]
-    """
-    return js_divergences(densities) * densities.shape[1]
-
-
 def spectral_accuracy(
     features: np.ndarray, classes: np.ndarray, *, n_clusters: int, sample: int = SPECTRAL_CAP, seed: int = 0
 ) -> tuple[float, int]:
     """Return the clustering accuracy of spectral clustering on features, and of how many images it is.
 
     Nearest-neighbour affinity (10 neighbours), k-means in the spectral space; scikit-learn's. Where many features
-    coincide, as a softmax's do in its corners, the graph falls into pieces, and so may the clusters. Of more than `sample`
-    images of known class a random sample is clustered and scored. Raises InputError for fewer images than clusters.
+    coincide, as a softmax's do in its corners, the graph falls into pieces, and so may the clusters. Of more than
+    `sample` images of known class a random sample is clustered and scored. Raises InputError for fewer images than
+    clusters.
     """
     from sklearn.cluster import SpectralClustering
 

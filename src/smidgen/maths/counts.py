@@ -70,7 +70,7 @@ def unique_count_log_probabilities(
         result = _repair(result, error, p, offsets, admissible=admissible, tolerance=tolerance)
     counts = torch.arange(1, max_count + 1, device=p.device)
     result = torch.where(counts <= offsets.diff().unsqueeze(1), result, _IMPOSSIBLE)
-    return result.to(assignments.device)
+    return back_to(assignments, result)
 
 
 def n_subsets(n_clusters: int, *, max_count: int) -> int:
@@ -85,6 +85,11 @@ def n_subsets(n_clusters: int, *, max_count: int) -> int:
 def in_float64(assignments: Tensor) -> Tensor:
     """Return the assignments in float64, on the CPU where the device has no such type (Apple's)."""
     return (assignments.cpu() if assignments.device.type == "mps" else assignments).double()
+
+
+def back_to(assignments: Tensor, result: Tensor) -> Tensor:
+    """Return a float64 result on the device of the assignments, in float32 where that has no float64 (Apple's)."""
+    return (result.float() if assignments.device.type == "mps" else result).to(assignments.device)
 
 
 # ---------------------------------------------------------------------------------------------------------- by subsets

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from smidgen.errors import InputError
 from smidgen.maths.counts import bag_numbers
 
+_FILLED = 4  # times as many rows as there are images, up to which bags are filled up to one size
+
 
 def density_points(n: int, *, least: float = 0.0, most: float = 1.0) -> Tensor:
     """Return n equally spaced points from `least` to `most`, (n,) float32; InputError for fewer than two.
@@ -62,19 +64,24 @@ def log_densities(
     log_kernels = -(x.unsqueeze(2) - points.to(x)).square() / (2 * bandwidth**2)  # (images, features, points)
     if log_weights is not None:
         log_kernels = log_kernels + log_weights.to(x)[:, None, None]
-    return _by_bag(log_kernels, offsets).logsumexp(1).log_softmax(2)
+    return _bag_logsumexp(log_kernels, offsets).log_softmax(2)
 
 
-def _by_bag(rows: Tensor, offsets: Tensor) -> Tensor:
-    """Return (bags, most images, …): the rows of each bag, filled up with −∞, which weighs nothing."""
+def _bag_logsumexp(rows: Tensor, offsets: Tensor) -> Tensor:
+    """Return (bags, …): the logarithm of the sum of the exponentials of each bag's rows (images, …)."""
     sizes = offsets.diff()
     n_bags, most = len(sizes), int(sizes.max())
     if n_bags * most == len(rows):
-        return rows.view(n_bags, most, *rows.shape[1:])
+        return rows.view(n_bags, most, *rows.shape[1:]).logsumexp(1)
     bags = bag_numbers(offsets)
-    places = torch.arange(len(rows), device=rows.device) - offsets[bags]
-    filled = rows.new_full((n_bags, most, *rows.shape[1:]), -torch.inf)
-    return filled.index_put((bags, places), rows)
+    if n_bags * most <= _FILLED * len(rows):  # fill bags up with −∞, which weighs nothing: the faster way
+        places = torch.arange(len(rows), device=rows.device) - offsets[bags]
+        filled = rows.new_full((n_bags, most, *rows.shape[1:]), -torch.inf)
+        return filled.index_put((bags, places), rows).logsumexp(1)
+    where = bags.view(-1, *[1] * (rows.ndim - 1)).expand_as(rows)
+    largest = rows.new_full((n_bags, *rows.shape[1:]), -torch.inf).scatter_reduce(0, where, rows.detach(), "amax")
+    sums = torch.zeros_like(largest).index_add(0, bags, (rows - largest[bags]).exp())
+    return sums.log() + largest
 
 
 def bag_log_softmax(scores: Tensor, offsets: Tensor) -> Tensor:
@@ -83,7 +90,7 @@ def bag_log_softmax(scores: Tensor, offsets: Tensor) -> Tensor:
     >>> bag_log_softmax(torch.tensor([1.0, 1.0, 7.0]), torch.tensor([0, 2, 3])).exp()
     tensor([0.5000, 0.5000, 1.0000])
     """
-    totals = _by_bag(scores, offsets).logsumexp(1)
+    totals = _bag_logsumexp(scores, offsets)
     return scores - totals[bag_numbers(offsets)]
 
 

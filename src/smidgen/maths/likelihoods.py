@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smidgen.maths.counts import bag_numbers, in_float64
+from smidgen.maths.counts import back_to, bag_numbers, in_float64
 
 _LEAST = 1e-6  # probabilities are held above this where ε = 0
 _SURE = 1 - 1e-6
@@ -58,7 +58,7 @@ def proportion_loss(assignments: Tensor, offsets: Tensor, proportions: Tensor, *
     >>> proportion_loss(p, torch.tensor([0, 2]), torch.tensor([[0.5, 0.5]]))
     tensor([0.])
     """
-    mean = _bag_sums(assignments, offsets) / offsets.diff().unsqueeze(1).to(assignments)
+    mean = bag_means(assignments, offsets)
     n_clusters = assignments.shape[1]
     given = (1 - epsilon) * proportions.to(mean) + epsilon / n_clusters
     found = (1 - epsilon) * mean + epsilon / n_clusters
@@ -82,11 +82,11 @@ def class_count_log_probabilities(assignments: Tensor, offsets: Tensor, class_co
     offsets, class_counts = offsets.to(p.device), class_counts.to(p.device)
     sizes = offsets.diff()
     if int(sizes.max()) <= _EXACT_BAG:
-        return _exact_class_counts(p, offsets, class_counts).to(assignments.device)
-    variance = _bag_sums(p * (1 - p), offsets) + 1 / 12
-    distance = class_counts - _bag_sums(p, offsets)
+        return back_to(assignments, _exact_class_counts(p, offsets, class_counts))
+    variance = bag_sums(p * (1 - p), offsets) + 1 / 12
+    distance = class_counts - bag_sums(p, offsets)
     log_density = -0.5 * (2 * math.pi * variance).log() - distance.square() / (2 * variance)
-    return log_density.clamp(max=0).to(assignments.device)
+    return back_to(assignments, log_density.clamp(max=0))
 
 
 def _exact_class_counts(p: Tensor, offsets: Tensor, class_counts: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def presence_loss(
     >>> presence_loss(p, torch.tensor([0, 2]), torch.tensor([[1, -1]]), epsilon=0.0)  # −log(1 − ½ · ½)
     tensor([0.2877])
     """
-    log_absent = _bag_sums(torch.log1p(-assignments.clamp(max=_SURE)), offsets)
+    log_absent = bag_sums(torch.log1p(-assignments.clamp(max=_SURE)), offsets)
     weight = (independent_images / offsets.diff()).clamp(max=1).unsqueeze(1).to(log_absent)
     absent = (log_absent * weight).exp()
     stated = presence >= 0
@@ -139,6 +139,11 @@ def _robust(probability: Tensor, epsilon: float, *, outcomes: int) -> Tensor:
     return -((1 - epsilon) * probability + epsilon / outcomes).clamp(min=_LEAST).log()
 
 
-def _bag_sums(values: Tensor, offsets: Tensor) -> Tensor:
+def bag_sums(values: Tensor, offsets: Tensor) -> Tensor:
     """Return (bags, columns) the sums of the rows of each bag."""
     return values.new_zeros(len(offsets) - 1, values.shape[1]).index_add(0, bag_numbers(offsets), values)
+
+
+def bag_means(values: Tensor, offsets: Tensor) -> Tensor:
+    """Return (bags, columns) the means of the rows of each bag."""
+    return bag_sums(values, offsets) / offsets.diff().unsqueeze(1).to(values)

@@ -32,7 +32,11 @@ def ssim(decoded: Tensor, images: Tensor, *, span: float = 1.0) -> Tensor:
     >>> round(float(ssim(grey, 0 * grey)), 4)  # C₁ / (.25 + C₁): there is no structure to share
     0.0004
     """
-    a, b = decoded.float(), images.float()
+    with torch.autocast(images.device.type, enabled=False):  # variances are small differences of large numbers
+        return _similarity(decoded.float(), images.float(), span=span)
+
+
+def _similarity(a: Tensor, b: Tensor, *, span: float) -> Tensor:
     c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
     mean_a, mean_b = _window_mean(a), _window_mean(b)
     # The clamp holds variances at 0 where they are rounded below it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -35,6 +34,7 @@ from smidgen.nets.timm_encoder import PretrainedEncoder
 _RECENT = 2048  # features kept for the clusters shown during training
 _EVERY = 100  # steps between them, as often as the watch looks
 _SHOWN = 16  # images decoded for the report
+_IMAGES = 16_384  # of bags described at once: what bounds the memory
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ class BagLearner(nn.Module):
 
     @property
     def uninformed(self) -> dict[str, float]:
-        """The loss of the unique count for a head that has every admissible count for as likely: ln 4 in the paper."""
-        return {"ucc": math.log(int(self.head.admissible.sum()))}
+        """The loss of the unique count for a head that knows how often each count occurs: ln 4 in the paper."""
+        return {"ucc": self.source.uninformed}
 
     # ---------------------------------------------------------------------------------------------------- training
 
@@ -189,9 +189,9 @@ class BagLearner(nn.Module):
     def _is_frozen(self, stage: str) -> bool:
         return self.config.freeze_encoder and stage != "warmup"
 
-    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+    def request(self, stage: str, step: int, reached: int, generator: torch.Generator) -> dict[str, Request]:
         """Ask for the bags of a step, their images as random views or, towards the end, as they are."""
-        turned = stage == "warmup" or step < self.config.augment_until * self.config.steps
+        turned = stage == "warmup" or reached < self.config.augment_until * self.config.steps
         return {"bags": self.source.request(step, generator, view=self.view if turned else None)}
 
     def embed(self, images: Tensor, *, stage: str) -> Tensor:
@@ -204,21 +204,18 @@ class BagLearner(nn.Module):
         self.recent = torch.cat([features.detach(), self.recent])[:_RECENT]
         return features
 
-    def describe(self, features: Tensor, offsets: Tensor, *, step: int) -> Tensor:
-        """Return the densities of each bag, (bags, J · points), with the bandwidth of this step."""
+    def describe(self, features: Tensor, offsets: Tensor, *, reached: int) -> Tensor:
+        """Return the densities of each bag, (bags, J · points), with the bandwidth that is reached."""
         config, bandwidth = self.config, self.config.bandwidth
         if config.start_bandwidth:
-            bandwidth = annealed_bandwidth(step / config.steps, start=config.start_bandwidth, end=bandwidth)
+            bandwidth = annealed_bandwidth(reached / config.steps, start=config.start_bandwidth, end=bandwidth)
         return self.net.describe(features, offsets, bandwidth=bandwidth)
 
     def count_losses(self, described: Tensor, part: Part) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the cross-entropy and accuracy over the bags whose count is known, and log P(count) of all bags."""
+        """Return the cross-entropy and accuracy of the bags' counts, and log P(count)."""
         log_counts = self.head(described)
         least, most, _ = self.source.known(part)
-        stated = least > 0
-        if not bool(stated.any()):
-            return {"ucc": log_counts.sum() * 0}, log_counts
-        told = log_counts[stated], least[stated], most[stated]
+        told = log_counts, least, most
         return {"ucc": count_cross_entropy(*told).mean(), "ucc_accuracy": count_accuracy(*told)}, log_counts
 
     def reconstruction_loss(self, features: Tensor, images: Tensor) -> Tensor:
@@ -307,7 +304,8 @@ class BagLearner(nn.Module):
         bags = self.source.known_bags
         device = self.net.points.device
         chances = []
-        for some in bags.split(512):
+        largest = int(self.problem.evidence.bag_sizes[bags].max())
+        for some in bags.split(max(1, _IMAGES // largest)):
             rows, offsets = self.source.members(some)
             chances.append(self.count_probabilities(features[rows].to(device), offsets.to(device)).cpu())
         law = torch.cat(chances)
@@ -355,7 +353,7 @@ class BagMethod(Method):
 
     def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
         """Ask for bags, of the evidence or fresh."""
-        return self.learner.request(stage, step, generator)
+        return self.learner.request(stage, step, max(step, self.reached), generator)
 
     def after_step(self, stage: str, step: int) -> None:
         """Cluster the latest features now and then."""

@@ -47,6 +47,7 @@ class BagSource(nn.Module):
     """
 
     walk: Tensor
+    labels: Tensor
     least: Tensor
     most: Tensor
     shares: Tensor
@@ -69,6 +70,7 @@ class BagSource(nn.Module):
         self.register_buffer("walk", torch.tensor(0))
         kinds = (evidence.count_bags, evidence.proportion_bags) if with_classes else (evidence.count_bags,)
         self.known_bags = torch.cat(kinds).unique()
+        self.register_buffer("labels", evidence.labels, persistent=False)
         self._tell_of_bags(with_classes=with_classes)
         classes = evidence.labels[evidence.labels >= 0].unique().tolist()
         self.rows_of_class = [(evidence.labels == k).nonzero().flatten() for k in classes]
@@ -107,6 +109,21 @@ class BagSource(nn.Module):
         return (counts >= self.counts.start) & (counts < self.counts.stop)
 
     @property
+    def uninformed(self) -> float:
+        """The mean cross-entropy of counts for a head that says of each bag how often each count occurs.
+
+        Fresh bags have each count as often; of bags of the evidence those are counted whose count is known exactly.
+        """
+        if self.is_fresh or not len(self.known_bags):
+            return math.log(len(self.counts))
+        least, most = self.least[self.known_bags], self.most[self.known_bags].clamp(max=self.n_clusters)
+        exact = least[least == most]
+        numbers = exact if len(exact) else torch.arange(self.counts.start, self.counts.stop)
+        numbers = numbers.clamp(max=self.n_clusters)
+        law = torch.bincount(numbers, minlength=self.n_clusters + 1).double().cumsum(0) / len(numbers)
+        return float(-(law[most] - law[least - 1]).clamp_min(1e-9).log().mean())
+
+    @property
     def typical_sizes(self) -> tuple[int, int]:
         """The least and the largest number of images in a bag: of the evidence's, or of fresh ones."""
         if not len(self.known_bags):
@@ -132,6 +149,8 @@ class BagSource(nn.Module):
         """Raise InputError if there is nothing to make bags of."""
         if not self.is_fresh and not len(self.known_bags):
             raise InputError(f"`{method}` needs {what}: give --bags with them, or data with classes to draw bags from.")
+        if not self.is_fresh and int(self.evidence.bag_sizes[self.known_bags].sum()) < 2:
+            raise InputError(f"`{method}` needs more than one image in bags, and only one is: give larger bags.")
 
     def begin(self, generator: torch.Generator) -> None:
         """Begin another walk through the tuples of classes."""
@@ -141,10 +160,12 @@ class BagSource(nn.Module):
         """Return the bags of a step; `items` are bag numbers of the evidence, None for fresh bags."""
         if self.is_fresh:
             return self._fresh(step, generator, view)
-        bags = self.known_bags[torch.randperm(len(self.known_bags), generator=generator)[: self.bags]]
-        fit = max(1, int((self.evidence.bag_sizes[bags].cumsum(0) <= self.images).sum()))
-        rows, offsets = self.members(bags[:fit])
-        return Request(rows, view, offsets=offsets, items=bags[:fit])
+        bags = self.known_bags[torch.randperm(len(self.known_bags), generator=generator)]
+        images = self.evidence.bag_sizes[bags].cumsum(0)
+        two = int((images < 2).sum()) + 1  # batch norm makes nothing of a single image
+        bags = bags[: max(two, min(self.bags, int((images <= self.images).sum())))]
+        rows, offsets = self.members(bags)
+        return Request(rows, view, offsets=offsets, items=bags)
 
     def members(self, bags: Tensor) -> tuple[Tensor, Tensor]:
         """Return the images of some bags of the evidence one after the other, and their offsets."""
@@ -160,7 +181,7 @@ class BagSource(nn.Module):
         assert part.offsets is not None
         if part.items is not None:
             return self.least[part.items], self.most[part.items], self.shares[part.items]
-        labels = self.evidence.labels.to(part.indices.device)[part.indices]
+        labels = self.labels[part.indices]
         held = torch.zeros(len(part.offsets) - 1, self.n_clusters, device=labels.device)
         held.index_put_((bag_numbers(part.offsets), labels), torch.ones_like(labels, dtype=held.dtype), accumulate=True)
         counts = (held > 0).sum(1)

@@ -104,6 +104,9 @@ class Method(nn.Module, ABC):
     wants_classes: ClassVar[bool] = False
     """Whether all known classes of the training set are its labels where no evidence is given."""
 
+    reached: int = 0
+    """How far its stage is, in steps: the step, or more where time is short (`max_seconds`). The loop sets it."""
+
     def stages(self) -> list[Stage]:
         """Return the stages of training, in order; none means that all work is done in `finish`."""
         return []

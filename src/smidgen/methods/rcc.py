@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
-from smidgen.maths.counts import bag_numbers
+from smidgen.maths.likelihoods import bag_means, bag_sums
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.methods.bag_learner import BagConfig, BagLearner, BagMethod
 from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
@@ -130,7 +130,7 @@ def dllp_loss(assignments: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
     >>> dllp_loss(p, torch.tensor([0, 2]), torch.tensor([[0.0, 1.0]]))  # −log .75
     tensor([0.2877])
     """
-    return -(shares * _bag_means(assignments, offsets).clamp_min(1e-6).log()).sum(1)
+    return -(shares * bag_means(assignments, offsets).clamp_min(1e-6).log()).sum(1)
 
 
 def tie_loss(presence: Tensor, log_counts: Tensor) -> Tensor:
@@ -156,8 +156,7 @@ def presence_of_counts(predicted: Tensor) -> Tensor:
 def presence_of_images(assignments: Tensor, offsets: Tensor) -> Tensor:
     """Return 1 − Π_i (1 − p_ik), (bags, clusters): whether any image of the bag is of class k."""
     logs = torch.log1p(-assignments.clamp_max(1 - 1e-6))
-    sums = logs.new_zeros(len(offsets) - 1, logs.shape[1]).index_add(0, bag_numbers(offsets), logs)
-    return -torch.expm1(sums)
+    return -torch.expm1(bag_sums(logs, offsets))
 
 
 def assign_in_bag(assignments: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -183,11 +182,6 @@ def _whole_counts(shares: np.ndarray, n: int) -> np.ndarray:
     counts = np.floor(exact + 1e-6).astype(np.int64)
     counts[np.argsort(counts - exact, kind="stable")[: n - counts.sum()]] += 1
     return counts
-
-
-def _bag_means(values: Tensor, offsets: Tensor) -> Tensor:
-    sums = values.new_zeros(len(offsets) - 1, values.shape[1]).index_add(0, bag_numbers(offsets), values)
-    return sums / offsets.diff().unsqueeze(1).to(values)
 
 
 class RCC(BagMethod):
@@ -233,6 +227,7 @@ class RCC(BagMethod):
         """Return the weighted losses of counts, unique count and reconstruction, and the tie of the first two."""
         part, learner, config = parts["bags"], self.learner, self.config
         assert part.offsets is not None
+        reached = max(step, self.reached)
         embeddings = learner.embed(part.images, stage=stage)
         features = learner.features(embeddings)
         losses = {}
@@ -240,9 +235,9 @@ class RCC(BagMethod):
             losses["reconstruction"] = learner.reconstruction_loss(features, part.images)
             if stage == "warmup":
                 return {"total": losses["reconstruction"], **losses}
-        described = learner.describe(features, part.offsets, step=step)
+        described = learner.describe(features, part.offsets, reached=reached)
         counted, log_counts = learner.count_losses(described, part)
-        found, presence = self._class_losses(embeddings, described, part, step=step)
+        found, presence = self._class_losses(embeddings, described, part, reached=reached)
         losses |= counted | found
         if config.tie_weight:
             losses["tie"] = tie_loss(presence, log_counts).mean()
@@ -252,7 +247,7 @@ class RCC(BagMethod):
         return {"total": total, **losses}
 
     def _class_losses(
-        self, embeddings: Tensor, described: Tensor, part: Part, *, step: int
+        self, embeddings: Tensor, described: Tensor, part: Part, *, reached: int
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the loss of class counts over the bags that they are known of, and which classes seem to be there."""
         assert part.offsets is not None
@@ -266,14 +261,17 @@ class RCC(BagMethod):
         else:
             p = self.classifier(embeddings).float().softmax(1)
             loss = dllp_loss(p, part.offsets, told)
-            if step >= self.config.assign_in_bags * self.config.steps:
+            if reached >= self.config.assign_in_bags * self.config.steps:
                 loss = self._in_bag_loss(p, part.offsets, told)
             presence = presence_of_images(p, part.offsets)
         if not bool(known.any()):
             return {"counts": loss.sum() * 0}, presence
-        error = (_bag_means(p, part.offsets) if self.config.counts == "dllp" else
+        error = (bag_means(p, part.offsets) if self.config.counts == "dllp" else
                  predicted / part.offsets.diff().unsqueeze(1)) - told  # fmt: skip
-        return {"counts": loss[known].mean(), "proportion_error": error[known].detach().abs().mean()}, presence
+        return {
+            "counts": loss[known].mean(),
+            "proportion_error": error[known].detach().abs().sum(1).mean() / 2,
+        }, presence
 
     def _in_bag_loss(self, p: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
         """Return the mean cross-entropy with the labels that each bag's counts give its images, (bags,)."""
@@ -284,7 +282,7 @@ class RCC(BagMethod):
         ]
         targets = torch.from_numpy(np.concatenate(labels)).to(p.device)
         each = F.nll_loss(p.clamp_min(1e-6).log(), targets, reduction="none")
-        return _bag_means(each.unsqueeze(1), offsets).squeeze(1)
+        return bag_means(each.unsqueeze(1), offsets).squeeze(1)
 
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Return Adam."""
@@ -328,5 +326,5 @@ class RCC(BagMethod):
         features, assignments: (images, J) and (images, clusters), of `encode` and `assign`.
         """
         if self.config.counts == "dllp":
-            return _bag_means(assignments, offsets) * offsets.diff().unsqueeze(1)
+            return bag_means(assignments, offsets) * offsets.diff().unsqueeze(1)
         return self.classifier(self.learner.net.describe(features, offsets, bandwidth=self.config.bandwidth)).float()

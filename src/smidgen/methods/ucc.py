@@ -149,7 +149,9 @@ class UCC(BagMethod):
         if stage == "warmup":
             assert rebuilt is not None
             return {"total": rebuilt, "reconstruction": rebuilt}
-        losses, _ = learner.count_losses(learner.describe(features, part.offsets, step=step), part)
+        losses, _ = learner.count_losses(
+            learner.describe(features, part.offsets, reached=max(step, self.reached)), part
+        )
         total = ucc_objective(losses["ucc"], rebuilt, alpha=self.config.alpha)
         return {"total": total, **losses} | ({} if rebuilt is None else {"reconstruction": rebuilt})
 

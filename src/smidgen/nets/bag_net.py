@@ -77,7 +77,7 @@ class BagNet(nn.Module):
         self.code = nn.Linear(encoder.features, features, bias=feature_bias)
         nn.init.xavier_uniform_(self.code.weight)
         self.activation, least, most = ACTIVATIONS[activation]
-        self.kind, self.log_output = activation, log_output
+        self.log_output = log_output
         self.register_buffer("points", density_points(points, least=least, most=most), persistent=False)
         self.attention = GatedAttention(features) if attention else None
         self.decoder = None

@@ -91,8 +91,8 @@ def line_chart(
 ) -> Markup:
     """Return lines over training steps, with the stages of training as shaded bands, as SVG.
 
-    series: name to strokes, one for each stage, of (step, value) points, finite, in order; at most three names. Long
-    strokes are drawn as the mean of short stretches within the band of their extremes.
+    series: name to strokes, one for each stage, of (step, value) points, finite, in order. Long strokes
+    are drawn as the mean of short stretches within the band of their extremes.
     stages: (name, first step, last step). label: for screen readers.
     """
     values = [y for strokes in series.values() for points in strokes for _, y in points]

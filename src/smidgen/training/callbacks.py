@@ -60,16 +60,16 @@ class MetricsLog(Callback):
 
     def __init__(self, path: Path | None, *, every: int = 20) -> None:
         self.path, self.every = path, every
-        self._bytes, self._count, self._sums = 0, 0, dict[str, float]()  # the file is left alone until `restore`
+        self._bytes, self._sums = 0, dict[str, list[float]]()  # the file is left alone until `restore`
 
     def after_step(self, moment: Moment) -> None:
         """Add the step to the interval, and write a line where the interval ends."""
-        self._count += 1
         for name, value in moment.losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            total, steps = self._sums.get(name, (0.0, 0))
+            self._sums[name] = [total + value, steps + 1]  # of the steps that had this loss
         if moment.step % self.every and moment.step != moment.stage.steps and not moment.extras:
             return
-        means = {name: total / self._count for name, total in self._sums.items()}
+        means = {name: total / steps for name, (total, steps) in self._sums.items()}
         line = {
             "stage": moment.stage.name,
             "step": moment.step,
@@ -79,7 +79,7 @@ class MetricsLog(Callback):
             **moment.extras,
         }
         self._write(json.dumps(line, ensure_ascii=False))
-        self._count, self._sums = 0, {}
+        self._sums = {}
 
     def _write(self, line: str) -> None:
         if self.path is None:
@@ -93,11 +93,11 @@ class MetricsLog(Callback):
         if self.path is not None and self.path.exists():
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
-        return {"bytes": self._bytes, "count": self._count, "sums": self._sums}
+        return {"bytes": self._bytes, "sums": self._sums}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Cut the file back."""
-        self._bytes, self._count, self._sums = state.get("bytes", 0), state.get("count", 0), dict(state.get("sums", {}))
+        self._bytes, self._sums = state.get("bytes", 0), dict(state.get("sums", {}))
         if self.path is not None and self.path.exists() and self.path.stat().st_size > self._bytes:
             os.truncate(self.path, self._bytes)  # never longer: that would fill a file that was cut by hand with zeros
 

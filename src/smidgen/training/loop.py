@@ -182,8 +182,8 @@ class Trainer:
             if not _is_out_of_memory(error):
                 raise
             raise TrainingError(
-                f"Memory ran out in step {self.progress.step} of stage {stage.name!r}: lower `batch_size`"
-                f" ({_batch_size(self.method)}) or the size of the images."
+                f"Memory ran out in step {self.progress.step} of stage {stage.name!r}: lower"
+                f" {_batch_size(self.method)} or the size of the images."
             ) from error
         self.progress.step += 1
         self.progress.done += 1
@@ -197,6 +197,7 @@ class Trainer:
 
     def _step(self, stage: Stage) -> Moment:
         step, method = self.progress.step, self.method
+        method.reached = self._reached(stage)
         method.train(True)
         generator = self._generator(stage.name, step)
         # Dropout, too, is a function of (seed, stage, step), and of other numbers than the request.
@@ -205,8 +206,7 @@ class Trainer:
         parts = collect(self.images, requests, key=(self.settings.seed, stage.name, step), device=self.settings.device)
         with _autocast(self.settings):
             losses = method.loss(parts, stage=stage.name, step=step)
-        by_time = min(int(self._time_spent() * stage.steps), stage.steps - 1)
-        share = rate(stage.schedule, max(step, by_time), stage.steps) * self.progress.scale
+        share = rate(stage.schedule, self._reached(stage), stage.steps) * self.progress.scale
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
@@ -265,6 +265,10 @@ class Trainer:
         allowed = self.progress.allowed
         return 0.0 if allowed is None else (self._seconds() - self.progress.began) / allowed
 
+    def _reached(self, stage: Stage) -> int:
+        """Return how far the stage is, in steps: those made, or more by the clock."""
+        return max(self.progress.step, min(int(self._time_spent() * stage.steps), stage.steps - 1))
+
     def _length(self, stage: Stage) -> int:
         return self.progress.cut or stage.steps
 
@@ -313,8 +317,11 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _batch_size(method: Method) -> object:
-    return getattr(getattr(method, "config", None), "batch_size", "unknown")
+def _batch_size(method: Method) -> str:
+    """Return the option that says how many images a step has, and its value."""
+    config = getattr(method, "config", None)
+    name = next((name for name in ("batch_size", "bags") if hasattr(config, name)), "batch_size")
+    return f"`{name}` ({getattr(config, name, 'unknown')})"
 
 
 def _autocast(settings: Settings) -> contextlib.AbstractContextManager[object]:
