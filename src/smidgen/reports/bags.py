@@ -24,14 +24,16 @@ _MOST_FEATURES = 32
 
 _SCORES = {
     "ucc_accuracy": "Unique counts right",
-    "paper_ucc_accuracy": "Of bags of 32, as in the paper",
+    "ucc_loss": "Cross-entropy of unique counts",
+    "paper_ucc_accuracy": "Unique counts of bags of 32 right, as in the paper",
     "proportion_error": "Images counted to a wrong class",
     "class_count_accuracy": "Class counts right",
-    "report_class_count_accuracy": "Same, as the RCC report divides",
+    "report_class_count_accuracy": "Same, divided by the bag size as in the RCC report",
+    "count_loss": "Squared error of class counts",
     "kmeans_accuracy": "k-means on features",
     "spectral_accuracy": "Spectral clustering of features",
     "min_js": "Least divergence of two classes",
-    "report_min_js": "Same, as the RCC report sums features",
+    "report_min_js": "Same, summed over features as in the RCC report",
     "reconstruction_error": "Reconstruction error",
     "reconstruction_error_shuffled": "Same with other images’ features",
 }
@@ -45,7 +47,8 @@ def read_bags(run_folder: Path | str, metrics: Mapping[str, Any]) -> dict[str, A
     tables = {name: folder / f"{name}.csv" for name in ("js_divergences", "class_densities", "reconstructions")}
     if not any(path.is_file() for path in tables.values()):
         return {}
-    found: dict[str, Any] = {"scores": _scores(metrics), "divergences": None, "features": [], "more_features": 0}
+    found: dict[str, Any] = {"scores": _scores(metrics), "splits": _splits(metrics), "divergences": None}
+    found |= {"features": [], "more_features": 0}
     found |= {"pictures": None, "width": 0}
     for name, path in tables.items():
         if path.is_file():
@@ -56,22 +59,32 @@ def read_bags(run_folder: Path | str, metrics: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-def _scores(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (name, value) of the split that was scored."""
-    shown = []
-    for key, words in _SCORES.items():
-        for split in ("test", "train", "all"):
-            value = metrics.get(f"{split}_{key}")
-            if is_number(value):
-                shown.append((f"{words}, {split}", _score_text(key, value, split, metrics)))
-                break
-    return shown
+def _scores(metrics: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return (name, its value on each of `_splits`, "" where there is none)."""
+    splits = _splits(metrics)
+    values = {key: [metrics.get(f"{split}_{key}") for split in splits] for key in _SCORES}
+    return [
+        (
+            words,
+            [_score_text(key, v, s, metrics) if is_number(v) else "" for s, v in zip(splits, values[key], strict=True)],
+        )
+        for key, words in _SCORES.items()
+        if any(map(is_number, values[key]))
+    ]
+
+
+def _splits(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the splits that were scored, that of unseen images first."""
+    splits = ("test", "train", "all")
+    return [split for split in splits if any(is_number(metrics.get(f"{split}_{key}")) for key in _SCORES)]
 
 
 def _score_text(key: str, value: float, split: str, metrics: Mapping[str, Any]) -> str:
     """Return a score as the report words it."""
     if key.endswith("min_js"):
         return f"{value:.3f} bits"
+    if key in ("ucc_loss", "count_loss"):
+        return f"{value:.4f}"
     if not key.startswith("reconstruction_error"):
         n = metrics.get(f"{split}_spectral_images") if key == "spectral_accuracy" else None
         return percent(value) + (f" of {thousands(n)} images" if is_number(n) else "")
