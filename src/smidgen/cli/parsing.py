@@ -112,11 +112,7 @@ def share(text: str) -> float:
     >>> share("0.05")
     0.05
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
+    if not 0 <= (value := _number(text)) <= 1:
         raise argparse.ArgumentTypeError(f"must be a share between 0 and 1, got {text!r}")
     return value
 
@@ -127,13 +123,17 @@ def seconds(text: str) -> float:
     >>> seconds("90")
     90.0
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < math.inf:
+    if not 0 < (value := _number(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
     return value
+
+
+def _number(text: str) -> float:
+    """Return a number, NaN for a text that is none: it lies in no range."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def text(given: str) -> str:
