@@ -334,6 +334,7 @@ def test_a_training_that_time_has_stopped_on_the_plateau_says_so_alone_and_to_tr
     (alarm,) = course.said
     assert "The unique counts teach nothing yet (their loss is 1.3" in alarm or "(their loss is 1.4" in alarm
     assert "ln 4 = 1.39): train longer, take the preset fast (`--set preset=fast`), take smaller bags" in alarm
+    assert alarm.endswith("or start from a run without evidence (`--init-from RUN`).")  # four are enough
     resumed = Doctor()
     resumed.restore(json.loads(json.dumps(course.doctor.state())))  # no step was left to be made
     assert resumed.final(one(1)) == course.said
@@ -342,6 +343,14 @@ def test_a_training_that_time_has_stopped_on_the_plateau_says_so_alone_and_to_tr
 def test_a_short_training_that_has_left_the_plateau_says_nothing():
     course = bags(60).run(lambda t: {"total": 1.2, "ucc": LN4 if t < 0.5 else 1.2})
     assert course.said == course.doctor.final(HEALTHY) == []
+
+
+@pytest.mark.parametrize("uninformed", [{}, {"ucc": 0.0}])
+def test_a_collapse_is_said_where_it_is_not_known_what_a_model_without_images_would_lose(uninformed):
+    """As of `supervised`, which names no such loss, and of UCC where all bags have the same count."""
+    course = Course(uninformed=uninformed, wants_classes=True).run(lambda t: {"total": 1.0, "ucc": 0.1}, one)
+    assert "All images are in one cluster" in course.said[0]
+    assert "All images are in one cluster" in course.doctor.final(one(1))[0]
 
 
 def test_before_evidence_is_asked_for_clusters_are_not_judged_but_the_loss_is():

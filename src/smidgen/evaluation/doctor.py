@@ -193,7 +193,7 @@ class Doctor(Callback):
         early = 0 < self._total_steps < LEAST_TRAINING  # no steps at all: a method without stages
         found = {} if self._untaught else collapse_alarms(assignments, options=self._options, early=early)
         rest = {kind: text for kind, text in self._alarms.items() if kind not in (*_COLLAPSES, "growing", "flat")}
-        if "flat" in self._alarms and not self._untaught and 0.5 < _evenness(assignments) <= _EVEN:
+        if "flat" in self._alarms and 0.5 < _evenness(assignments) <= _EVEN:
             rest["flat"] = self._alarms["flat"]
         return [*found.values(), *rest.values()]
 
