@@ -38,6 +38,7 @@ def test_heads_for_bags_say_what_they_think(method, options):
     assert alone.head == pytest.approx(found.head[1:2], abs=1e-5)
     table = found.columns(fitted.cluster_names_)
     assert table["head_ucc"] == (found.head.argmax(1) + 1).tolist()
+    assert found.head[1].tolist() == [1, 0, 0]  # a bag of one image
     assert ("head_images(b)" in table) == (options.get("counts") == "mse")
     assert fitted.predict_bags(X, {}).head.shape == (0, 3)
 

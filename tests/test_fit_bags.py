@@ -8,9 +8,13 @@ import torch
 from PIL import Image
 
 from smidgen.config import Config
+from smidgen.data.datasets import Dataset
+from smidgen.data.evidence import Evidence
 from smidgen.data.resolved import Resolved
+from smidgen.evaluation.bag_methods import score_bags
 from smidgen.methods import METHODS, make_config
 from smidgen.methods.ucc import UCC
+from smidgen.model import Model
 from smidgen.prepare import resolve
 from smidgen.recipe import Listener, fit
 from smidgen.runs import RunFolder, read_csv
@@ -71,6 +75,20 @@ def test_scores_tables_and_figures_of_bags_are_written(run):
 def test_class_counts_name_clusters_and_have_their_scores(counts):
     metrics = fit(config("rcc", counts=counts)).metrics
     assert {"test_named_accuracy", "test_proportion_error", "test_report_min_js"} <= metrics.keys()
+
+
+def test_a_saved_model_scores_new_images_by_bags_of_the_sizes_it_was_trained_on(tmp_path):
+    n = np.arange(30)
+    evidence = Evidence.from_bags(
+        [n[i : i + 5].tolist() for i in range(0, 30, 5)], proportions=[{"a": 0.6, "b": 0.4}] * 6
+    )
+    fit(config("rcc", data="array", counts="mse"), data=IMAGES, evidence=evidence, out=tmp_path / "run")
+    saved = Model.load(tmp_path / "run")
+    assert saved.method.learner.bag_sizes.tolist() == [5, 5]
+    classes = n % 2
+    new = Dataset("x", "all", n.astype(str).astype(object), IMAGES[:, None], classes, ("b", "a"))
+    scores = score_bags(saved, [new], [saved.look(IMAGES[:, None])], seed=0, n_bags=8, decode=False).metrics
+    assert {"all_ucc_accuracy", "all_proportion_error", "all_class_count_accuracy"} < scores.keys()
 
 
 def test_test_images_of_a_single_class_have_no_divergence(tmp_path):

@@ -113,6 +113,7 @@ class Model:
             "std": list(problem.std),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "cluster_names": list(self.cluster_names),
+            "class_names": list(problem.evidence.class_names),
             **({"extractor": extractor_table(self.extractor)} if self.extractor is not None else {}),
             **({"bag_calibration": dict(self.bag_calibration)} if self.bag_calibration else {}),
         }
@@ -176,7 +177,7 @@ def _empty_method(description: dict[str, Any]) -> Method:
         n_clusters=description["n_clusters"],
         mean=tuple(description["mean"]),
         std=tuple(description["std"]),
-        evidence=Resolved.nothing(0),
+        evidence=dataclasses.replace(Resolved.nothing(0), class_names=tuple(description["class_names"])),
     )
     config = make_config(description["method"], description["options"])
     with without_weights():

@@ -156,8 +156,7 @@ class _Fit:
         self.method.stages()  # may refuse too
         self.doctor = Doctor(listener.say, options=config.options.keys())
         if config.init_from is not None:
-            other = Model.load(config.init_from)
-            self.method.start_from(other.method, other.cluster_names)
+            self.method.start_from(Model.load(config.init_from).method)
 
     def run(self, run_folder: RunFolder | None) -> Outcome:
         self.run_folder = run_folder

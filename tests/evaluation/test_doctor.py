@@ -362,9 +362,9 @@ def test_before_evidence_is_asked_for_clusters_are_not_judged_but_the_loss_is():
 
 def test_proportions_that_teach_let_clusters_be_judged_while_the_unique_counts_do_not_yet():
     """As RCC on CIFAR-10: at step 120 half of the loss of proportions is gone, the unique count is at ln 4 till 300."""
-    learns = bags(120).run(lambda t: {"total": falling(t), "ucc": LN4, "counts": 2.35 - 1.2 * t}, one)
+    learns = bags(120).run(lambda t: {"total": falling(t), "ucc": LN4, "class_counts": 2.35 - 1.2 * t}, one)
     assert "All images are in one cluster" in learns.doctor.final(one(1))[0]
-    averages = bags(120).run(lambda t: {"total": falling(t), "ucc": LN4, "counts": 70 - 13 * t}, one)
+    averages = bags(120).run(lambda t: {"total": falling(t), "ucc": LN4, "class_counts": 70 - 13 * t}, one)
     (alarm,) = averages.doctor.final(one(1))
     assert alarm.startswith("The unique counts teach nothing yet")
 

@@ -174,15 +174,19 @@ def test_a_head_that_ignores_the_bags_may_know_how_often_each_count_occurs():
     uneven = of_evidence(bags_of([4] * 10, [1] * 9 + [3])).uninformed["ucc"]
     assert uneven == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
     ranges = of_evidence(bags_of([4] * 4, [1, 2, 1, 1], [1, 2, 2, 3])).uninformed["ucc"]
-    assert ranges == pytest.approx(-0.5 * math.log(0.5))
+    assert ranges == pytest.approx(-0.5 * math.log(0.5))  # nothing speaks for 3
+    halves = of_evidence(bags_of([4] * 4, [1, 1, 2, 2], [1, 1, 3, 3])).uninformed["ucc"]
+    assert halves == pytest.approx(math.log(2))
 
 
 def test_a_step_has_two_images_at_least():
     method = of_evidence(bags_of([1, 23], [1, 3]), images=23, bags=1)
     sizes = {len(method.request("train", 0, torch.Generator().manual_seed(s))["bags"].indices) for s in range(9)}
     assert sizes == {23, 24}
-    with pytest.raises(InputError, match="more than one image in bags"):
+    with pytest.raises(InputError, match="more than one image in the bags"):
         of_evidence(bags_of([1], [1])).stages()
+    with pytest.raises(InputError, match="more than one image in the bags"):
+        ucc(bags=1, bag_size="1", ucc="1").stages()
 
 
 def test_what_goes_by_the_share_of_training_goes_by_the_clock_too():
@@ -225,7 +229,16 @@ def test_another_run_goes_on_where_it_starts_from(options, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"points": 7}, {"bandwidth": 0.2}, {"log_output": True}, {"ucc": "2-3"}, {"features": 4}]
+    "other",
+    [
+        {"points": 7},
+        {"bandwidth": 0.2},
+        {"log_output": True},
+        {"ucc": "2-3"},
+        {"features": 4},
+        {"attention": True},
+        {"head_activation": "leaky-relu"},
+    ],
 )
 def test_a_head_of_other_densities_or_counts_is_not_taken(other):
     method, there = ucc(seed=2), ucc(seed=1, **other)

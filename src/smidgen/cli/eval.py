@@ -105,7 +105,8 @@ def _new_part(known: Assignments, args: argparse.Namespace) -> tuple[Scored, tup
     import numpy as np
 
     from smidgen.data.datasets import DATASETS
-    from smidgen.evaluation.bag_methods import score_bags, seen_by
+    from smidgen.evaluation.bag_methods import score_bags
+    from smidgen.runs import RunFolder
 
     require_run(args.run)
     require_data(args.data)
@@ -125,6 +126,8 @@ def _new_part(known: Assignments, args: argparse.Namespace) -> tuple[Scored, tup
         for k, cluster in enumerate(known.cluster_names)
         if known.class_names and known.class_of[k] >= 0
     }
+    seed = RunFolder.open(args.run).config.get("seed", 0)
+    metrics = score_bags(model, [dataset], [looked], seed=seed, decode=False).metrics
     part = Scored(
         split=dataset.split,
         clusters=assignments.argmax(1),
@@ -132,7 +135,7 @@ def _new_part(known: Assignments, args: argparse.Namespace) -> tuple[Scored, tup
         confidence=assignments.max(1),
         class_names=tuple(dataset.class_names),
         cluster_map=np.array([numbers.get(stands_for.get(name, ""), -1) for name in model.cluster_names]),
-        of_bags=_bag_scores(score_bags(model, [seen_by(model, dataset)], [looked], seed=0).metrics, dataset.split),
+        of_bags=_bag_scores(metrics, dataset.split),
     )
     return part, model.cluster_names
 

@@ -32,7 +32,7 @@ from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.maths.divergence import js_divergences, least_divergence
 from smidgen.maths.kmeans import kmeans
 from smidgen.methods.bag_learner import BagLearner, as_columns
-from smidgen.model import Model, embed
+from smidgen.model import Model
 
 N_BAGS = 4000
 """Balanced test bags: one in a thousand wrong is seen. The paper had 20,160."""
@@ -61,7 +61,13 @@ class BagScores:
 
 
 def score_bags(
-    model: Model, datasets: Sequence[Dataset], looked: Sequence[Looked], *, seed: int, n_bags: int = N_BAGS
+    model: Model,
+    datasets: Sequence[Dataset],
+    looked: Sequence[Looked],
+    *,
+    seed: int,
+    n_bags: int = N_BAGS,
+    decode: bool = True,
 ) -> BagScores:
     """Return the scores of a model on the datasets whose classes are known; none where its method has none.
 
@@ -77,7 +83,8 @@ def score_bags(
     features, as the paper has them, the latter of spectral_images images; min_js, the least divergence of two classes'
     densities, in bits, and on the report's scale report_min_js.
 
-    datasets: what the model sees. looked: what `model.look` says of each. Of at most `CAP` images, drawn at random.
+    datasets: what the model sees; decode: whether to decode it, which is all that pixels are needed for. looked: what
+    `model.look` says of each. Of at most `CAP` images, drawn at random.
     """
     learner = getattr(model.method, "learner", None)
     if not isinstance(learner, BagLearner):
@@ -86,7 +93,7 @@ def score_bags(
     known = [part for part in parts if part[0].classes is not None and (part[0].classes >= 0).any()]
     scores = BagScores()
     for dataset, (assignments, features) in known or parts[-1:]:
-        found = reconstruction_errors(learner, dataset.images, features, seed=seed)
+        found = reconstruction_errors(learner, dataset.images, features, seed=seed) if decode else {}
         if known:
             scored = _Scored(model, dataset, assignments, features, seed)
             found |= scored.counts(n_bags)
@@ -94,13 +101,6 @@ def score_bags(
                 found |= scored.clusterings() | scored.divergences(scores.tables)
         scores.metrics.update({f"{dataset.split}_{name}": value for name, value in found.items()})
     return scores
-
-
-def seen_by(model: Model, dataset: Dataset) -> Dataset:
-    """Return a dataset as a model's method sees it: embeddings for images where it has a frozen encoder."""
-    if model.extractor is None:
-        return dataset
-    return dataclasses.replace(dataset, images=embed(dataset.images, model.extractor, device=model.device), items=None)
 
 
 def predict_bags_of(
@@ -115,6 +115,8 @@ def predict_bags_of(
     if not isinstance(getattr(method, "learner", None), BagLearner):
         return found
     law, numbers = _told(method, looked, bags.members.numpy(), bags.offsets.numpy(), classes=method.counts_classes)
+    law = np.where(np.arange(1, law.shape[1] + 1) <= found.sizes[:, None], law, 0.0)
+    law = law / np.maximum(law.sum(1, keepdims=True), 1e-30)
     return dataclasses.replace(found, head=law, head_numbers=numbers if method.counts_classes else None)
 
 
@@ -191,7 +193,7 @@ class _Scored:
 
     def counts(self, n_bags: int) -> dict[str, float]:
         """Return the scores of balanced bags of the sizes that the model was trained on, and of the paper's."""
-        trained, paper = self.learner.source.typical_sizes, (PAPER_SIZE, PAPER_SIZE)
+        trained, paper = tuple(self.learner.bag_sizes.tolist()), (PAPER_SIZE, PAPER_SIZE)
         found = self._counts_of(trained, n_bags, classes=self.tells_classes)
         again = found if trained == paper else self._counts_of(paper, n_bags, classes=False)
         return found | {f"paper_{name}": value for name, value in again.items() if name == "ucc_accuracy"}

@@ -50,8 +50,9 @@ class BagPredictions:
     bag_names: in the order of the rows. sizes: (bags,) int64, images in each.
     law: (bags, counts) float64, P(the bag holds 1, 2, … different clusters); rows sum to one.
     shares: (bags, clusters) float64, the share of each cluster: the mean assignment of the bag's images.
-    head: (bags, counts), the same as `law` by the method's own head for counts of bags, where it has one (ucc, rcc).
-        It was trained on bags of some sizes and counts, and knows no others; `law` holds for any.
+    head: (bags, clusters), P(1, 2, … different clusters) by the method's own head for counts of bags, where it has one
+        (ucc, rcc). It was trained on bags of some sizes and counts, and knows no others; `law` holds for any. A row is
+        0 where a bag has fewer images than the least count that the head knows.
     head_numbers: (bags, clusters), how many images of each cluster by a head of its own, below 0 at times (rcc).
     """
 

@@ -26,6 +26,7 @@ _MOST_REMEDIES = 4
 _EVIDENCE = {
     "labels": "the labels",
     "counts": "the unique counts",
+    "class_counts": "the class counts",
     "ucc": "the unique counts",
     "proportions": "the proportions",
     "presence": "the presences",

@@ -82,6 +82,25 @@ def n_subsets(n_clusters: int, *, max_count: int) -> int:
     return sum(math.comb(n_clusters, t) for t in range(1, max_count + 1))
 
 
+def count_frequencies(least: Tensor, most: Tensor, possible: Tensor) -> Tensor:
+    """Return how often each count occurs, (counts,) float64, as far as ranges tell; its sum is one.
+
+    Where no count is known exactly every possible one is as frequent; otherwise 50 steps of EM from there, in which a
+    range counts for what lies in it by its frequency. least, most: (bags,) int64. possible: (counts,) bool.
+
+    >>> count_frequencies(torch.tensor([1, 1, 2]), torch.tensor([1, 1, 4]), torch.tensor([True] * 4))[0]
+    tensor(0.6667, dtype=torch.float64)
+    """
+    frequency = possible.double() / possible.sum()
+    if bool((least == most).any()):
+        counts = torch.arange(1, len(possible) + 1)
+        stated = ((counts >= least[:, None]) & (counts <= most[:, None]) & possible).double()
+        for _ in range(50):
+            joint = stated * frequency
+            frequency = (joint / joint.sum(1, keepdim=True).clamp_min(1e-300)).mean(0)
+    return frequency
+
+
 def in_float64(assignments: Tensor) -> Tensor:
     """Return the assignments in float64, on the CPU where the device has no such type (Apple's)."""
     return (assignments.cpu() if assignments.device.type == "mps" else assignments).double()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,6 +106,7 @@ class BagLearner(nn.Module):
     """
 
     recent: Tensor
+    bag_sizes: Tensor
 
     def __init__(
         self,
@@ -153,6 +154,7 @@ class BagLearner(nn.Module):
         self.clusters = Centroids(problem.n_clusters, config.features)
         self.features_taken = False  # from another run
         self.register_buffer("recent", torch.zeros(0, config.features))
+        self.register_buffer("bag_sizes", torch.tensor(self.source.typical_sizes))  # a saved model knows them by this
 
     @property
     def draws_bags_from(self) -> tuple[str, ...]:
@@ -255,9 +257,9 @@ class BagLearner(nn.Module):
             copied(self.head, theirs.head)
 
     def describes_like(self, other: BagLearner) -> bool:
-        """Return whether the features are another's, and bags are described by densities of the same kind."""
-        kinds = [(c.activation, c.points, c.bandwidth, c.log_output) for c in (self.config, other.config)]
-        return self.features_taken and kinds[0] == kinds[1]
+        """Return whether the features are another's, and heads of the same kind see densities of the same kind."""
+        same = ("activation", "points", "bandwidth", "log_output", "attention", "head_activation")
+        return self.features_taken and all(getattr(self.config, n) == getattr(other.config, n) for n in same)
 
     # ----------------------------------------------------------------------------------------------------- results
 
@@ -380,9 +382,9 @@ class BagMethod(Method):
         """The encoder, before the features."""
         return self.learner.net.encoder
 
-    def start_from(self, other: Method, names: Sequence[str] = ()) -> None:
+    def start_from(self, other: Method) -> None:
         """Take another method's encoder, and what else of it fits: see `BagLearner.take_from`."""
-        super().start_from(other, names)
+        super().start_from(other)
         self.learner.take_from(other)
 
     def encode(self, images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from smidgen.data.batches import Part, Request, seeded
 from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
 from smidgen.errors import InputError
-from smidgen.maths.counts import bag_numbers
+from smidgen.maths.counts import bag_numbers, count_frequencies
 
 _MOST_TUPLES = 20_000  # class tuples that are listed and walked; of more, random ones are drawn
 
@@ -112,15 +112,12 @@ class BagSource(nn.Module):
     def uninformed(self) -> float:
         """The mean cross-entropy of counts for a head that says of each bag how often each count occurs.
 
-        Fresh bags have each count as often; of bags of the evidence those are counted whose count is known exactly.
+        Fresh bags have each count as often.
         """
         if self.is_fresh or not len(self.known_bags):
             return math.log(len(self.counts))
-        least, most = self.least[self.known_bags], self.most[self.known_bags].clamp(max=self.n_clusters)
-        exact = least[least == most]
-        numbers = exact if len(exact) else torch.arange(self.counts.start, self.counts.stop)
-        numbers = numbers.clamp(max=self.n_clusters)
-        law = torch.bincount(numbers, minlength=self.n_clusters + 1).double().cumsum(0) / len(numbers)
+        least, most = (range_[self.known_bags].cpu() for range_ in (self.least, self.most.clamp(max=self.n_clusters)))
+        law = F.pad(count_frequencies(least, most, self.admissible).cumsum(0), (1, 0))
         return float(-(law[most] - law[least - 1]).clamp_min(1e-9).log().mean())
 
     @property
@@ -149,8 +146,9 @@ class BagSource(nn.Module):
         """Raise InputError if there is nothing to make bags of."""
         if not self.is_fresh and not len(self.known_bags):
             raise InputError(f"`{method}` needs {what}: give --bags with them, or data with classes to draw bags from.")
-        if not self.is_fresh and int(self.evidence.bag_sizes[self.known_bags].sum()) < 2:
-            raise InputError(f"`{method}` needs more than one image in bags, and only one is: give larger bags.")
+        most = max(1, self.bags // len(self.counts)) * len(self.counts) * self.sizes[0]
+        if (most if self.is_fresh else int(self.evidence.bag_sizes[self.known_bags].sum())) < 2:
+            raise InputError(f"`{method}` needs more than one image in the bags of a step: give more or larger bags.")
 
     def begin(self, generator: torch.Generator) -> None:
         """Begin another walk through the tuples of classes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -171,11 +171,8 @@ class Method(nn.Module, ABC):
         """What another run may start from: the backbone, and the layer on it where there is one."""
         return StartingPoint(getattr(self.config, "encoder", None), self.backbone, self.linear_head)
 
-    def start_from(self, other: Method, names: Sequence[str] = ()) -> None:
-        """Take for the backbone what another method offers, before training; InputError if that is another net.
-
-        names: of the other's clusters, for methods that take more of it than the net.
-        """
+    def start_from(self, other: Method) -> None:
+        """Take for the backbone what another method offers, before training; InputError if that is another net."""
         try:
             self.backbone.load_state_dict(other.starting_point.net.state_dict())
         except RuntimeError as error:

@@ -24,7 +24,7 @@ speak by the exact law of how many images of each class a bag holds, too: a mean
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -315,9 +315,9 @@ class Fusion(Method):
         rows = int(self.head) * self.problem.n_clusters + self.order[self.head]
         return layer.weight[rows], layer.bias[rows]
 
-    def start_from(self, other: Method, names: Sequence[str] = ()) -> None:
+    def start_from(self, other: Method) -> None:
         """Take another method's encoder, for the net too."""
-        super().start_from(other, names)
+        super().start_from(other)
         self.net.load_state_dict(self.teacher.net.state_dict())
 
     def encode(self, images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ Equation → function
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -196,7 +196,8 @@ class FusionEmbeddings(Method):
     # ---------------------------------------------------------------------------------------------------------- heads
 
     def _head_losses(self, parts: Mapping[str, Part], stage: str, step: int) -> dict[str, Tensor]:
-        progress = step / max(1, self.config.steps - self.config.steps // 2) if stage == "select" else 0.0
+        reached = max(step, self.reached)
+        progress = reached / max(1, self.config.steps - self.config.steps // 2) if stage == "select" else 0.0
         losses = self.heads.losses(
             *(self.projected[parts[name].indices] for name in ("images", "neighbours")),
             step=step,
@@ -332,12 +333,12 @@ class FusionEmbeddings(Method):
             return StartingPoint(projected_name(components, self.config.hidden), net, (last.weight, last.bias))
         return StartingPoint(projected_name(components), self.projection, self.heads.as_layer())
 
-    def start_from(self, other: Method, names: Sequence[str] = ()) -> None:
+    def start_from(self, other: Method) -> None:
         """Take the projection of another run of this method; its clusters are looked for anew."""
         if isinstance(other, FusionEmbeddings):
             self.projection.load_state_dict(other.projection.state_dict())
         else:
-            super().start_from(other, names)
+            super().start_from(other)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the principal components (batch, features) that are clustered."""

@@ -22,7 +22,7 @@ of the bags that its clusters appear in. With "dllp" the softmax names each imag
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -201,11 +201,10 @@ class RCC(BagMethod):
             else nn.Linear(self.backbone_features, problem.n_clusters)
         )
 
-    def start_from(self, other: Method, names: Sequence[str] = ()) -> None:
+    def start_from(self, other: Method) -> None:
         """Take another method's net, as UCC does, and of another RCC of the same classes its class counts too."""
-        super().start_from(other, names)
-        mine = self.problem.evidence.class_names
-        if not isinstance(other, RCC) or tuple(names[: len(mine)]) != mine:
+        super().start_from(other)
+        if not isinstance(other, RCC) or other.problem.evidence.class_names != self.problem.evidence.class_names:
             return
         if self.config.counts == other.config.counts == "dllp" or self.learner.describes_like(other.learner):
             copied(self.classifier, other.classifier)
@@ -242,7 +241,7 @@ class RCC(BagMethod):
         if config.tie_weight:
             losses["tie"] = tie_loss(presence, log_counts).mean()
         weights = {"reconstruction": config.reconstruction_weight, "ucc": config.ucc_weight,
-                   "counts": config.count_weight, "tie": config.tie_weight}  # fmt: skip
+                   "class_counts": config.count_weight, "tie": config.tie_weight}  # fmt: skip
         total = sum((weights[name] * losses[name] for name in weights if name in losses), embeddings.new_zeros(()))
         return {"total": total, **losses}
 
@@ -265,11 +264,11 @@ class RCC(BagMethod):
                 loss = self._in_bag_loss(p, part.offsets, told)
             presence = presence_of_images(p, part.offsets)
         if not bool(known.any()):
-            return {"counts": loss.sum() * 0}, presence
+            return {"class_counts": loss.sum() * 0}, presence
         error = (bag_means(p, part.offsets) if self.config.counts == "dllp" else
                  predicted / part.offsets.diff().unsqueeze(1)) - told  # fmt: skip
         return {
-            "counts": loss[known].mean(),
+            "class_counts": loss[known].mean(),
             "proportion_error": error[known].detach().abs().sum(1).mean() / 2,
         }, presence
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
-from smidgen.maths.counts import admissible_counts, count_loss, unique_count_log_probabilities
+from smidgen.maths.counts import admissible_counts, count_frequencies, count_loss, unique_count_log_probabilities
 from smidgen.maths.likelihoods import class_count_loss, label_loss, pair_loss, presence_loss, proportion_loss
 
 EVERY_KIND = ("labels", "counts", "proportions", "presence", "pairs")
@@ -195,9 +195,8 @@ class EvidenceTerms(nn.Module):
 
     def _uninformed_counts(self) -> Tensor:
         e, admissible = self.evidence, self.admissible.cpu()
-        known = e.counts_min[e.counts_min == e.counts_max].clamp(1, admissible.shape[1])
-        frequency = torch.bincount(known - 1, minlength=admissible.shape[1]) if len(known) else admissible.sum(0)
-        law = frequency.clamp_min(1e-9).log().expand(admissible.shape)
+        frequency = count_frequencies(e.counts_min, e.counts_max, admissible.any(0))
+        law = frequency.clamp_min(1e-9).log().float().expand(admissible.shape)
         return count_loss(law, e.counts_min, e.counts_max, admissible=admissible, epsilon=self.epsilon)
 
     def class_evidence(self, p: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ _CURVES = {
     "sample_accuracy": "accuracy, sample of training images",
     "ucc_accuracy": "ucc accuracy, training bags",
     "ucc": "loss of unique counts",
-    "counts": "loss of class counts",
+    "class_counts": "loss of class counts",
     "reconstruction": "loss of reconstruction",
 }
 
