@@ -1,6 +1,7 @@
 """predict, eval, report, list and check, on one finished run."""
 
 import csv
+import dataclasses
 import io
 import re
 import shutil
@@ -9,6 +10,7 @@ import pytest
 from cli_samples import fill, png
 
 from smidgen.cli.list import meanings
+from smidgen.methods import METHODS, make_config
 from smidgen.runs import read_csv
 
 
@@ -137,6 +139,22 @@ def test_report_of_no_run_is_refused(smidgen, tmp_path):
 def test_list_methods_names_them_and_their_options(smidgen):
     assert "fusion " in smidgen("list", "methods").out
     assert "refine_steps" in smidgen("list", "methods", "fusion").out
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_option_of_every_method_is_explained(smidgen, name):
+    said = smidgen("list", "methods", name).out
+    options = said.split("\n\n")[1].splitlines()[1:]
+    heads = [line for line in options if not line.startswith(" ")]
+    assert len(heads) == len(dataclasses.fields(make_config(name)))
+    assert [line for line in heads if len(line.split()) < 3] == []
+
+
+def test_options_with_few_values_show_them_and_long_lines_are_broken(smidgen, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    said = smidgen("list", "methods", "rcc").out
+    assert "what bounds the features (sigmoid · softmax · tanh · sine)" in " ".join(said.split())
+    assert max(map(len, said.splitlines()[2:])) <= 90
 
 
 def test_list_methods_tells_of_presets(smidgen):

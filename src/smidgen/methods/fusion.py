@@ -55,7 +55,7 @@ class FusionConfig:
     steps, refine_steps: optimiser steps of the two stages. labelled_factor: how many times as many the second one has
     where there are labels and no bags: its steps cost less than those with bags, and labels gain by more of them.
     batch_size: images per step, besides those of evidence.
-    neighbours: how many nearest images count as neighbours, among pca_components principal components of the pixels.
+    neighbours: how many nearest images count as neighbours. pca_components: of the pixels, by which they are nearest.
     settle: share of the first stage after which clusters have formed. doubt: ε, the share of neighbours that may be
     wrong. balance, refine_balance: weights of the entropy of the mean assignment in the two stages.
     evidence: weight of every kind of evidence. bag_images: the most images that the bags of a step may have together,

@@ -61,8 +61,9 @@ class FusionEmbeddingsConfig:
     components: principal components that are clustered. neighbours: how many nearest images count as neighbours, at
     most half of a cluster's share of the images.
     heads: how many are trained; kept: how many of them beyond the first half; votes: how many decide.
-    steps: of the heads. softness, final_softness: how unsure the heads are kept, and how unsure they end: their loss
-    as a share of ln(clusters), 0 sure, 1 saying nothing. gain: how fast the temperature follows.
+    steps: of the heads. batch_size: images per step. softness, final_softness: how unsure the heads are kept, and how
+    unsure they end: their loss as a share of ln(clusters), 0 sure, 1 saying nothing. gain: how fast the temperature
+    follows.
     refine_steps: of the net that learns from evidence; refine_batch_size, bag_images, refine_learning_rate: likewise;
     hidden, dropout: its layer. warm: the share of its steps over which the votes are believed less and less.
     evidence: weight of every kind of evidence; wrong: the share of it that may be wrong. leak: how often an image looks

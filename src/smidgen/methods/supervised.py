@@ -21,8 +21,8 @@ from smidgen.nets.heads import LinearHeads
 class SupervisedConfig:
     """Settings of `supervised`.
 
-    encoder: the net, see `smidgen list encoders`. batch_size: images per step. learning_rate, weight_decay: of AdamW,
-    the rate at its peak. augment: whether images are shown as random views.
+    encoder: the net, see `smidgen list encoders`. steps: of the optimiser. batch_size: images per step. learning_rate,
+    weight_decay: of AdamW, the rate at its peak. augment: whether images are shown as random views.
     """
 
     encoder: str = "conv"
