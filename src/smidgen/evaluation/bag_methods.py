@@ -31,7 +31,8 @@ from smidgen.evaluation.bag_scores import (
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.maths.divergence import js_divergences, least_divergence
 from smidgen.maths.kmeans import kmeans
-from smidgen.methods.bag_learner import BagLearner, as_columns
+from smidgen.methods.bag_learner import BagLearner
+from smidgen.methods.bag_tables import as_columns
 from smidgen.model import Model
 
 N_BAGS = 4000

@@ -1,19 +1,16 @@
-"""What UCC and RCC share: settings, the bags of a step, the count head with its loss, clusters, and tables of them."""
+"""What UCC and RCC share: settings, the bags of a step, the net, the count head with its loss, and clusters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from smidgen.data.batches import Part, Request, seeded
 from smidgen.errors import InputError
-from smidgen.maths.divergence import js_divergences
-from smidgen.maths.kde import annealed_bandwidth, feature_densities
+from smidgen.maths.kde import annealed_bandwidth
 from smidgen.methods.bag_source import BagSource, bag_view, span
 from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
 from smidgen.nets.bag_net import (
@@ -33,8 +30,6 @@ from smidgen.nets.timm_encoder import PretrainedEncoder
 
 _RECENT = 2048  # features kept for the clusters shown during training
 _EVERY = 100  # steps between them, as often as the watch looks
-_SHOWN = 16  # images decoded for the report
-_IMAGES = 16_384  # of bags described at once: what bounds the memory
 
 
 @dataclass(frozen=True)
@@ -274,142 +269,8 @@ class BagLearner(nn.Module):
         described = self.net.describe(features, offsets, bandwidth=self.config.bandwidth)
         return self.head(described).exp()
 
-    def tables(self, embed: Embed, clusters: Tensor) -> dict[str, dict[str, np.ndarray]]:
-        """Return the densities of each cluster's features, the clusters' divergences, bags, and decoded images.
-
-        clusters: of the training images, (images,) int64.
-        """
-        features = embed()
-        densities = feature_densities(
-            features,
-            clusters,
-            self.net.points.cpu(),
-            bandwidth=self.config.bandwidth,
-            n_groups=self.problem.n_clusters,
-        ).numpy()
-        tables = {
-            "feature_densities": as_columns(("cluster", "feature", "point"), "density", densities),
-            "cluster_divergences": as_columns(("cluster", "other"), "bits", js_divergences(densities)),
-        }
-        if len(self.source.known_bags):
-            tables["bag_counts"] = self._bag_table(features)
-        if self.net.decoder is not None:
-            shown = _first_images(embed)[: self.problem.n_images]
-            with torch.no_grad():
-                rebuilt = self.net.rebuild(shown).cpu().numpy()
-            table = as_columns(("image", "channel", "row", "column"), "original", shown.cpu().numpy())
-            tables["reconstructions"] = table | {"decoded": rebuilt.ravel().round(4)}
-        return tables
-
-    def _bag_table(self, features: Tensor) -> dict[str, np.ndarray]:
-        """Return what each bag of the evidence is said to hold and what the head makes of it."""
-        bags = self.source.known_bags
-        device = self.net.points.device
-        chances = []
-        largest = int(self.problem.evidence.bag_sizes[bags].max())
-        for some in bags.split(max(1, _IMAGES // largest)):
-            rows, offsets = self.source.members(some)
-            chances.append(self.count_probabilities(features[rows].to(device), offsets.to(device)).cpu())
-        law = torch.cat(chances)
-        least, most = self.source.least.cpu()[bags], self.source.most.cpu()[bags]
-        counts = torch.arange(1, law.shape[1] + 1)
-        stated = ((counts >= least[:, None]) & (counts <= most[:, None])).float()
-        names = np.array([self.problem.evidence.bag_names[b] for b in bags.tolist()], dtype=object)
-        probability = (law * stated).sum(1).numpy().round(4)
-        predicted = (law.argmax(1) + 1).numpy()
-        return {"bag": names, "least": least.numpy(), "most": most.numpy(), "predicted": predicted,
-                "probability": probability}  # fmt: skip
-
 
 def _enlarged(image_shape: tuple[int, int, int], encoder: Encoder) -> int | None:
     """Return the side in pixels that an encoder enlarges images to, None where it does not."""
     size = encoder.preprocess.size if isinstance(encoder, PretrainedEncoder) else 0
     return size if size > max(image_shape[1:]) else None
-
-
-def _first_images(embed: Embed) -> Tensor:
-    """Return the first training images, as methods see them."""
-    first: list[Tensor] = []
-
-    def keep(images: Tensor) -> Tensor:
-        first.extend([] if first else [images[:_SHOWN].clone()])
-        return images.new_zeros(len(images), 0)
-
-    embed(keep)
-    return first[0]
-
-
-class BagMethod(Method):
-    """What UCC and RCC do alike: all of it is their learner's."""
-
-    training_only = ("learner.source.", "learner.recent")
-    wants_classes = True
-    counts_classes = False
-    """Whether a head of its own tells how many images of each class a bag holds."""
-
-    learner: BagLearner
-
-    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
-        """Shuffle the walk through tuples of classes."""
-        self.learner.source.begin(generator)
-
-    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
-        """Ask for bags, of the evidence or fresh."""
-        return self.learner.request(stage, step, max(step, self.reached), generator)
-
-    def after_step(self, stage: str, step: int) -> None:
-        """Cluster the latest features now and then."""
-        steps = self.config.warmup_steps if stage == "warmup" else self.config.steps
-        self.learner.follow(step, steps=steps)
-
-    @property
-    def uninformed(self) -> Mapping[str, float]:
-        """What the loss of the unique count is for a head that does not look at the bags."""
-        return self.learner.uninformed
-
-    @property
-    def draws_bags_from(self) -> tuple[str, ...]:
-        """The labels, where there is no bag in the evidence."""
-        return self.learner.draws_bags_from
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Say so where classes are too small for the bags."""
-        return (self.learner.source.repeats,) if self.learner.source.repeats else ()
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The encoder, before the features."""
-        return self.learner.net.encoder
-
-    def start_from(self, other: Method) -> None:
-        """Take another method's encoder, and what else of it fits: see `BagLearner.take_from`."""
-        super().start_from(other)
-        self.learner.take_from(other)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the J features (batch, J)."""
-        return self.learner.net(images)
-
-    def assign(self, images: Tensor) -> Tensor:
-        """Return assignments (batch, clusters) by distance from the centroids; the nearest is the likeliest."""
-        return self.learner.clusters(self.encode(images))
-
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return assignments and features."""
-        features = self.encode(images)
-        return self.learner.clusters(features), features
-
-    def count_probabilities(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """Return P(count = 1 … clusters), (bags, clusters), of bags of images with features (images, J)."""
-        return self.learner.count_probabilities(features, offsets)
-
-    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
-        """Return densities of features, divergences between clusters, counts of bags, and decoded images."""
-        return self.learner.tables(embed, embed(self.assign).argmax(1))
-
-
-def as_columns(axes: tuple[str, ...], what: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    """Return an array as columns: its indices, and its values to six digits behind the point."""
-    indices = np.indices(values.shape).reshape(values.ndim, -1)
-    return {**dict(zip(axes, indices, strict=True)), what: values.ravel().round(6)}

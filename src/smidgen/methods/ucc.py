@@ -36,7 +36,8 @@ from torch import Tensor
 
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
-from smidgen.methods.bag_learner import BagConfig, BagLearner, BagMethod
+from smidgen.methods.bag_learner import BagConfig, BagLearner
+from smidgen.methods.bag_method import BagMethod
 from smidgen.methods.base import Embed, Problem, Stage, at_least
 
 
