@@ -9,7 +9,8 @@ import pytest
 
 from smidgen import recipe
 from smidgen.config import Config
-from smidgen.evaluation.doctor import Doctor, collapse_alarms
+from smidgen.evaluation.collapse import collapse_alarms
+from smidgen.evaluation.doctor import Doctor
 from smidgen.methods import make_config
 from smidgen.methods.base import Stage
 from smidgen.prepare import Listener

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from smidgen.evaluation.collapse import COLLAPSES, EVEN, collapse_alarms, evenness
+from smidgen.evaluation.remedies import remedy, useful_options
 from smidgen.methods.base import Method, Stage
 from smidgen.training.callbacks import Callback, Moment
 
@@ -17,11 +19,9 @@ _LONG = 2500  # steps: a longer stage is judged as soon, and by as short blocks,
 _LONGEST_WAIT = 300  # steps of a long stage that evidence may teach nothing where there is nothing else to learn from
 _BLOCKS = 50  # per stage: losses are averaged over a fiftieth of it
 _RECENT = 3  # blocks
-_EVEN = 0.98  # of the largest entropy: assignments that say nothing
 _STUCK, _FREE = 0.97, 0.94  # shares of the uninformed loss: an alarm above the one is withdrawn below the other
 _FAR = 1.25  # the share above which a model contradicts its evidence, as one with unformed clusters does: give it time
 _LEAST_LOSS = 0.05  # of a model that is not informed: below, there is next to nothing to be learned
-_MOST_REMEDIES = 4
 
 _EVIDENCE = {
     "labels": "the labels",
@@ -32,79 +32,6 @@ _EVIDENCE = {
     "presence": "the presences",
     "pairs": "the pairs",
 }
-
-Remedy = tuple[str | None, str]
-"""An option, and what to do about it if the method has it; None for what can always be done."""
-
-_REMEDIES: dict[str, Sequence[Remedy]] = {
-    "even": ((None, "train longer"), ("learning_rate", "raise `learning_rate`")),
-    "one": (
-        ("balance", "raise `balance`"),
-        ("learning_rate", "lower `learning_rate`"),
-        (None, "ask for more clusters"),
-    ),
-    "large": (("balance", "raise `balance` if the classes are of equal size"), (None, "ask for more clusters")),
-    "empty": ((None, "ask for fewer clusters"), (None, "train longer")),
-    "flat": (("learning_rate", "raise `learning_rate`"), (None, "look at the images with `smidgen check`")),
-    "diverging": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),
-    "halved": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),
-    "evidence": (
-        ("evidence", "raise `evidence`"),
-        ("log_output", "take the preset fast (`--set preset=fast`)"),
-        ("bag_size", "take smaller bags (`bag_size`)"),
-        (None, "start from a run without evidence (`--init-from RUN`)"),
-        (None, "see what `smidgen check` says of the evidence"),
-    ),
-}
-
-
-def _remedy(kind: str, options: Collection[str] | None, *, longer: bool = False) -> str:
-    """Return what can be done, the likeliest first; longer: to train longer before all else."""
-    possible = [text for option, text in _REMEDIES[kind] if option is None or options is None or option in options]
-    possible = ["train longer", *possible][not longer :][:_MOST_REMEDIES]
-    return f"{', '.join(possible[:-1])} or {possible[-1]}" if len(possible) > 1 else possible[0]
-
-
-def collapse_alarms(
-    assignments: np.ndarray, *, options: Collection[str] | None = None, early: bool = False
-) -> dict[str, str]:
-    """Return what is wrong with assignments, kind → words with the remedy; empty if nothing is.
-
-    assignments: (n, clusters), rows sum to one. options: names of the method's options, so that only these are
-    advised; None for any. early: too little training for even assignments to mean anything.
-    Kinds: "even", every image equally likely everywhere; "one" cluster holds all; a "large" one holds more than half;
-    some are "empty".
-
-    >>> collapse_alarms(np.eye(3)[[0, 1, 2, 0]])
-    {}
-    >>> collapse_alarms(np.full((4, 2), 0.5))["even"]
-    'Every image is equally likely in every cluster, nothing has been learned yet: train longer or raise ...'
-    """
-    n, n_clusters = assignments.shape
-    sizes = np.bincount(assignments.argmax(1), minlength=n_clusters)
-    is_even = _evenness(assignments) > _EVEN
-    if is_even and not early:
-        about = "Every image is equally likely in every cluster, nothing has been learned yet"
-        return {"even": f"{about}: {_remedy('even', options)}."}
-    if n_clusters > 1 and sizes.max() == n:
-        return {"one": f"All images are in one cluster: {_remedy('one', options)}."}
-    alarms = {}
-    if n_clusters > 2 and sizes.max() > n / 2 and not is_even:
-        share = f"Cluster {sizes.argmax()} holds {sizes.max() / n:.0%} of the images"
-        alarms["large"] = f"{share}: {_remedy('large', options)}."
-    if n >= 20 * n_clusters and sizes.min() == 0 and not is_even:
-        empty = np.flatnonzero(sizes == 0)
-        which = f"{len(empty)} of {n_clusters} clusters are empty ({', '.join(map(str, empty[:5]))})"
-        alarms["empty"] = f"{which}: {_remedy('empty', options)}."
-    return alarms
-
-
-def _evenness(assignments: np.ndarray) -> float:
-    """Return the mean entropy of the rows as a share of its largest value, 0 … 1; 0 for a single cluster."""
-    if assignments.shape[1] == 1:
-        return 0.0
-    rows = -(assignments * np.log(np.maximum(assignments, 1e-12))).sum(1).mean()
-    return float(rows / math.log(assignments.shape[1]))
 
 
 class Doctor(Callback):
@@ -143,7 +70,7 @@ class Doctor(Callback):
             self._halvings += 1
             times = f"{2**self._halvings} times"
             words = f"The loss became infinite or not a number, and the learning rate is {times} lower since"
-            self._alarms["halved"] = f"{words}: {_remedy('halved', self._options)}."  # the loop has said it already
+            self._alarms["halved"] = f"{words}: {remedy('halved', self._options)}."  # the loop has said it already
 
     def _set(self, state: dict[str, Any]) -> None:
         for name, make in _START.items():
@@ -193,8 +120,8 @@ class Doctor(Callback):
         """Return the alarms that hold at the end of the training, given the assignments (n, clusters) it came to."""
         early = 0 < self._total_steps < LEAST_TRAINING  # no steps at all: a method without stages
         found = {} if self._untaught else collapse_alarms(assignments, options=self._options, early=early)
-        rest = {kind: text for kind, text in self._alarms.items() if kind not in (*_COLLAPSES, "growing", "flat")}
-        if "flat" in self._alarms and 0.5 < _evenness(assignments) <= _EVEN:
+        rest = {kind: text for kind, text in self._alarms.items() if kind not in (*COLLAPSES, "growing", "flat")}
+        if "flat" in self._alarms and 0.5 < evenness(assignments) <= EVEN:
             rest["flat"] = self._alarms["flat"]
         return [*found.values(), *rest.values()]
 
@@ -218,7 +145,7 @@ class Doctor(Callback):
         if self._uninformed is None:
             self._uninformed = dict(getattr(method, "uninformed", {}))
             self._needs_evidence = getattr(method, "wants_classes", False)
-            self._useful = _useful(self._options, method)
+            self._useful = useful_options(self._options, method)
 
     @property
     def _levels(self) -> dict[str, float]:
@@ -230,18 +157,18 @@ class Doctor(Callback):
     def _look(self, moment: Moment, assignments: np.ndarray) -> None:
         n_clusters = assignments.shape[1]
         sizes = np.bincount(assignments.argmax(1), minlength=n_clusters)
-        self._evenness = _evenness(assignments)
+        self._evenness = evenness(assignments)
         self._shares = [*self._shares[-2:], float(sizes.max() / len(assignments))]
         found = {}
         if moment.step > moment.stage.steps / 5 and moment.total_step >= LEAST_STEPS:
             early = moment.total_step < LEAST_TRAINING
             found = collapse_alarms(assignments, options=self._options, early=early)
-            for kind in set(_COLLAPSES) - set(found):
+            for kind in set(COLLAPSES) - set(found):
                 self._withdraw(kind)
         if _grows(self._shares, n_clusters) and self._evenness < 0.9 and not found:
             first, last = self._shares[0], self._shares[-1]
             words = f"Cluster {sizes.argmax()} grows, from {first:.0%} to {last:.0%} of the images in two looks"
-            found["growing"] = f"{words}: {_remedy('large', self._options)}."
+            found["growing"] = f"{words}: {remedy('large', self._options)}."
         else:
             self._withdraw("growing")
         if not self._untaught:
@@ -264,18 +191,18 @@ class Doctor(Callback):
         bound = max(abs(first), 1.0)
         if recent > first + bound and recent > before:
             words = f"The loss climbs, from {first:.3g} to {recent:.3g}"
-            self._raise("diverging", f"{words}: {_remedy('diverging', self._options)}.")
+            self._raise("diverging", f"{words}: {remedy('diverging', self._options)}.")
         elif recent < first + bound / 2:
             self._withdraw("diverging")
         if len(course) < max(_BLOCKS // 5, LEAST_STEPS // 5) or self._evenness is None:
             return
         noise = float(np.std(course[-2 * _RECENT :])) / math.sqrt(_RECENT)
         fallen = _mean(course[:_RECENT]) - recent > max(0.002 * abs(first), 2 * noise)
-        unsure = 0.5 < self._evenness <= _EVEN  # sure: nothing may be left to learn; quite even: that is said already
+        unsure = 0.5 < self._evenness <= EVEN  # sure: nothing may be left to learn; quite even: that is said already
         is_why = self._untaught and any(name in self._blocks for name in self._levels)  # that is said already, too
         if not fallen and unsure and not is_why and not {"one", "diverging"} & set(self._alarms):
             words = f"The loss has not fallen since stage {self._stage!r} began ({first:.3g}, now {recent:.3g})"
-            self._raise("flat", f"{words}: {_remedy('flat', self._options)}.")
+            self._raise("flat", f"{words}: {remedy('flat', self._options)}.")
         elif fallen or not unsure:
             self._withdraw("flat")
 
@@ -324,7 +251,7 @@ class Doctor(Callback):
         words = f"The loss falls, but {about} are ignored" if is_ignored else f"{about.capitalize()} teach nothing yet"
         why = f"their loss is {recent:.2f}; without looking at the images it is {_as_log(self._levels[name])}"
         longer = self._untaught and stage.steps < _LONGEST_WAIT
-        self._raise(f"evidence:{name}", f"{words} ({why}): {_remedy('evidence', self._useful, longer=longer)}.")
+        self._raise(f"evidence:{name}", f"{words} ({why}): {remedy('evidence', self._useful, longer=longer)}.")
 
     # ------------------------------------------------------------------------------------------------------ alarms
 
@@ -340,8 +267,6 @@ class Doctor(Callback):
             self._withdrawn.append(kind)
             self._say(f"No longer so: {text.partition(':')[0]}.")
 
-
-_COLLAPSES = ("even", "one", "large", "empty")
 
 _START: dict[str, Callable[[], Any]] = {
     "stage": str,
@@ -387,17 +312,6 @@ def _wait(stage: Stage, *, is_far: bool = False, is_urgent: bool = False) -> flo
     if is_urgent and stage.steps > _LONG:
         return _LONGEST_WAIT
     return max(min(stage.steps, _LONG) / (2 if is_far else 5), LEAST_STEPS)
-
-
-def _useful(options: Collection[str] | None, method: Method) -> Collection[str] | None:
-    """Return the options to advise for evidence: of no preset that is mostly taken, of no bags that are given."""
-    if options is None:
-        return None
-    config = getattr(method, "config", None)
-    fast = getattr(config, "PRESETS", {}).get("fast", {})
-    is_fast = 2 * sum(getattr(config, name) == value for name, value in fast.items()) > len(fast)
-    draws_bags = bool(getattr(method, "draws_bags_from", ()))
-    return {*options} - ({"log_output"} if is_fast else set()) - (set() if draws_bags else {"bag_size"})
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,0 +1,58 @@
+"""Assignments that have collapsed: all the same, all in one cluster, one cluster too large, some empty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+
+from smidgen.evaluation.remedies import remedy
+
+EVEN = 0.98
+"""The share of the largest entropy above which assignments say nothing."""
+
+COLLAPSES = ("even", "one", "large", "empty")
+"""The kinds of `collapse_alarms`."""
+
+
+def collapse_alarms(
+    assignments: np.ndarray, *, options: Collection[str] | None = None, early: bool = False
+) -> dict[str, str]:
+    """Return what is wrong with assignments, kind → words with the remedy; empty if nothing is.
+
+    assignments: (n, clusters), rows sum to one. options: names of the method's options, so that only these are
+    advised; None for any. early: too little training for even assignments to mean anything.
+    Kinds: "even", every image equally likely everywhere; "one" cluster holds all; a "large" one holds more than half;
+    some are "empty".
+
+    >>> collapse_alarms(np.eye(3)[[0, 1, 2, 0]])
+    {}
+    >>> collapse_alarms(np.full((4, 2), 0.5))["even"]
+    'Every image is equally likely in every cluster, nothing has been learned yet: train longer or raise ...'
+    """
+    n, n_clusters = assignments.shape
+    sizes = np.bincount(assignments.argmax(1), minlength=n_clusters)
+    is_even = evenness(assignments) > EVEN
+    if is_even and not early:
+        about = "Every image is equally likely in every cluster, nothing has been learned yet"
+        return {"even": f"{about}: {remedy('even', options)}."}
+    if n_clusters > 1 and sizes.max() == n:
+        return {"one": f"All images are in one cluster: {remedy('one', options)}."}
+    alarms = {}
+    if n_clusters > 2 and sizes.max() > n / 2 and not is_even:
+        share = f"Cluster {sizes.argmax()} holds {sizes.max() / n:.0%} of the images"
+        alarms["large"] = f"{share}: {remedy('large', options)}."
+    if n >= 20 * n_clusters and sizes.min() == 0 and not is_even:
+        empty = np.flatnonzero(sizes == 0)
+        which = f"{len(empty)} of {n_clusters} clusters are empty ({', '.join(map(str, empty[:5]))})"
+        alarms["empty"] = f"{which}: {remedy('empty', options)}."
+    return alarms
+
+
+def evenness(assignments: np.ndarray) -> float:
+    """Return the mean entropy of the rows as a share of its largest value, 0 … 1; 0 for a single cluster."""
+    if assignments.shape[1] == 1:
+        return 0.0
+    rows = -(assignments * np.log(np.maximum(assignments, 1e-12))).sum(1).mean()
+    return float(rows / math.log(assignments.shape[1]))

@@ -1,0 +1,51 @@
+"""What can be done about a training that the doctor finds ill, in words that name options the method has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from smidgen.methods.base import Method
+
+_MOST = 4  # remedies named at once
+
+Remedy = tuple[str | None, str]
+"""An option, and what to do about it if the method has it; None for what can always be done."""
+
+_REMEDIES: dict[str, Sequence[Remedy]] = {
+    "even": ((None, "train longer"), ("learning_rate", "raise `learning_rate`")),
+    "one": (
+        ("balance", "raise `balance`"),
+        ("learning_rate", "lower `learning_rate`"),
+        (None, "ask for more clusters"),
+    ),
+    "large": (("balance", "raise `balance` if the classes are of equal size"), (None, "ask for more clusters")),
+    "empty": ((None, "ask for fewer clusters"), (None, "train longer")),
+    "flat": (("learning_rate", "raise `learning_rate`"), (None, "look at the images with `smidgen check`")),
+    "diverging": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),
+    "halved": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),
+    "evidence": (
+        ("evidence", "raise `evidence`"),
+        ("log_output", "take the preset fast (`--set preset=fast`)"),
+        ("bag_size", "take smaller bags (`bag_size`)"),
+        (None, "start from a run without evidence (`--init-from RUN`)"),
+        (None, "see what `smidgen check` says of the evidence"),
+    ),
+}
+
+
+def remedy(kind: str, options: Collection[str] | None, *, longer: bool = False) -> str:
+    """Return what can be done, the likeliest first; longer: to train longer before all else."""
+    possible = [text for option, text in _REMEDIES[kind] if option is None or options is None or option in options]
+    possible = ["train longer", *possible][not longer :][:_MOST]
+    return f"{', '.join(possible[:-1])} or {possible[-1]}" if len(possible) > 1 else possible[0]
+
+
+def useful_options(options: Collection[str] | None, method: Method) -> Collection[str] | None:
+    """Return the options to advise for evidence: of no preset that is mostly taken, of no bags that are given."""
+    if options is None:
+        return None
+    config = getattr(method, "config", None)
+    fast = getattr(config, "PRESETS", {}).get("fast", {})
+    is_fast = 2 * sum(getattr(config, name) == value for name, value in fast.items()) > len(fast)
+    draws_bags = bool(getattr(method, "draws_bags_from", ()))
+    return {*options} - ({"log_output"} if is_fast else set()) - (set() if draws_bags else {"bag_size"})
