@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -306,6 +307,14 @@ def test_time_is_shared_out_by_steps_and_every_schedule_comes_to_its_end(make_tr
     assert [(line["stage"], line["step"]) for line in lines(tmp_path)] == [("one", 3), ("one", 4), ("two", 3)]
     assert seen == [rate("cosine", step, 5) for step in (2, 4, 4)]  # 1, 2 and 3 of 2.5 seconds are over
     assert reached == [0, 2, 4]  # before each of them
+
+
+def test_stages_whose_steps_take_longer_have_more_of_the_time(make_trainer, tick, monkeypatch):
+    trainer, said = make_trainer(hook=tick, max_seconds=7, say=lambda text: said.append(text)), []
+    stages = [replace(stage, cost=cost) for stage, cost in zip(trainer.method.stages(), (0.25, 1), strict=True)]
+    monkeypatch.setattr(trainer.method, "stages", lambda: stages)
+    trainer.train()  # 8 steps at .25 are 2 of 7, so 2 seconds
+    assert said == ["Time is up: stage 'one' ends after 2 of its 8 steps."]
 
 
 def test_no_stage_is_left_out_when_the_one_before_has_taken_all_the_time(make_trainer, tick):

@@ -53,6 +53,8 @@ class Stage:
     begins: the steps before which `Method.begin` is called; DeepCluster's epochs, SeLa's relabellings.
     schedule: how the learning rate moves from 0 to 1 of the stage, a name in `training.schedules.SCHEDULES`.
     falls: whether a training that goes well lets its loss fall; not where the method holds it at a level.
+    cost: about how long a step takes, what goes before it included, compared with the other stages: by it the time of a
+        training is shared out that has little (`max_seconds`).
     """
 
     name: str
@@ -60,6 +62,7 @@ class Stage:
     begins: tuple[int, ...] = (0,)
     schedule: str = "one-cycle"
     falls: bool = True
+    cost: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

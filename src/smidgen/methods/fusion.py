@@ -175,7 +175,7 @@ class Fusion(Method):
 
     def stages(self) -> list[Stage]:
         """Return "cluster" (neighbours agree) and "refine" (the teacher labels)."""
-        first = Stage("cluster", self.config.steps, begins=(0, self._settled))
+        first = Stage("cluster", self.config.steps, begins=(0, self._settled), cost=2)
         return [first, Stage("refine", self._refine_steps)]
 
     @property

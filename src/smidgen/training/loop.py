@@ -31,8 +31,8 @@ class Settings:
 
     clip: largest norm of the gradient, None for none. checkpoint_every: steps between checkpoints.
     max_seconds: how long all stages may take together, None for as long as their steps do. What is left of it is shared
-    out by the planned steps when a stage begins, so that each has its turn, with one step at least. A stage ends when
-    its steps are done or its time is up, and its learning rate is that of whichever is further: a schedule comes to its
+    out by the planned steps and their cost when a stage begins, so that each has its turn, with one step at least. A
+    stage ends when its steps are done or its time is up, and its learning rate is that of whichever is further: a schedule comes to its
     end either way. Such a training follows the clock and cannot be repeated bit for bit.
     """
 
@@ -113,7 +113,7 @@ class Trainer:
                 self._resume(newest, stages)
             while self.progress.stage < len(stages):
                 left = stages[self.progress.stage :]
-                self._run_stage(left[0], steps_left=sum(stage.steps for stage in left))
+                self._run_stage(left[0], share=_work(left[0]) / sum(map(_work, left)))
             self.method.eval()
             torch.manual_seed(self._generator("finish", 0, "net").initial_seed())
             self.method.finish(self.embed, self._generator("finish", 0))
@@ -139,10 +139,10 @@ class Trainer:
         if regular is not None and regular[1]["progress"]["position"]["stage"] == position["stage"]:
             self._good = regular  # where a training that was not stopped here would go back to if it diverged
 
-    def _run_stage(self, stage: Stage, *, steps_left: int) -> None:
+    def _run_stage(self, stage: Stage, *, share: float) -> None:
         if not self.optimisers:
             self.optimisers = self._new_optimisers(stage)
-            self._allow_time(stage.steps / max(1, steps_left))
+            self._allow_time(share)
             with self.interrupts.deferred():
                 self._save()  # what to go back to if the first steps diverge
         while self.progress.step < self._length(stage):
@@ -310,6 +310,10 @@ class Trainer:
 
     def _generator(self, *key: int | str) -> torch.Generator:
         return seeded(self.settings.seed, *key)
+
+
+def _work(stage: Stage) -> float:
+    return max(1, stage.steps) * stage.cost
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
