@@ -32,8 +32,8 @@ class Settings:
     clip: largest norm of the gradient, None for none. checkpoint_every: steps between checkpoints.
     max_seconds: how long all stages may take together, None for as long as their steps do. What is left of it is shared
     out by the planned steps and their cost when a stage begins, so that each has its turn, with one step at least. A
-    stage ends when its steps are done or its time is up, and its learning rate is that of whichever is further: a schedule comes to its
-    end either way. Such a training follows the clock and cannot be repeated bit for bit.
+    stage ends when its steps are done or its time is up, and its learning rate is that of whichever is further: a
+    schedule comes to its end either way. Such a training follows the clock and cannot be repeated bit for bit.
     """
 
     seed: int = 0
