@@ -1,4 +1,4 @@
-"""UCC, as in its paper: clusters from nothing but the number of different classes in each bag, and counts of new bags."""
+"""UCC, as in its paper: clusters from nothing but how many classes each bag holds, and counts of new bags."""
 
 import numpy as np
 
