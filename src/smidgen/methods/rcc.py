@@ -253,25 +253,21 @@ class RCC(BagMethod):
         assert part.offsets is not None
         shares = self.learner.source.known(part)[2]
         known = ~shares.isnan().any(1)
-        told = torch.where(known.unsqueeze(1), shares, 0.0)
-        if self.config.counts == "mse":
+        told, sizes = torch.where(known.unsqueeze(1), shares, 0.0), part.offsets.diff().unsqueeze(1)
+        if self.counts_classes:
             predicted = self.classifier(described).float()
-            loss = raw_count_loss(predicted, told * part.offsets.diff().unsqueeze(1))
+            loss, found = raw_count_loss(predicted, told * sizes), predicted / sizes
             presence = presence_of_counts(predicted)
         else:
             p = self.classifier(embeddings).float().softmax(1)
-            loss = dllp_loss(p, part.offsets, told)
+            loss, found = dllp_loss(p, part.offsets, told), bag_means(p, part.offsets)
             if reached >= self.config.assign_in_bags * self.config.steps:
                 loss = self._in_bag_loss(p, part.offsets, told)
             presence = presence_of_images(p, part.offsets)
         if not bool(known.any()):
             return {"class_counts": loss.sum() * 0}, presence
-        error = (bag_means(p, part.offsets) if self.config.counts == "dllp" else
-                 predicted / part.offsets.diff().unsqueeze(1)) - told  # fmt: skip
-        return {
-            "class_counts": loss[known].mean(),
-            "proportion_error": error[known].detach().abs().sum(1).mean() / 2,
-        }, presence
+        error = (found - told)[known].detach().abs().sum(1).mean() / 2
+        return {"class_counts": loss[known].mean(), "proportion_error": error}, presence
 
     def _in_bag_loss(self, p: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
         """Return the mean cross-entropy with the labels that each bag's counts give its images, (bags,)."""
@@ -293,7 +289,7 @@ class RCC(BagMethod):
 
         A softmax for each image needs none of it.
         """
-        if self.config.counts == "dllp":
+        if not self.counts_classes:
             return
         features = self.learner.finish(embed, generator)
         terms = EvidenceTerms(self.problem.evidence, self.problem.n_clusters)
@@ -303,20 +299,20 @@ class RCC(BagMethod):
 
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters): the softmax of each image, or the distance from k-means' centroids."""
-        if self.config.counts == "dllp":
+        if not self.counts_classes:
             return self.classifier(self.backbone(images)).float().softmax(1)
         return super().assign(images)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and features."""
-        if self.config.counts != "dllp":
+        if self.counts_classes:
             return super().look(images)
         embeddings = self.backbone(images)
         return self.classifier(embeddings).float().softmax(1), self.learner.net.features(embeddings)
 
     def after_step(self, stage: str, step: int) -> None:
         """Cluster the latest features now and then, where clusters are found by that."""
-        if self.config.counts != "dllp":
+        if self.counts_classes:
             super().after_step(stage, step)
 
     @torch.no_grad()
@@ -325,6 +321,6 @@ class RCC(BagMethod):
 
         features, assignments: (images, J) and (images, clusters), of `encode` and `assign`.
         """
-        if self.config.counts == "dllp":
+        if not self.counts_classes:
             return bag_means(assignments, offsets) * offsets.diff().unsqueeze(1)
         return self.classifier(self.learner.net.describe(features, offsets, bandwidth=self.config.bandwidth)).float()
