@@ -69,9 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="default: 0")
     what.add_argument("--test", metavar="DATA", type=text, help="images to score on that are not trained on")
-    what.add_argument("--init-from", metavar="RUN", type=text, help="start from the encoder of another run")
+    what.add_argument("--init-from", metavar="RUN", type=text, help="start from another run: its net, and what else of it fits")
     add_evidence(parser)
     add_reading(parser.add_argument_group("how images are read"))  # type: ignore[arg-type]
+    _add_where(parser)
+    _add_machine(parser)
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where it goes")
     where.add_argument("--out", metavar="RUN", type=text, help="the run folder (default: runs/DATA-METHOD)")
     where.add_argument("--resume", action="store_true", help="go on with a run that was stopped, exactly as it was")
@@ -79,6 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--dry-run", action="store_true", help="open the images, say what would run, write nothing")
     where.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on stdout")
     where.add_argument("--quiet", action="store_true", help="print nothing but errors (and what --json asks for)")
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("on which machine")
     machine.add_argument(
         "--device", metavar="NAME", type=text, default="auto", help="auto, cpu, cuda, … (default: auto)"
