@@ -69,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="default: 0")
     what.add_argument("--test", metavar="DATA", type=text, help="images to score on that are not trained on")
-    what.add_argument("--init-from", metavar="RUN", type=text, help="start from another run: its net, and what else of it fits")
+    what.add_argument(
+        "--init-from", metavar="RUN", type=text, help="start from another run: its net, and what else of it fits"
+    )
     add_evidence(parser)
     add_reading(parser.add_argument_group("how images are read"))  # type: ignore[arg-type]
     _add_where(parser)
