@@ -26,7 +26,8 @@ from smidgen.data.folders import Item
 from smidgen.data.images import BadImage, Resize, check_options, decode_image, quiet_pillow
 from smidgen.data.sources import cache_folder
 from smidgen.errors import InputError
-from smidgen.nets.fast import FAST_BATCH, fast_dtype
+from smidgen.hardware import fast_dtype
+from smidgen.nets.fast import FAST_BATCH
 from smidgen.nets.timm_encoder import PretrainedEncoder
 from smidgen.runs import atomic_write
 

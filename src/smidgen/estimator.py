@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from smidgen import prepare, recipe
+from smidgen import recipe
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset, open_like
 from smidgen.data.evidence import Evidence
@@ -26,6 +26,7 @@ from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_methods import predict_bags_of
 from smidgen.evaluation.bag_predictions import BagPredictions
+from smidgen.hardware import choose_device, torch_threads
 from smidgen.maths.entropy import mutual_information
 from smidgen.model import Model
 from smidgen.training.interrupts import Interrupted
@@ -184,7 +185,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return assignments (n, n_clusters) float32, rows sum to one; an image's do not depend on the others."""
         images = self._images(X)
-        with prepare.torch_threads(self.n_threads):
+        with torch_threads(self.n_threads):
             return self.model_.assign(images)
 
     def predict_bags(self, X: Any, bags: Any) -> BagPredictions:
@@ -205,13 +206,13 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         images = self._dataset(X)
         skipped = [bad.id for bad in images.skipped]
         resolved = named.resolve(images.ids, skipped=skipped, kind_of_images="images of X")
-        with prepare.torch_threads(self.n_threads):
+        with torch_threads(self.n_threads):
             return predict_bags_of(self.model_, self.model_.look(images.images), resolved)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return embeddings (n, features) float32."""
         images = self._images(X)
-        with prepare.torch_threads(self.n_threads):
+        with torch_threads(self.n_threads):
             return self.model_.encode(images)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -274,7 +275,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         It predicts as the one that was saved; what is known of the training images only (labels_, image_ids_,
         metrics_, config_) it does not have. Raises RunError if there is no model.
         """
-        model = Model.load(folder, device=prepare.choose_device(device))
+        model = Model.load(folder, device=choose_device(device))
         is_of_vectors = model.image_shape[1:] == (1, 1)
         estimator = cls(
             model.method.problem.n_clusters,

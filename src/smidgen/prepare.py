@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from smidgen.data.feasibility import feasibility
 from smidgen.data.resolved import Resolved
 from smidgen.data.subsets import choose_images
 from smidgen.errors import InputError, unknown
+from smidgen.hardware import choose_device, choose_precision
 from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config, method_class
 from smidgen.methods.base import Method, Problem
 from smidgen.model import Model, embed
@@ -76,7 +75,7 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
         options=options,
         threads=config.threads or torch.get_num_threads(),
         device=device,
-        precision=_precision(config.precision, device),
+        precision=choose_precision(config.precision, device),
     )
 
 
@@ -333,39 +332,3 @@ def _channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[fl
     mean = shares @ values
     variance = (shares * (values - mean[:, None]) ** 2).sum(1)
     return tuple(float(m) for m in mean), tuple(math.sqrt(v) for v in variance)
-
-
-def choose_device(name: str) -> str:
-    """Return the device to compute on, "auto" being an accelerator if there is one; InputError if it is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}): try `--device auto`."
-        ) from None
-    return name
-
-
-def _precision(wanted: str, device: str) -> Literal["float32", "bfloat16"]:
-    """Return the precision of training: "auto" is bfloat16 where the device computes it fast."""
-    if wanted != "auto":
-        return "bfloat16" if wanted == "bfloat16" else "float32"
-    if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported()
-    else:
-        able = torch.cpu.get_capabilities()
-        fast = device == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return "bfloat16" if fast else "float32"
-
-
-@contextlib.contextmanager
-def torch_threads(n: int | None) -> Iterator[None]:
-    """Let torch use `n` threads in the body, or as many as it does where that is None."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

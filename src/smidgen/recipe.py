@@ -22,6 +22,7 @@ from smidgen.evaluation.bag_methods import score_bags
 from smidgen.evaluation.doctor import Doctor
 from smidgen.evaluation.explained import Explained, explain
 from smidgen.evaluation.watch import Watch
+from smidgen.hardware import forked_rng, peak_memory_mb, repeatable, reset_peak_memory, torch_threads
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.methods.terms import NAMING
@@ -38,13 +39,11 @@ from smidgen.prepare import (
     open_evidence,
     resolve,
     tell_of_evidence,
-    torch_threads,
     used_evidence,
 )
 from smidgen.record import (
     describe,
     now,
-    peak_memory_mb,
     score_split,
     write_assignments,
     write_explained,
@@ -101,7 +100,8 @@ def fit(
         RunFolder.check(out, resume=resume, overwrite=overwrite)
     evidence = open_evidence(config) if evidence is None else evidence
     config = resolve(config, listener)
-    with Interrupts().listening() as interrupts, torch_threads(config.threads):
+    reset_peak_memory(config.device)
+    with Interrupts().listening() as interrupts, torch_threads(config.threads), repeatable(config.device):
         train, held_out = open_data(config, data, test, listener)
         config, extractor = choose_encoder(config, train, listener)
         shown = [d for d in (train, held_out) if d is not None]
@@ -150,7 +150,7 @@ class _Fit:
             checkpoint_every=config.checkpoint_every,
             max_seconds=config.max_seconds,
         )
-        with torch.random.fork_rng():
+        with forked_rng(self.device):
             torch.manual_seed(config.seed)
             self.method = make_method(config.method, make_config(config.method, config.options), problem)
         self.method.stages()  # may refuse too

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -163,24 +163,25 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def peak_memory_mb(device: torch.device) -> float:
-    """Return the largest memory of this process so far, in megabytes; of the accelerator where there is one."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+def _git_commit(package: Path = Path(__file__).parent) -> str | None:
+    """Return the commit of the checkout that this package runs from, None where it is installed.
 
-
-def _git_commit() -> str | None:
-    """Return the commit of the checkout this package runs from, None where it is installed."""
+    An installed one may well lie in a repository, in its virtual environment, but that one is another project's.
+    """
+    root = package.parent.parent
+    if not (root / ".git").exists() or not _is_ours(root / "pyproject.toml"):
+        return None
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
+            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, timeout=5
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+def _is_ours(project: Path) -> bool:
+    try:
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["name"] == "smidgen"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from smidgen.nets import fast
 from smidgen.nets.average import Average
-from smidgen.nets.fast import FoldedConv, accelerate, fast_dtype, fold_batch_norm
+from smidgen.nets.fast import FoldedConv, accelerate, fold_batch_norm
 
 
 def randomised(net: nn.Module) -> nn.Module:
@@ -115,14 +114,6 @@ def test_bfloat16_comes_close_and_weights_that_change_type_are_packed_anew():
         error = (quick(images.bfloat16()).float() - net(images)).abs().max() / net(images).abs().max()
         assert 0 < error < 0.03
         assert quick.float()(images).dtype == torch.float32
-
-
-def test_the_type_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
-    monkeypatch.setattr(fast.torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert fast_dtype("cpu") == torch.bfloat16
-    monkeypatch.setattr(fast.torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
-    assert fast_dtype("cpu") == torch.float32
-    assert fast_dtype("meta") == torch.float32
 
 
 def test_weights_that_an_average_moves_are_packed_anew():

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from smidgen.hardware import fast_dtype
+
 Net = TypeVar("Net", bound=nn.Module)
 
 FAST_BATCH = 16
@@ -168,15 +170,6 @@ def _can_fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
     if type(conv).__name__ == "Conv2dSame":
         return all(k % 2 == 1 for k in conv.kernel_size) and {*conv.stride} <= {1, 2} and {*conv.dilation} == {1}
     return type(conv) is nn.Conv2d
-
-
-def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """Return bfloat16 where the device computes with it in hardware, otherwise float32."""
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    able = torch.cpu.get_capabilities() if kind == "cpu" else {}
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
 def accelerate(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part, as_floats, collect, seeded
 from smidgen.errors import InputError, TrainingError
+from smidgen.hardware import forked_rng
 from smidgen.methods.base import Embed, Method, Stage
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.checkpoint import Checkpoints, Snapshot, capture, restore
@@ -105,7 +106,7 @@ class Trainer:
         """
         stages = self.method.stages()
         newest = self.checkpoints.newest() if self.checkpoints else None
-        with torch.random.fork_rng():
+        with forked_rng(self.settings.device):
             if newest is None:
                 for callback in self.callbacks:
                     callback.restore({})
