@@ -1,6 +1,9 @@
-# The words of the project; CI uses them too. `make setup` is done by the others when it is needed.
+# The commands of the project, which CI uses too; each runs `make setup` first where it is needed.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+# `make setup CPU=1` installs PyTorch's CPU-only build, about 1 GB instead of 6.
+CPU ?=
 
 .PHONY: setup demo test check bench docs clean
 
@@ -10,8 +13,12 @@ setup: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "smidgen needs Python 3.11 or newer; name one with 'make PYTHON=python3.12 …'."; exit 2; }
 	@$(PYTHON) -m venv .venv || { echo "Python's venv is missing: 'apt install python3-venv' brings it."; exit 2; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+ifneq ($(CPU),)
+	$(PIP) torch torchvision --index-url https://download.pytorch.org/whl/cpu
+endif
+	$(PIP) --editable '.[dev]'
 	@touch $@
+	@echo 'Ready: `source .venv/bin/activate` puts `smidgen` on the path of this shell.'
 
 demo: setup  ## the main job on the 70,000 MNIST digits, no labels: about three minutes
 	$(BIN)/smidgen fit mnist --out runs/demo --overwrite
@@ -29,7 +36,8 @@ bench: setup  ## figures for LAB.md: minutes, not seconds
 	$(BIN)/python benchmarks/kill_resume.py
 
 docs: setup  ## the reference of the public names, as HTML in build/docs
-	$(BIN)/pdoc --output-directory build/docs smidgen
+	$(BIN)/python -W error::UserWarning -c 'from pathlib import Path; import pdoc, smidgen; \
+		[getattr(smidgen, name) for name in smidgen.__all__]; pdoc.pdoc("smidgen", output_directory=Path("build/docs"))'
 
 clean:
 	rm -rf .venv build dist runs/demo

@@ -10,7 +10,8 @@ from smidgen.data.datasets import DATASETS
 from smidgen.errors import InputError
 from smidgen.recipes import Variants, merged, read_recipe
 
-OURS = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+ROOT = Path(__file__).parents[1]
+OURS = sorted((ROOT / "recipes").glob("*.toml"))
 
 
 @pytest.fixture
@@ -155,3 +156,18 @@ def test_a_file_that_is_not_there(tmp_path):
         read_recipe(tmp_path / "none.toml")
     with pytest.raises(InputError, match="is a folder"):
         read_recipe(tmp_path)
+
+
+def test_own_recipes_are_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = {read_recipe(name).text for name in ("mnist_none", "mnist_none.toml", "recipes/mnist_none.toml")}
+    assert texts == {(ROOT / "recipes" / "mnist_none.toml").read_text(encoding="utf-8")}
+
+
+def test_a_file_of_ones_own_goes_before_a_recipe_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist_none.toml").write_text('data = "digits"')
+    assert read_recipe("mnist_none.toml").config.data == "digits"
+    assert read_recipe("mnist_none").config.data == "mnist"
+    with pytest.raises(InputError, match="There is no recipe"):
+        read_recipe("elsewhere/mnist_none.toml")

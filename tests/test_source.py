@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,22 @@ def test_the_library_neither_prints_nor_draws_from_global_generators(name):
 def test_there_are_no_catch_all_modules():
     names = {part for name in SOURCES for part in Path(name).with_suffix("").parts}
     assert not names & {"utils", "util", "common", "helpers", "core", "misc"}
+
+
+PROJECT = ROOT.parents[1] / "pyproject.toml"
+
+
+@pytest.mark.skipif(not PROJECT.is_file(), reason="an installed package has no pyproject.toml beside it")
+def test_every_extra_that_a_message_names_exists():
+    extras = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = {name for source in SOURCES.values() for name in re.findall(r"smidgen\[(\w+)\]", source)}
+    assert named
+    assert named <= extras.keys()
+
+
+def test_type_checkers_are_told_that_the_package_has_types():
+    assert (ROOT / "py.typed").is_file()
+
+
+def test_every_public_name_resolves_and_has_a_docstring():
+    assert all(getattr(smidgen, name).__doc__ for name in smidgen.__all__)

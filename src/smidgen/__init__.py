@@ -29,7 +29,8 @@ def __getattr__(name: str) -> Any:
     # Nothing is imported before it is asked for: torch alone takes seconds, and the command line must answer at once.
     if name not in _HOMES:
         raise AttributeError(f"module 'smidgen' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"smidgen.{_HOMES[name]}"), name)
+    member = globals()[name] = getattr(importlib.import_module(f"smidgen.{_HOMES[name]}"), name)
+    return member
 
 
 def __dir__() -> list[str]:

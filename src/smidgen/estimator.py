@@ -266,7 +266,16 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def save(self, folder: Path | str) -> None:
         """Write the model as a folder that `load` and `smidgen predict` read; raises NotFittedError before `fit`."""
         check_is_fitted(self)
-        self.model_.save(folder)
+        self._named_model().save(folder)
+
+    def _named_model(self) -> Model:
+        """Return the model with the names in `cluster_names_`, which may have been set by hand."""
+        names, n_clusters = np.asarray(self.cluster_names_, dtype=object), len(self.model_.cluster_names)
+        if names.shape != (n_clusters,):
+            raise InputError(f"`cluster_names_` must be {n_clusters} names, got shape {names.shape}.")
+        if not all(isinstance(name, str) and name for name in names):
+            raise InputError(f"`cluster_names_` must be texts that are not empty, got {names.tolist()}.")
+        return dataclasses.replace(self.model_, cluster_names=tuple(map(str, names)))
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "auto", n_threads: int | None = None) -> Self:

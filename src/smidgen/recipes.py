@@ -80,6 +80,28 @@ class Variants:
     text: str = field(default="", repr=False)
 
 
+# -------------------------------------------------------------------------------------------------- finding the file
+
+
+def own_recipes() -> dict[str, Path]:
+    """Return name → file of the recipes behind smidgen's own figures: the checkout's, or those packed into a wheel."""
+    package = Path(__file__).parent
+    folders = (package / "_recipes", package.parents[1] / "recipes")
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+
+
+def find_recipe(path: Path | str) -> Path:
+    """Return the file a recipe is read from: the path itself, or smidgen's own recipe of that name if there is none.
+
+    >>> find_recipe("mnist_none").name, find_recipe("recipes/mnist_none.toml").name
+    ('mnist_none.toml', 'mnist_none.toml')
+    """
+    path = Path(path)
+    own = own_recipes()
+    spellings = (path.stem, f"{path.stem}.toml", f"recipes/{path.stem}.toml")
+    return own[path.stem] if not path.exists() and path.stem in own and path.as_posix() in spellings else path
+
+
 # -------------------------------------------------------------------------------------------------- reading the file
 
 
@@ -94,16 +116,19 @@ def read_recipe(path: Path | str) -> Recipe | Variants:
     2,000, and counts are told unless something else is. Paths are relative to where the command runs.
     Raises InputError, naming the file, for whatever is wrong with it; method and options are checked too.
     """
+    path = find_recipe(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"There is no recipe {str(path)!r}: give the path of a TOML file.") from None
+        raise InputError(
+            f"There is no recipe {str(path)!r}: give the path of a TOML file, or a name in `smidgen list recipes`."
+        ) from None
     except IsADirectoryError:
         raise InputError(f"{str(path)!r} is a folder: give the path of one recipe, a TOML file.") from None
     except UnicodeDecodeError:
         raise InputError(f"{str(path)!r} is not a recipe: it is not text in UTF-8.") from None
     try:
-        return _read(Path(path).stem, text)
+        return _read(path.stem, text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{str(path)!r} is not TOML ({error}).") from None
     except InputError as error:

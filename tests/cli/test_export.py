@@ -114,3 +114,10 @@ def test_names_are_never_given_twice(wanted):
 @pytest.mark.parametrize(("text", "name"), [("con", "_con"), ("a" * 300 + ".png", "a" * 116 + ".png"), ("x.", "x")])
 def test_names_that_some_system_refuses(text, name):
     assert safe_name(text) == name
+
+
+def test_csv_has_the_confidence_unless_told_otherwise(smidgen, run, tmp_path):
+    smidgen("export", run, "--to", "csv", "--out", tmp_path / "e.csv")
+    table, whole = read_csv(tmp_path / "e.csv"), read_csv(run / "assignments.csv")
+    assert list(table) == ["image", "split", "cluster", "confidence"]
+    assert table["confidence"] == whole["confidence"]

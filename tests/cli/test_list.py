@@ -44,3 +44,17 @@ def test_listing_ours_imports_neither_torch_nor_timm():
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0
     assert "smidgen list encoders 'resnet*'" in done.stdout
+
+
+def test_the_options_of_both_forms_of_fusion_are_listed_and_told_apart(smidgen):
+    shown = smidgen("list", "methods", "fusion").out
+    small, embeddings = shown.split("option on embeddings")
+    assert "refine_steps" in small
+    assert "components" in embeddings
+    assert "components" not in small.split("Set them")[0].replace("pca_components", "")
+
+
+def test_recipes_are_listed_with_what_they_run(smidgen):
+    lines = smidgen("list", "recipes").out.splitlines()
+    assert any(line.startswith("mnist_none ") and "MNIST" in line for line in lines)
+    assert "`smidgen run NAME` runs one." in lines

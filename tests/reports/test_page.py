@@ -90,7 +90,13 @@ def test_map_holds_every_image_of_a_small_run(page: str) -> None:
     assert data["row"] == list(range(300))
     assert min(data["x"]) >= 0
     assert max(data["x"] + data["y"]) == 1000
-    assert [name for name, _, _ in data["clusters"]] == [f"cluster {k}" for k in range(10)]
+    assert [name for name, *_ in data["clusters"]] == [f"cluster {k}" for k in range(10)]
+
+
+def test_the_legend_counts_all_images_not_only_those_on_the_map(digits_folder: Path) -> None:
+    data = map_data(write_page(digits_folder, map_points=40).read_text())
+    assert len(data["row"]) == 40
+    assert sum(n for *_, n in data["clusters"]) == sum(n for *_, n in data["classes"]) == 300
 
 
 def test_gallery_rows_are_those_that_the_page_shows(digits_folder: Path, page: str) -> None:

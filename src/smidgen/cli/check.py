@@ -289,7 +289,7 @@ def _shown(found: Findings) -> list[str]:
             f"{sizes[0] if sizes else 'unknown'}; seen as {width} × {height}, {'grey' if channels == 1 else 'colour'}",
         ),
         ("classes", _shown_classes(summary["classes"])),
-        ("copies", f"{sum(len(rows) - 1 for rows in found.groups):,}"),
+        ("copies", _shown_copies(found)),
         ("unreadable", f"{len(summary['skipped']):,}"),
     ]
     if summary["ignored"]:
@@ -302,6 +302,14 @@ def _shown(found: Findings) -> list[str]:
         for reason, n in reasons.most_common(8)
     ]
     return lines + _shown_issues(summary["issues"])
+
+
+def _shown_copies(found: Findings) -> str:
+    """Return how many images could go: those with the pixels of another one, whether or not in the same bytes."""
+    alike = found.issues.get("duplicate", [])
+    pixels = len(alike) - len({issue.group for issue in alike})
+    same_bytes = sum(len(rows) - 1 for rows in found.groups)
+    return f"{max(pixels, same_bytes):,}" + (f", {same_bytes:,} of them the same file" if pixels > same_bytes else "")
 
 
 def _shown_issues(issues: Mapping[str, Mapping[str, Any]]) -> list[str]:

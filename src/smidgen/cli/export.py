@@ -19,6 +19,7 @@ FORMATS: dict[str, tuple[str, str]] = {
 """Name → (module with `export(run, args, console) -> str`, one line)."""
 
 
+COLUMNS = "image,split,cluster,confidence"
 LAYOUTS = ("auto", "tsne", "umap", "pca")
 
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DATA", type=text, help="where the images are now, if they have moved")
     table = parser.add_argument_group("csv")
     table.add_argument(
-        "--columns", metavar="A,B", default="image,cluster", type=text, help="which columns (default: image,cluster)"
+        "--columns", metavar="A,B", default=COLUMNS, type=text, help=f"which columns (default: {COLUMNS})"
     )
     parquet = parser.add_argument_group("parquet")
     parquet.add_argument(

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from smidgen.cli.parsing import one_of
 from smidgen.errors import InputError, unknown
-from smidgen.methods import METHODS
+from smidgen.methods import METHODS, ON_EMBEDDINGS
 
-KINDS = ("methods", "datasets", "encoders")
+KINDS = ("methods", "datasets", "encoders", "recipes")
 
 ENCODERS: dict[str, str] = {
     "conv": "a small net trained from scratch, for small images",
@@ -31,7 +31,9 @@ ENCODERS: dict[str, str] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("kind", metavar="KIND", type=one_of("kind", KINDS), help="methods, datasets or encoders")
+    parser.add_argument(
+        "kind", metavar="KIND", type=one_of("kind", KINDS), help="methods, datasets, encoders or recipes"
+    )
     parser.add_argument(
         "name", metavar="NAME", nargs="?", help="a method, to see its options; a pattern, to see timm's encoders"
     )
@@ -39,12 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the list."""
-    if args.name is not None and args.kind == "datasets":
+    if args.name is not None and args.kind in ("datasets", "recipes"):
         raise InputError(f"`smidgen list {args.kind}` takes no name, got {args.name!r}.")
     if args.name is not None:
         print(_about_method(args.name) if args.kind == "methods" else _matching_encoders(args.name))
         return 0
-    print({"methods": _methods, "datasets": _datasets, "encoders": _encoders}[args.kind]())
+    print({"methods": _methods, "datasets": _datasets, "encoders": _encoders, "recipes": _recipes}[args.kind]())
     return 0
 
 
@@ -69,6 +71,19 @@ def _encoders() -> str:
     return f"{table(list(ENCODERS.items()))}\n\n{more}"
 
 
+def _recipes() -> str:
+    from smidgen.recipes import own_recipes
+
+    rows = [(name, _first_comment(path.read_text(encoding="utf-8"))) for name, path in own_recipes().items()]
+    return f"{table(_wrapped(rows))}\n\n`smidgen run NAME` runs one."
+
+
+def _first_comment(text: str) -> str:
+    """Return the first comment line of a TOML file without its mark, "" if it begins with something else."""
+    first = text.partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
 def _matching_encoders(pattern: str) -> str:
     """Return the encoders whose name fits a pattern such as "resnet*" or holds a text, ours and timm's, a line each."""
     wanted = pattern if re.search(r"[*?\[]", pattern) else f"*{pattern}*"
@@ -87,12 +102,22 @@ def _timm_names() -> list[str]:
 
 
 def _about_method(name: str) -> str:
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    forms = [name] + [ON_EMBEDDINGS[name]] * (name in ON_EMBEDDINGS)
+    options = "\n\n".join(_options_of(form, where=_WHERE[form] if len(forms) > 1 else "") for form in forms)
+    return f"{name}: {METHODS[name][2]}\n\n{options}"
+
+
+_WHERE = {"fusion": "on small grey images, or with `--fine-tune`", "fusion-embeddings": "on embeddings: photographs"}
+
+
+def _options_of(name: str, *, where: str) -> str:
+    """Return the options and presets of a method as tables; `where`: on what it has them, if not everywhere."""
     import dataclasses
 
     from smidgen.methods import make_config
 
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
     config = make_config(name)
     names = [field.name for field in dataclasses.fields(config)]
     about: dict[str, str] = {}
@@ -100,8 +125,8 @@ def _about_method(name: str) -> str:
         about |= meanings(inspect.getdoc(part) or "", names)
     kinds = typing.get_type_hints(type(config))
     rows = [(n, _value(getattr(config, n)), about.get(n, "") + _choices(kinds[n])) for n in names]
-    options = table(_wrapped([("option", "default", ""), *rows]))
-    return f"{name}: {METHODS[name][2]}\n\n{options}\n\nSet them with `--set option=value`.{_presets(config)}"
+    options = table(_wrapped([(f"option {where}".strip(), "default", ""), *rows]))
+    return f"{options}\n\nSet them with `--set option=value`.{_presets(config)}"
 
 
 def _value(value: object) -> str:

@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe",
         metavar="RECIPE",
         type=text,
-        help="a TOML file: data, method, [options], [evidence] or [simulate], and seeds = [0, 1, 2]; [variants.NAME]"
-        " for several configurations in one table",
+        help="a TOML file, or a name in `smidgen list recipes`; it holds data, method, [options], [evidence] or"
+        " [simulate], and seeds = [0, 1, 2]; [variants.NAME] for several configurations in one table",
     )
     parser.add_argument(
         "--seed", metavar="N", type=whole_number(0), nargs="+", help="these instead of the recipe's seeds"

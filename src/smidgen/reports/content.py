@@ -151,8 +151,16 @@ def _moment(value: Any) -> str:
 
 
 def _command(manifest: Mapping[str, Any]) -> str:
+    """Return the command that makes the run again, in the same folder: one that resumes or refuses would not.
+
+    >>> _command({"command": ["smidgen", "fit", "mnist", "--out", "runs/a", "--resume"]})
+    'smidgen fit mnist --out runs/a --overwrite'
+    """
     command = manifest.get("command") or ""
-    return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
+    if not isinstance(command, list):
+        return str(command)
+    words = [str(word) for word in command if word not in ("--resume", "--overwrite")]
+    return shlex.join([*words, "--overwrite"] if "fit" in words[:2] or "run" in words[:2] else words)
 
 
 _SCORES = {"named_accuracy": "Named accuracy", "accuracy": "Accuracy", "nmi": "NMI", "ari": "ARI"}
@@ -273,8 +281,8 @@ def _map_data(report: Report, cluster_colours: Sequence[str], class_colours: Seq
         return None
     assignments, rows = report.assignments, report.galleries.sample
     confidence = assignments.confidence[rows]
-    clusters = zip(assignments.cluster_names, cluster_colours, strict=True)
-    classes = zip(assignments.class_names, class_colours, strict=True)
+    clusters = _legend(assignments.cluster_names, cluster_colours, assignments.clusters)
+    classes = _legend(assignments.class_names, class_colours, assignments.classes)
     wrong = assignments.mistaken()[rows]
     return {
         "x": np.rint(1000 * report.places[:, 0]).astype(int).tolist(),
@@ -286,9 +294,15 @@ def _map_data(report: Report, cluster_colours: Sequence[str], class_colours: Seq
         "class": assignments.classes[rows].tolist() if assignments.class_names else None,
         "wrong": np.flatnonzero(wrong).tolist(),
         "confidence": [None if np.isnan(value) else round(float(value), 3) for value in confidence],
-        "clusters": [[visible(cluster_title(name)), colour, visible(name)] for name, colour in clusters],
-        "classes": [[visible(name), colour, visible(name)] for name, colour in classes],
+        "clusters": [[visible(cluster_title(name)), colour, visible(name), n] for name, colour, n in clusters],
+        "classes": [[visible(name), colour, visible(name), n] for name, colour, n in classes],
     }
+
+
+def _legend(names: Sequence[str], colours: Sequence[str], numbers: np.ndarray) -> Iterator[tuple[str, str, int]]:
+    """Yield the name and colour of each cluster or class and its number of images; -1 in `numbers` is none of them."""
+    sizes = np.bincount(numbers[numbers >= 0], minlength=len(names))
+    return zip(names, colours, sizes.tolist(), strict=True)
 
 
 def _map_note(assignments: Assignments, galleries: Galleries) -> str:

@@ -146,6 +146,8 @@ def _verdict(kind: str, n_wrong: int, n_contradicting: int) -> str:
     """Return a sentence on the pieces that contradict the model.
 
     >>> _verdict("counts", 7, 9)
+    'The first 7 bags most likely hold wrong counts; of the others the model is less sure.'
+    >>> _verdict("counts", 7, 7)
     'These 7 bags most likely hold wrong counts, the clearest first.'
     """
     _, one, many = _NAMES[kind]
@@ -155,6 +157,8 @@ def _verdict(kind: str, n_wrong: int, n_contradicting: int) -> str:
         return f"The model finds something else likelier for {thousands(n_contradicting)}, but none is clearly wrong."
     if n_wrong == 1:
         return f"This {one}." if n_contradicting == 1 else f"The first {one}; of the others the model is less sure."
+    if n_wrong < min(n_contradicting, _SHOWN):
+        return f"The first {thousands(n_wrong)} {many}; of the others the model is less sure."
     order = f"the {_SHOWN} clearest are shown" if n_wrong > _SHOWN else "the clearest first"
     return f"These {thousands(n_wrong)} {many}, {order}."
 

@@ -243,7 +243,7 @@
   function legend() {
     const counts = groups().map(() => 0), box = $("#legend");
     for (let i = 0; i < n; i++) if (groupOf(i) >= 0) counts[groupOf(i)]++;
-    box.replaceChildren(...groups().map(([name, colour], g) => {
+    box.replaceChildren(...groups().map(([name, colour, , total], g) => {
       const button = document.createElement("button"), swatch = document.createElement("i");
       const words = document.createElement("span"), count = document.createElement("small");
       button.type = "button";
@@ -252,7 +252,8 @@
       words.textContent = state.mode === "class" ? `class ${name}` : name;
       words.dir = "auto";
       words.title = name;
-      count.textContent = counts[g];
+      count.textContent = total.toLocaleString("en");
+      count.title = counts[g] < total ? `${counts[g]} of ${total} are on the map` : "";
       button.append(swatch, words, count);
       button.addEventListener("click", () => { state.chosen.has(g) ? state.chosen.delete(g) : state.chosen.add(g); refresh(g); });
       return button;
