@@ -30,6 +30,8 @@ class Parser(argparse.ArgumentParser):
         for given in extra:
             if given.startswith("-") and given != "-":
                 raise unknown("option", given.partition("=")[0], self._option_names())
+        if extra and re.match(r"[a-z_]+=", extra[0]):
+            raise InputError(f"{extra[0]!r} stands alone: write `--set` before every option, `--set {extra[0]}`.")
         if extra:
             raise InputError(
                 f"{extra[0]!r} is one argument too many: `{self.prog} --help` shows what is wanted"
