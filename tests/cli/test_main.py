@@ -95,10 +95,7 @@ def test_unknown_names_get_a_suggestion(smidgen, tmp_path, monkeypatch, argv, se
         (["fit", ""], "`DATA` must be a name or a path, got ''."),
         (["predict"], "RUN and DATA are missing"),
         (["fit", "a", "b"], "'b' is one argument too many"),
-        (
-            ["fit", "a", "--set", "steps=3", "refine_steps=2"],
-            "write `--set` before every option, `--set refine_steps=2`",
-        ),
+        (["fit", "a", "--set", "steps=3", "seed=2"], "'seed=2' stands alone: write `--set` before every option"),
         (["fit", "digits", "--clusters", "0"], "`--clusters` must be a whole number, 1 or above, got '0'."),
         (["fit", "digits", "--size", "9999"], "`--size` must be a whole number, from 1 to 4096, got '9999'."),
         (["fit", "digits", "--steps", "many"], "`--steps` must be a whole number"),
