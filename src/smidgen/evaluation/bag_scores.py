@@ -1,6 +1,6 @@
 """Scores of UCC and RCC: counts and proportions of bags, how far classes lie apart, spectral clustering of features.
 
-The names that begin with `report_` are the RCC report's own definitions (METHODS.md §2), for comparison with its
+The names that begin with `report_` are the RCC report's own definitions (docs/methods.md §2), for comparison with its
 figures only: they are off by a factor that the docstrings name.
 """
 

@@ -33,7 +33,7 @@ def unique_count_log_probabilities(
 
     Images are independent given their assignments. `law` names the way:
 
-    - "subsets": exact, by inclusion–exclusion over cluster subsets (METHODS.md §9). With p_i(T) = Σ_{k∈T} p_ik and
+    - "subsets": exact, by inclusion–exclusion over cluster subsets (docs/methods.md §9). With p_i(T) = Σ_{k∈T} p_ik and
       A_t = Σ_{|T|=t} Π_i p_i(T), P(u) = Σ_{t=1..u} (−1)^{u−t} C(K−t, u−t) A_t. The signs alternate, so digits are lost
       where the model is sure of fewer clusters than u: the absolute error is about 1e-14 (10 clusters, 32 images; bound
       1e-10), so a P(u) of 1e-8 keeps six digits and one of 1e-14 none; counts below the likely one keep all. A bag
@@ -291,7 +291,7 @@ def independent_count_log_probabilities(assignments: Tensor, offsets: Tensor, *,
     A cluster is present with q_k = 1 − Π_i (1 − p_ik), and the count follows the Poisson-binomial law of q, by dynamic
     programming over the clusters. Not the exact law: clusters compete for images. Impossible counts (0, and more than
     the bag has images) are left out and the rest is normalised, which makes it exact for bags of one image. Sharpen
-    the assignments first (METHODS.md §9: logits × 2): in a bag of 1,000 a leak of .001 each reads as presence .63.
+    the assignments first (docs/methods.md §9: logits × 2): in a bag of 1,000 a leak of .001 each reads as presence .63.
 
     assignments, offsets, max_count: as in `unique_count_log_probabilities`; p is held in [1e-9, 1 − 1e-4].
 

@@ -12,9 +12,9 @@ FLOOR = 1e-12  # as in UCC's code
 def js_divergences(densities: np.ndarray) -> np.ndarray:
     """Return the Jensen–Shannon divergences (groups, groups) in bits, symmetric, 0 on the diagonal, in [0, 1].
 
-    densities: (groups, features, points), sums over points one. As in UCC (METHODS.md §1): the numbers of all features
-    side by side divided by the number of features, so that a group is one distribution, clipped at 1e-12; logarithm to
-    base 2. Rows and columns of a group with NaN (an empty one) are NaN. InputError for another shape.
+    densities: (groups, features, points), sums over points one. As in UCC (docs/methods.md §1): the numbers of all
+    features side by side divided by the number of features, so that a group is one distribution, clipped at 1e-12;
+    logarithm to base 2. Rows and columns of a group with NaN (an empty one) are NaN. InputError for another shape.
 
     >>> pure = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[0.5, 0.5]]])
     >>> js_divergences(pure).round(3).tolist()

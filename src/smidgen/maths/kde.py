@@ -107,8 +107,8 @@ def annealed_bandwidth(progress: float, *, start: float, end: float, until: floa
 def feature_densities(features: Tensor, groups: Tensor, points: Tensor, *, bandwidth: float, n_groups: int) -> Tensor:
     """Return (groups, features, points): one density per feature over all images of a group, NaN for an empty group.
 
-    groups: (images,) int64, a cluster or class each; images of -1 are left out. For the divergence of METHODS.md §1 and
-    for figures; by blocks, without gradients.
+    groups: (images,) int64, a cluster or class each; images of -1 are left out. For the divergence of
+    docs/methods.md §1 and for figures; by blocks, without gradients.
     """
     sums = torch.full((n_groups, features.shape[1], len(points)), -torch.inf, dtype=torch.float64)
     for block, numbers in zip(features.detach().split(4096), groups.split(4096), strict=True):

@@ -48,8 +48,8 @@ def pair_loss(first: Tensor, second: Tensor, same: Tensor, *, epsilon: float = 0
 def proportion_loss(assignments: Tensor, offsets: Tensor, proportions: Tensor, *, epsilon: float = 0.01) -> Tensor:
     """Return Σ_k π'_k log(π'_k / m'_k) with m_k = mean_i p_ik of the bag, (bags,); 0 where the means are as given.
 
-    DLLP (METHODS.md §2) with x' = (1 − ε) x + ε / clusters on both sides: bounded by log(clusters / ε), and the least
-    value stays at m = π, where mixing one side only would move it.
+    DLLP (docs/methods.md §2) with x' = (1 − ε) x + ε / clusters on both sides: bounded by log(clusters / ε), and the
+    least value stays at m = π, where mixing one side only would move it.
 
     assignments: (images, clusters), rows sum to one. offsets: (bags + 1,) int64, as in `maths.counts`.
     proportions: (bags, clusters), rows sum to one. epsilon in (0, 1).

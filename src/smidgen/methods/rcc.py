@@ -5,9 +5,9 @@ Idea. UCC's net, told more: beside the unique class count, a second head tells t
 is much stronger than knowing counts, and it names the classes. The other way to learn from proportions, DLLP, has a
 softmax for each image and asks its mean over the bag to be the known shares: `counts = "dllp"`.
 
-Source. The RCC report (METHODS.md §2), whose settings are the defaults where it states them; DLLP after Ardehaly and
-Culotta, "Co-training for demographic classification using deep learning from label proportions", ICDMW 2017. The tie of
-the two heads, which the report wished for, and the assignment inside bags are ours.
+Source. The RCC report (docs/methods.md §2), whose settings are the defaults where it states them; DLLP after Ardehaly
+and Culotta, "Co-training for demographic classification using deep learning from label proportions", ICDMW 2017. The
+tie of the two heads, which the report wished for, and the assignment inside bags are ours.
 
 Equation → function
     mean_k (n_k − n̂_k)², n̂ = LeakyReLU net of the densities      raw_count_loss

@@ -5,9 +5,9 @@ density over the bag, and a small head tells the count from the densities; a dec
 images. A head that never errs on pure bags and on bags of two has put every class elsewhere in feature space, so
 k-means on the features finds the classes.
 
-Source. Oner, Lee and Sung, "Weakly supervised clustering by exploiting unique class count", ICLR 2020 (METHODS.md §1),
-written from the equations. The log-space form of the density, the other activations, log densities, annealing, warm
-starts and ranges of counts are ours.
+Source. Oner, Lee and Sung, "Weakly supervised clustering by exploiting unique class count", ICLR 2020 (docs/methods.md
+§1), written from the equations. The log-space form of the density, the other activations, log densities, annealing,
+warm starts and ranges of counts are ours.
 
 Equation → function
     h_jm = Σ_i N(x_m; f_ij, σ) / Σ_m' Σ_i N(x_m'; f_ij, σ)       maths.kde.log_densities

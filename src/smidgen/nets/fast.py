@@ -16,7 +16,7 @@ from smidgen.hardware import fast_dtype
 Net = TypeVar("Net", bound=nn.Module)
 
 FAST_BATCH = 16
-"""Images at a time on a CPU: larger batches leave its caches (METHODS.md §9), smaller ones cost more calls."""
+"""Images at a time on a CPU: larger batches leave its caches (docs/methods.md §9), smaller ones cost more calls."""
 
 _ALLOWED_ERROR = 1e-3  # of the largest output in float32, for the proof that a folded net is still the same function
 

@@ -32,7 +32,7 @@ class Packaged:
     """An encoder whose weights come with smidgen, in a package of the Python package index.
 
     timm: the net's name there. package: the importable package whose `models/` holds the weights.
-    size: side of the images in pixels that its features are best read at (METHODS.md §9), for speed or for quality.
+    size: side of the images in pixels that its features are best read at, for speed or quality (docs/methods.md §9).
     """
 
     timm: str

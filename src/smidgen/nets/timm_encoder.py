@@ -23,7 +23,7 @@ class Preprocess:
     """What happens to an image between its pixels and its features; stored as JSON with a model.
 
     size: side in pixels that images are brought to. mean, std: per channel, of pixels in [0, 1].
-    interpolation: "bilinear", antialiased when images shrink; bicubic costs 1–2 points (METHODS.md §9).
+    interpolation: "bilinear", antialiased when images shrink; bicubic costs 1–2 points (docs/methods.md §9).
     layers: whose averages over the picture make the features, side by side: "head", or a stage, "block4".
     flip: whether the features are the mean of the image's and its mirror image's.
     """

@@ -40,7 +40,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def timm_keys(state: Mapping[str, Tensor], *, stages: Sequence[int]) -> dict[str, Tensor]:
-    """Return the weights of `efficientnet_lite_pytorch` under the names that timm's nets give them (METHODS.md §9).
+    """Return the weights of `efficientnet_lite_pytorch` under the names of timm's nets (docs/methods.md §9).
 
     stages: how many blocks each stage has; the package counts blocks through, timm counts within stages.
 
