@@ -176,7 +176,7 @@ class _Fit:
         explained = self._explain(assignments[0], names)
         if explained.bags is not None:
             model = dataclasses.replace(model, bag_calibration=dataclasses.asdict(explained.bags))
-        bags = score_bags(model, self.seen, looked, seed=self.config.seed)
+        bags = score_bags(model, self.seen, looked, seed=self.config.seed, progress=self._ticks("score bags"))
         metrics = self._metrics(assignments, trained) | bags.metrics
         model = dataclasses.replace(model, extractor=self.extractor)  # from here on it is shown images
         if self.run_folder is not None:

@@ -95,6 +95,24 @@ def test_the_last_dataset_with_classes_is_scored():
     assert score(model(), [few], seed=0, n_bags=30).metrics["test_ucc_accuracy"] == 1
 
 
+@pytest.mark.parametrize("n_known", [1, 2, 3, 4])
+@pytest.mark.parametrize("method", ["ucc", "rcc"])
+def test_splits_with_as_few_known_images_as_clusters_are_scored(method, n_known):
+    few = dataset(np.where(np.arange(60) < n_known, CLASSES, -1))
+    scores = score(model(method, reconstruction="none"), [few], seed=0, n_bags=6).metrics
+    assert scores["test_ucc_accuracy"] == 1
+    assert ("test_spectral_accuracy" in scores) == (n_known >= 3)
+    if n_known == 3:
+        assert scores["test_spectral_accuracy"] == scores["test_kmeans_accuracy"] == 1
+
+
+def test_large_bags_are_scored_with_progress_and_no_more_images_in_all():
+    heard = []
+    shown = model(bag_size="64000", reconstruction="none")
+    score(shown, [dataset()], seed=0, n_bags=30, progress=lambda done, total: heard.append((done, total)))
+    assert [heard[0], heard[3], heard[-1]] == [(1, 4), (4, 4), (30, 30)]  # the last are the paper's
+
+
 def test_without_classes_or_bags_there_are_no_scores():
     assert score(model(reconstruction="none"), [dataset(None)], seed=0).metrics == {}
     kmeans = make_method(

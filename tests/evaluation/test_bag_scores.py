@@ -77,3 +77,14 @@ def test_shapes_that_do_not_fit_are_refused():
         proportion_error(np.ones((2, 3)), np.ones((2, 2)))
     with pytest.raises(InputError, match="3 clusters were wanted of 2 images"):
         spectral_accuracy(np.ones((2, 2)), np.array([0, 1]), n_clusters=3)
+
+
+@pytest.mark.parametrize("features", [RANDOM.random((6, 3)), np.ones((6, 3)), np.eye(2)[np.arange(6) % 2]])
+def test_few_images_are_clustered_spectrally_up_to_one_cluster_each(features):
+    classes = np.arange(6) % 2
+    for n in range(2, 7):
+        for n_clusters in range(1, n + 1):
+            accuracy, scored = spectral_accuracy(features[:n], classes[:n], n_clusters=n_clusters)
+            assert scored == n
+            assert 1 / n <= accuracy <= 1
+        assert spectral_accuracy(features[:n], np.arange(n), n_clusters=n) == (1.0, n)

@@ -136,7 +136,8 @@ class Bars(Progress):
         seconds = (time.monotonic() - self._began) / max(done, 1) * (total - done)
         left = f"{seconds // 60:.0f}:{seconds % 60:02.0f} left" if 0 < done < total else ""
         count = f"{done:,}/{total:,}" if total > 1 else ""
-        self._bars.update(self._task, completed=done, count=count, note="   ".join(filter(None, (left, note))))
+        of = total if total > 1 else None  # the same work may be done again, of another size
+        self._bars.update(self._task, completed=done, total=of, count=count, note="   ".join(filter(None, (left, note))))
 
     def close(self) -> None:
         """Take the bar away."""

@@ -114,6 +114,8 @@ def _new_part(known: Assignments, args: argparse.Namespace) -> tuple[Scored, tup
     with progress(quiet=args.quiet or args.json) as console:
         model, dataset = open_run(args, console)
         looked = model.look(dataset.images, progress=console.of("look"))
+        seed = RunFolder.open(args.run).config.get("seed", 0)
+        scores = score_bags(model, [dataset], [looked], seed=seed, decode=False, progress=console.of("score bags"))
     assignments = looked[0]
     if dataset.classes is None:
         raise InputError(
@@ -126,8 +128,6 @@ def _new_part(known: Assignments, args: argparse.Namespace) -> tuple[Scored, tup
         for k, cluster in enumerate(known.cluster_names)
         if known.class_names and known.class_of[k] >= 0
     }
-    seed = RunFolder.open(args.run).config.get("seed", 0)
-    metrics = score_bags(model, [dataset], [looked], seed=seed, decode=False).metrics
     part = Scored(
         split=dataset.split,
         clusters=assignments.argmax(1),
@@ -135,7 +135,7 @@ def _new_part(known: Assignments, args: argparse.Namespace) -> tuple[Scored, tup
         confidence=assignments.max(1),
         class_names=tuple(dataset.class_names),
         cluster_map=np.array([numbers.get(stands_for.get(name, ""), -1) for name in model.cluster_names]),
-        of_bags=_bag_scores(metrics, dataset.split),
+        of_bags=_bag_scores(scores.metrics, dataset.split),
     )
     return part, model.cluster_names
 

@@ -38,6 +38,9 @@ from smidgen.model import Model
 N_BAGS = 4000
 """Balanced test bags: one in a thousand wrong is seen. The paper had 20,160."""
 
+BAG_IMAGES = 256_000
+"""The most images that these bags hold together: of larger bags there are fewer, so that scoring takes no longer."""
+
 CAP = 10_000
 """The most images that are scored: the test set of the paper."""
 
@@ -50,6 +53,7 @@ REBUILT = 2000
 _DECODED = 100  # images decoded at once
 
 Table = Mapping[str, np.ndarray]
+Progress = Callable[[int, int], None]
 Looked = tuple[np.ndarray, np.ndarray]
 
 
@@ -69,13 +73,15 @@ def score_bags(
     seed: int,
     n_bags: int = N_BAGS,
     decode: bool = True,
+    progress: Progress | None = None,
 ) -> BagScores:
     """Return the scores of a model on the datasets whose classes are known; none where its method has none.
 
     Where no class is known there are only `reconstruction_errors`, of the last dataset.
 
     ucc_accuracy: the share of right unique counts among n_bags bags of the sizes that the model was trained on, as many
-    of each count that it knows, drawn from the classes as in the paper, and ucc_loss, their mean cross-entropy;
+    of each count that it knows, drawn from the classes as in the paper, and ucc_loss, their mean cross-entropy; of
+    fewer bags where so many would hold more than `BAG_IMAGES` images;
     paper_ucc_accuracy: of bags of 32, to be held against the paper and among models trained on other sizes.
     Of methods that tell class counts also proportion_error, class_count_accuracy, count_loss (the mean squared error of
     class counts) and, as the RCC report defines it (`bag_scores`), report_class_count_accuracy.
@@ -85,7 +91,8 @@ def score_bags(
     densities, in bits, and on the report's scale report_min_js.
 
     datasets: what the model sees; decode: whether to decode it, which is all that pixels are needed for. looked: what
-    `model.look` says of each. Of at most `CAP` images, drawn at random.
+    `model.look` says of each. Of at most `CAP` images, drawn at random. progress: called with (bags scored, bags)
+    of each dataset in turn.
     """
     learner = getattr(model.method, "learner", None)
     if not isinstance(learner, BagLearner):
@@ -97,7 +104,7 @@ def score_bags(
         found = reconstruction_errors(learner, dataset.images, features, seed=seed) if decode else {}
         if known:
             scored = _Scored(model, dataset, assignments, features, seed)
-            found |= scored.counts(n_bags)
+            found |= scored.counts(n_bags, progress)
             if dataset is known[-1][0]:
                 found |= scored.clusterings() | scored.divergences(scores.tables)
         scores.metrics.update({f"{dataset.split}_{name}": value for name, value in found.items()})
@@ -122,7 +129,13 @@ def predict_bags_of(
 
 
 def _told(
-    method: Any, looked: Looked, rows: np.ndarray, offsets: np.ndarray, *, classes: bool
+    method: Any,
+    looked: Looked,
+    rows: np.ndarray,
+    offsets: np.ndarray,
+    *,
+    classes: bool,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what heads say of bags of images: P(count), and numbers of images of each class; (bags, clusters) both.
 
@@ -139,7 +152,7 @@ def _told(
         said += [method.class_counts(features, assignments, places)] if classes else []
         return torch.cat(said, 1).cpu().numpy()
 
-    told = over_bags(heads, np.concatenate(looked, axis=1), rows, offsets)
+    told = over_bags(heads, np.concatenate(looked, axis=1), rows, offsets, progress=progress)
     told = told.reshape(len(offsets) - 1, n_clusters * (1 + classes))  # of no bags too
     return told[:, :n_clusters], told[:, n_clusters:]
 
@@ -192,24 +205,27 @@ class _Scored:
         self.columns = [names.index(name) for name in self.class_names if name in names]
         self.tells_classes = hasattr(self.method, "class_counts") and len(self.columns) == len(self.class_names) > 0
 
-    def counts(self, n_bags: int) -> dict[str, float]:
+    def counts(self, n_bags: int, progress: Progress | None) -> dict[str, float]:
         """Return the scores of balanced bags of the sizes that the model was trained on, and of the paper's."""
         trained, paper = tuple(self.learner.bag_sizes.tolist()), (PAPER_SIZE, PAPER_SIZE)
-        found = self._counts_of(trained, n_bags, classes=self.tells_classes)
-        again = found if trained == paper else self._counts_of(paper, n_bags, classes=False)
+        found = self._counts_of(trained, n_bags, progress, classes=self.tells_classes)
+        again = found if trained == paper else self._counts_of(paper, n_bags, progress, classes=False)
         return found | {f"paper_{name}": value for name, value in again.items() if name == "ucc_accuracy"}
 
-    def _counts_of(self, sizes: tuple[int, int], n_bags: int, *, classes: bool) -> dict[str, float]:
+    def _counts_of(
+        self, sizes: tuple[int, int], n_bags: int, progress: Progress | None, *, classes: bool
+    ) -> dict[str, float]:
         """Return the scores of balanced bags of some sizes, those of class counts too if asked for."""
         counts = (self.learner.head.admissible.nonzero().flatten() + 1).tolist()
         most = min(counts[-1], len(np.unique(self.classes)), sizes[1])
         if most < counts[0]:
             return {}
-        generator = np.random.default_rng(self.seed)
+        few = max(BAG_IMAGES // sizes[1], most - counts[0] + 1)  # one of each count at least
+        n_bags, generator = min(n_bags, few), np.random.default_rng(self.seed)
         rows, offsets, truth = balanced_bags(
             self.classes, ucc=(counts[0], most), bag_size=sizes, n_bags=n_bags, generator=generator
         )
-        law, numbers = _told(self.method, (self.assignments, self.features), rows, offsets, classes=classes)
+        law, numbers = _told(self.method, (self.assignments, self.features), rows, offsets, classes=classes, progress=progress)
         stated = np.maximum(law[np.arange(len(law)), truth - 1], 1e-12)
         found = {
             "ucc_accuracy": ucc_accuracy(truth, law.argmax(1) + 1),

@@ -120,8 +120,11 @@ def spectral_accuracy(
 
     Nearest-neighbour affinity (10 neighbours), k-means in the spectral space; scikit-learn's. Where many features
     coincide, as a softmax's do in its corners, the graph falls into pieces, and so may the clusters. Of more than
-    `sample` images of known class a random sample is clustered and scored. Raises InputError for fewer images than
-    clusters.
+    `sample` images of known class a random sample is clustered and scored; of as many as clusters each is a cluster of
+    its own. Raises InputError for fewer images than clusters.
+
+    >>> spectral_accuracy(np.eye(3), np.array([0, 1, 1]), n_clusters=3)
+    (0.6666666666666666, 3)
     """
     from sklearn.cluster import SpectralClustering
 
@@ -130,11 +133,14 @@ def spectral_accuracy(
         known = np.sort(np.random.default_rng(seed).choice(known, sample, replace=False))
     if len(known) < max(2, n_clusters):
         raise InputError(f"{n_clusters} clusters were wanted of {len(known)} images of known class: give more images.")
+    if len(known) == n_clusters:  # there is no smaller space to cluster in
+        return clustering_accuracy(np.asarray(classes)[known], np.arange(n_clusters)), n_clusters
     model = SpectralClustering(
         n_clusters, affinity="nearest_neighbors", n_neighbors=min(10, len(known)), random_state=seed
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Graph is not fully connected")  # clusters that lie apart: so be it
+        warnings.filterwarnings("ignore", message="The spectral clustering API")  # of as many features as images
         clusters = model.fit_predict(np.asarray(features)[known].astype(np.float64))
     return clustering_accuracy(np.asarray(classes)[known], clusters), len(known)
 
