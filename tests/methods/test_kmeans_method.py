@@ -8,6 +8,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
+from smidgen.evaluation.doctor import Doctor
+from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.methods.base import Problem
 from smidgen.methods.kmeans import KMeans, KMeansConfig
 from smidgen.training.loop import make_embed
@@ -37,8 +39,40 @@ def test_the_nearest_centroid_is_the_most_likely():
     method = fitted()
     distances = (FLOATS.flatten(1)[:, None] - method.centroids).square().sum(2)
     assert method.assign(FLOATS).argmax(1).equal(distances.argmin(1))
-    spread = distances.amin(1).mean()
-    torch.testing.assert_close(method.assign(FLOATS), (-distances / spread).softmax(1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(method.assign(FLOATS), (-distances / method.spread).softmax(1), atol=1e-5, rtol=1e-4)
+
+
+def test_confidences_hold_whatever_else_varies():
+    """They are about as high as clusters are right, with 500 inputs that differ alike in all clusters beside them."""
+    rng = np.random.default_rng(1)
+    classes = np.arange(1500) % 3
+    vectors = rng.normal(size=(1500, 500)).astype(np.float32)
+    vectors[np.arange(1500), classes] += 3.0
+    for scale in (1e-12, 1.0, 1e15):
+        images = vectors[:, :, None, None] * np.float32(scale)
+        problem = Problem(1500, (500, 1, 1), 3, (0.0,), (1.0,), Resolved.nothing(1500))
+        method = KMeans(KMeansConfig(), problem).eval()
+        method.finish(make_embed(method, images, device=torch.device("cpu")), torch.Generator().manual_seed(0))
+        p = method.assign(torch.from_numpy(images)).numpy()
+        right = clustering_accuracy(classes, p.argmax(1))
+        assert right > 0.9
+        assert abs(p.max(1).mean() - right) < 0.06, scale
+        assert Doctor(options=["n_init"]).final(p) == []
+
+
+def test_clusters_that_other_images_would_not_give_are_unsure():
+    images = np.random.default_rng(1).normal(size=(800, 20, 1, 1)).astype(np.float32)  # no clusters at all
+    problem = Problem(800, (20, 1, 1), 5, (0.0,), (1.0,), Resolved.nothing(800))
+    method = KMeans(KMeansConfig(), problem).eval()
+    method.finish(make_embed(method, images, device=torch.device("cpu")), torch.Generator().manual_seed(0))
+    assert 0.2 < method.assign(torch.from_numpy(images)).amax(1).mean() < 0.6
+
+
+def test_the_doctor_says_of_images_that_are_all_alike_that_nothing_tells_them_apart():
+    (alarm,) = Doctor(options=["n_init"]).final(np.full((40, 3), 1 / 3))
+    assert "learned" not in alarm
+    assert "train longer" not in alarm
+    assert "smidgen check" in alarm
 
 
 def test_components_are_capped_by_images_and_pixels():

@@ -137,7 +137,9 @@ class Bars(Progress):
         left = f"{seconds // 60:.0f}:{seconds % 60:02.0f} left" if 0 < done < total else ""
         count = f"{done:,}/{total:,}" if total > 1 else ""
         of = total if total > 1 else None  # the same work may be done again, of another size
-        self._bars.update(self._task, completed=done, total=of, count=count, note="   ".join(filter(None, (left, note))))
+        self._bars.update(
+            self._task, completed=done, total=of, count=count, note="   ".join(filter(None, (left, note)))
+        )
 
     def close(self) -> None:
         """Take the bar away."""

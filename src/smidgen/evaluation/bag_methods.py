@@ -225,7 +225,8 @@ class _Scored:
         rows, offsets, truth = balanced_bags(
             self.classes, ucc=(counts[0], most), bag_size=sizes, n_bags=n_bags, generator=generator
         )
-        law, numbers = _told(self.method, (self.assignments, self.features), rows, offsets, classes=classes, progress=progress)
+        looked = self.assignments, self.features
+        law, numbers = _told(self.method, looked, rows, offsets, classes=classes, progress=progress)
         stated = np.maximum(law[np.arange(len(law)), truth - 1], 1e-12)
         found = {
             "ucc_accuracy": ucc_accuracy(truth, law.argmax(1) + 1),

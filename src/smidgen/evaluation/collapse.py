@@ -29,13 +29,15 @@ def collapse_alarms(
     >>> collapse_alarms(np.eye(3)[[0, 1, 2, 0]])
     {}
     >>> collapse_alarms(np.full((4, 2), 0.5))["even"]
-    'Every image is equally likely in every cluster, nothing has been learned yet: train longer or raise ...'
+    'Every image is equally likely in every cluster, nothing has been learned yet: train longer, raise ...'
     """
     n, n_clusters = assignments.shape
     sizes = np.bincount(assignments.argmax(1), minlength=n_clusters)
     is_even = evenness(assignments) > EVEN
     if is_even and not early:
-        about = "Every image is equally likely in every cluster, nothing has been learned yet"
+        learns = options is None or "steps" in options
+        why = "nothing has been learned yet" if learns else "nothing tells them apart"
+        about = f"Every image is equally likely in every cluster, {why}"
         return {"even": f"{about}: {remedy('even', options)}."}
     if n_clusters > 1 and sizes.max() == n:
         return {"one": f"All images are in one cluster: {remedy('one', options)}."}

@@ -12,14 +12,18 @@ Remedy = tuple[str | None, str]
 """An option, and what to do about it if the method has it; None for what can always be done."""
 
 _REMEDIES: dict[str, Sequence[Remedy]] = {
-    "even": ((None, "train longer"), ("learning_rate", "raise `learning_rate`")),
+    "even": (
+        ("steps", "train longer"),
+        ("learning_rate", "raise `learning_rate`"),
+        (None, "look at the images with `smidgen check`"),
+    ),
     "one": (
         ("balance", "raise `balance`"),
         ("learning_rate", "lower `learning_rate`"),
         (None, "ask for more clusters"),
     ),
     "large": (("balance", "raise `balance` if the classes are of equal size"), (None, "ask for more clusters")),
-    "empty": ((None, "ask for fewer clusters"), (None, "train longer")),
+    "empty": ((None, "ask for fewer clusters"), ("steps", "train longer")),
     "flat": (("learning_rate", "raise `learning_rate`"), (None, "look at the images with `smidgen check`")),
     "diverging": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),
     "halved": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),

@@ -17,6 +17,7 @@ from smidgen.data.batches import Part, Request
 from smidgen.errors import InputError
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.pca import fit_pca
+from smidgen.maths.soft_clusters import assignments_by_distance, calibrated_spread
 from smidgen.methods.base import Embed, Method, Problem, at_least
 from smidgen.nets.encoders import make_encoder
 
@@ -90,7 +91,10 @@ class KMeans(Method):
             generator=generator,
         )
         self.centroids = found.centroids
-        self.spread = torch.tensor(float(found.inertia) / len(features))
+        points = F.normalize(features, dim=1) if config.spherical else features
+        self.spread = calibrated_spread(
+            points, found.centroids, found.labels, generator=generator, spherical=config.spherical
+        )
 
     @property
     def backbone(self) -> nn.Module:
@@ -110,14 +114,10 @@ class KMeans(Method):
         return F.normalize(features, dim=1) if self.config.spherical else features
 
     def assign(self, images: Tensor) -> Tensor:
-        """Return assignments (batch, clusters): a softmax of −d² / (mean d² to the own centroid).
-
-        The hard labels are those of k-means; the confidences only rank the images, they are not calibrated.
-        """
+        """Return assignments (batch, clusters) by distance: the hard labels of k-means, see `maths.soft_clusters`."""
         return self.look(images)[0]
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and the features that they are made of."""
         features = self.encode(images)
-        distances = torch.cdist(features, self.centroids, compute_mode="donot_use_mm_for_euclid_dist")
-        return (-(distances**2) / self.spread.clamp_min(1e-12)).softmax(1), features
+        return assignments_by_distance(features, self.centroids, self.spread), features

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from smidgen.errors import InputError
 from smidgen.maths.kmeans import kmeans
+from smidgen.maths.soft_clusters import assignments_by_distance, calibrated_spread
 
 
 class Centroids(nn.Module):
-    """The centroids (clusters, features) of k-means and the mean squared distance to the own one; zeros at first."""
+    """The centroids (clusters, features) of k-means and how far points spread around theirs; zeros at first."""
 
     centroids: Tensor
     spread: Tensor
@@ -29,17 +30,13 @@ class Centroids(nn.Module):
         if len(features) < n_clusters:
             raise InputError(f"{n_clusters} clusters were wanted of {len(features)} images: ask for fewer clusters.")
         found = kmeans(features.cpu(), n_clusters, n_init=n_init, generator=generator)
-        self.centroids = found.centroids.to(self.centroids)
-        self.spread = torch.tensor(float(found.inertia) / len(features)).to(self.centroids)
+        spread = calibrated_spread(features.cpu(), found.centroids, found.labels, generator=generator)
+        self.spread, self.centroids = spread.to(self.centroids), found.centroids.to(self.centroids)
 
     def reorder(self, order: Tensor) -> None:
         """Put the clusters into another order: the new cluster k is the old order[k]."""
         self.centroids = self.centroids[order.to(self.centroids.device)]
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return assignments (batch, clusters): a softmax of −d² / (mean d² to the own centroid).
-
-        The hard labels are those of k-means; the confidences only rank the images, they are not calibrated.
-        """
-        distances = torch.cdist(features, self.centroids, compute_mode="donot_use_mm_for_euclid_dist")
-        return (-(distances**2) / self.spread.clamp_min(1e-12)).softmax(1)
+        """Return assignments (batch, clusters) by distance: the hard labels of k-means, see `maths.soft_clusters`."""
+        return assignments_by_distance(features, self.centroids, self.spread)
