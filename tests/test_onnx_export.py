@@ -55,3 +55,13 @@ def test_the_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr("smidgen.onnx_export._NEEDED", ("onnx_of_another_world",))
     with pytest.raises(InputError, match=r"needs onnx_of_another_world: `pip install 'smidgen\[onnx\]'`"):
         to_onnx(make_model("kmeans"))
+
+
+def test_the_models_own_method_stays_where_it_is(monkeypatch):
+    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    model, moved = make_model("kmeans"), []
+    apply = torch.nn.Module._apply
+    monkeypatch.setattr(torch.nn.Module, "_apply", lambda net, *given: (moved.append(net), apply(net, *given))[1])
+    to_onnx(model)
+    assert moved
+    assert not any(net is model.method for net in moved)

@@ -26,7 +26,7 @@ from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_methods import predict_bags_of
 from smidgen.evaluation.bag_predictions import BagPredictions
-from smidgen.hardware import choose_device, torch_threads
+from smidgen.hardware import torch_threads
 from smidgen.maths.entropy import mutual_information
 from smidgen.model import Model
 from smidgen.training.interrupts import Interrupted
@@ -284,7 +284,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         It predicts as the one that was saved; what is known of the training images only (labels_, image_ids_,
         metrics_, config_) it does not have. Raises RunError if there is no model.
         """
-        model = Model.load(folder, device=choose_device(device))
+        model = Model.load(folder, device=device)
         is_of_vectors = model.image_shape[1:] == (1, 1)
         estimator = cls(
             model.method.problem.n_clusters,

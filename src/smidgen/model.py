@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from smidgen.data.resolved import Resolved
 from smidgen.embedding import embed_images
 from smidgen.errors import RunError
+from smidgen.hardware import choose_device
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Method, Problem
 from smidgen.nets.pretrained import pretrained_encoder, without_weights
@@ -25,6 +26,8 @@ from smidgen.training.checkpoint import load_state
 from smidgen.training.loop import map_images
 
 FORMAT = 3
+
+Groups = Sequence[np.ndarray] | None
 
 
 @dataclass(frozen=True)
@@ -60,31 +63,40 @@ class Model:
             return self.method.problem.image_shape
         return self.preprocessing.channels, self.preprocessing.size, self.preprocessing.size
 
-    def assign(self, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
-        """Return assignments (n, clusters) float32, rows sum to one, of images (n, channels, height, width) uint8."""
-        return self._map(self.method.assign, images, progress).numpy()
+    def assign(
+        self, images: np.ndarray, *, groups: Groups = None, progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """Return assignments (n, clusters) float32, rows sum to one, of images (n, channels, height, width) uint8.
+
+        groups: rows of images whose embeddings are kept together, see `embed`; the result is the same.
+        """
+        return self._map(self.method.assign, images, progress, groups).numpy()
 
     def encode(self, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
         """Return embeddings (n, features) float32 of images (n, channels, height, width) uint8."""
         return self._map(self.method.encode, images, progress).numpy()
 
     def look(
-        self, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None
+        self, images: np.ndarray, *, groups: Groups = None, progress: Callable[[int, int], None] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what `assign` and `encode` do, at once."""
 
         def both(batch: Tensor) -> Tensor:
             return torch.cat([found.float() for found in self.method.look(batch)], dim=1)
 
-        found = self._map(both, images, progress).numpy()
+        found = self._map(both, images, progress, groups).numpy()
         assignments, embeddings = np.split(found, [self.method.problem.n_clusters], axis=1)
         return np.ascontiguousarray(assignments), np.ascontiguousarray(embeddings)
 
     def _map(
-        self, function: Callable[[Tensor], Tensor], images: np.ndarray, progress: Callable[[int, int], None] | None
+        self,
+        function: Callable[[Tensor], Tensor],
+        images: np.ndarray,
+        progress: Callable[[int, int], None] | None,
+        groups: Groups = None,
     ) -> Tensor:
         if self.extractor is not None:
-            images = embed(images, self.extractor, device=self.device, progress=progress)
+            images = embed(images, self.extractor, device=self.device, groups=groups, progress=progress)
         return map_images(function, images, method=self.method, device=self.device, progress=progress)
 
     def save(self, folder: Path | str) -> None:
@@ -121,7 +133,11 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> Model:
-        """Return the model in a folder written by `save`, or in a run folder; raises RunError if there is none."""
+        """Return the model in a folder written by `save`, or in a run folder, on a device.
+
+        Raises RunError if there is none, InputError for a device that is not there.
+        """
+        device = choose_device(device)
         folder = Path(folder)
         folder = folder / "model" if (folder / "model").is_dir() else folder
         if not (folder / "model.json").is_file():
@@ -150,10 +166,20 @@ def embed(
     extractor: PretrainedEncoder,
     *,
     device: torch.device | str = "cpu",
+    groups: Groups = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Return embeddings (n, features, 1, 1) float32 of images (n, channels, height, width) uint8, from the cache."""
-    return embed_images(images, extractor, device=device, progress=progress)[:, :, None, None]
+    """Return embeddings (n, features, 1, 1) float32 of images (n, channels, height, width) uint8, from the cache.
+
+    groups: rows, all of them once, that the cache has or keeps together, such as the splits of a collection; None is
+    one group. Embeddings do not depend on it, only what is found in the cache.
+    """
+    if groups is None or len(groups) < 2:
+        return embed_images(images, extractor, device=device, progress=progress)[:, :, None, None]
+    embeddings = np.empty((len(images), extractor.features, 1, 1), dtype=np.float32)
+    for rows in groups:
+        embeddings[rows] = embed(images[rows], extractor, device=device, progress=progress)
+    return embeddings
 
 
 def extractor_table(extractor: PretrainedEncoder) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import json
 import logging
@@ -60,7 +61,7 @@ def to_onnx(model: Model, *, images: np.ndarray | None = None) -> tuple[bytes, f
     than `LARGEST_DIFFERENCE`.
     """
     require_onnx()
-    both = _Both(model).to("cpu").eval()
+    both = copy.deepcopy(_Both(model)).to("cpu").eval()  # the model stays where it is
     samples = _samples(model, images)
     content = _translated(both, samples[:2], describe(model))
     difference = _largest_difference(both, content, samples)

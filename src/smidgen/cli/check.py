@@ -15,6 +15,7 @@ from smidgen.cli.console import Progress, printable, progress, with_option_names
 from smidgen.cli.data import add_data, add_reading, require_data
 from smidgen.cli.evidence import add_evidence, evidence_paths
 from smidgen.cli.files import require_new_file
+from smidgen.cli.machine import add_machine, machine
 from smidgen.cli.parsing import text, whole_number
 from smidgen.errors import InputError
 
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=text,
         help="look for outliers and look-alikes among this encoder's embeddings, see `smidgen list encoders`",
     )
+    add_machine(parser)
     parser.add_argument(
         "--out", metavar="FILE.csv", type=text, help="write every image that deserves a look to a table"
     )
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         require_new_file(Path(args.out), overwrite=args.overwrite)
     paths = evidence_paths(args)
-    with progress(quiet=args.quiet) as console:
+    with progress(quiet=args.quiet) as console, machine(args) as device:
         evidence = _read_evidence(paths)
         dataset = open_dataset(
             args.data,
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         )
         if dataset.holds_vectors:
             raise InputError(f"{args.data!r} holds ready embeddings: there are no pictures to look at.")
-        found = look(dataset, console, encoder=args.encoder)
+        found = look(dataset, console, encoder=args.encoder, device=device)
     if args.out is not None:
         _write(Path(args.out), found)
     default = DATASETS[args.data].n_classes if args.data in DATASETS else 10
@@ -105,17 +107,17 @@ def run(args: argparse.Namespace) -> int:
     return 2 if refusals else 0
 
 
-def look(dataset: Dataset, console: Progress, *, encoder: str | None = None) -> Findings:
+def look(dataset: Dataset, console: Progress, *, encoder: str | None = None, device: str = "cpu") -> Findings:
     """Return what is in a dataset: sizes as the files have them, groups of the same bytes, and images with issues.
 
-    encoder: the net whose embeddings outliers and look-alikes are found among; None is none.
+    encoder: the net whose embeddings outliers and look-alikes are found among; None is none. device: what it runs on.
     """
     import numpy as np
 
     from smidgen.data.images import BadImage, image_size
     from smidgen.evaluation.issues import find_issues
 
-    found = Findings(dataset, [_split_of(dataset, row) for row in range(len(dataset))])
+    found = Findings(dataset, [dataset.split_of(row) for row in range(len(dataset))])
     sizes = np.zeros((len(dataset), 2), dtype=np.int64)
     rows_of: defaultdict[bytes, list[int]] = defaultdict(list)
     for row in range(len(dataset)):
@@ -130,7 +132,7 @@ def look(dataset: Dataset, console: Progress, *, encoder: str | None = None) -> 
         if row % 64 == 0 or row == len(dataset) - 1:
             console.update("compare", row + 1, len(dataset))
     found.groups = [rows for rows in rows_of.values() if len(rows) > 1]
-    embeddings = None if encoder is None else _embedded(dataset, encoder, console)
+    embeddings = None if encoder is None else _embedded(dataset, encoder, console, device)
     issues = find_issues(
         [dataset.images], embeddings=embeddings, look_alikes=True, sizes=sizes, progress=console.update
     )
@@ -166,11 +168,12 @@ def _about_evidence(
     return resolved.sizes(), feasibility(resolved, n_clusters)
 
 
-def _embedded(dataset: Dataset, encoder: str, console: Progress) -> np.ndarray:
+def _embedded(dataset: Dataset, encoder: str, console: Progress, device: str) -> np.ndarray:
     from smidgen.embedding import embed_images
     from smidgen.nets.pretrained import pretrained_encoder
 
-    return embed_images(dataset.images, pretrained_encoder(encoder), progress=console.of("embed"))
+    net = pretrained_encoder(encoder, flip=True)  # as `fit` does, so that both find it in the cache
+    return embed_images(dataset.images, net, device=device, progress=console.of("embed"))
 
 
 def _write(path: Path, found: Findings) -> None:
@@ -180,14 +183,6 @@ def _write(path: Path, found: Findings) -> None:
 
     issues = [issue for issues in found.issues.values() for issue in issues]
     write_csv(path, issue_columns(issues, found.dataset.ids.tolist(), found.splits))
-
-
-def _split_of(dataset: Dataset, row: int) -> str:
-    """Return "train", "test", "elsewhere", or "" in a collection without splits."""
-    if dataset.items is not None:
-        return dataset.items[row].split or ""
-    split = str(dataset.ids[row]).partition("/")[0]
-    return "" if split == "all" else split
 
 
 def _refusals(found: Findings, *, n_clusters: int, allow_bad: float) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import printable, progress
 from smidgen.cli.data import SPLITS, add_allow_bad, add_data, require_data
+from smidgen.cli.machine import add_machine, machine
 from smidgen.cli.parsing import one_of, text
 from smidgen.cli.predict import open_run, require_run
 from smidgen.errors import InputError
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train, test or all (default: each split of the run; of new images: test of a named dataset, else all)",
     )
     add_allow_bad(parser)
-    parser.add_argument("--device", metavar="NAME", type=text, default="cpu", help="default: cpu")
+    add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors and results")
 
@@ -56,12 +57,13 @@ def run(args: argparse.Namespace) -> int:
     from smidgen.runs import RunFolder
 
     known = read_assignments(RunFolder.open(args.run).path)
-    if args.data is None:
-        parts = _own_parts(known, args)
-        names: tuple[str, ...] = known.cluster_names
-    else:
-        part, names = _new_part(known, args)
-        parts = [part]
+    names: tuple[str, ...] = known.cluster_names
+    with machine(args) as device:
+        if args.data is None:
+            parts = _own_parts(known, args)
+        else:
+            part, names = _new_part(known, args, device=device)
+            parts = [part]
     results = {part.split: _scores(part, names) for part in parts}
     if args.json:
         print(json.dumps({"run": args.run, "data": args.data, **results}, indent=2))
@@ -100,7 +102,7 @@ def _own_parts(known: Assignments, args: argparse.Namespace) -> list[Scored]:
     return parts
 
 
-def _new_part(known: Assignments, args: argparse.Namespace) -> tuple[Scored, tuple[str, ...]]:
+def _new_part(known: Assignments, args: argparse.Namespace, *, device: str) -> tuple[Scored, tuple[str, ...]]:
     """Return new images as the run's model sees them, and the names of its clusters."""
     import numpy as np
 
@@ -112,8 +114,8 @@ def _new_part(known: Assignments, args: argparse.Namespace) -> tuple[Scored, tup
     require_data(args.data)
     args.split = args.split or ("test" if args.data in DATASETS else "all")
     with progress(quiet=args.quiet or args.json) as console:
-        model, dataset = open_run(args, console)
-        looked = model.look(dataset.images, progress=console.of("look"))
+        model, dataset = open_run(args, console, device=device)
+        looked = model.look(dataset.images, groups=dataset.rows_by_split(), progress=console.of("look"))
         seed = RunFolder.open(args.run).config.get("seed", 0)
         scores = score_bags(model, [dataset], [looked], seed=seed, decode=False, progress=console.of("score bags"))
     assignments = looked[0]

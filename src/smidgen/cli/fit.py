@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from smidgen.cli.console import printable, progress, tell
 from smidgen.cli.data import add_data, add_reading, require_data
 from smidgen.cli.evidence import add_evidence, evidence_paths
+from smidgen.cli.machine import add_machine
 from smidgen.cli.parsing import one_of, seconds, setting, text, whole_number
 from smidgen.errors import InputError
 from smidgen.methods import METHODS, check_options
@@ -90,10 +91,7 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("on which machine")
-    machine.add_argument(
-        "--device", metavar="NAME", type=text, default="auto", help="auto, cpu, cuda, … (default: auto)"
-    )
-    machine.add_argument("--threads", metavar="N", type=whole_number(1, 4096), help="of the CPU (default: all cores)")
+    add_machine(machine)
     machine.add_argument(
         "--precision",
         metavar="NAME",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from smidgen.cli.console import Progress, progress, tell
 from smidgen.cli.data import SPLITS, add_allow_bad, add_data, require_data
 from smidgen.cli.files import require_new_file
+from smidgen.cli.machine import add_machine, machine
 from smidgen.cli.parsing import one_of, text
 from smidgen.errors import InputError
 
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train, test or all, for images that have splits (default: all)",
     )
     add_allow_bad(parser)
-    parser.add_argument("--device", metavar="NAME", type=text, default="cpu", help="default: cpu")
+    add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors and results")
 
@@ -68,11 +69,12 @@ def run(args: argparse.Namespace) -> int:
     require_run(args.run)
     require_data(args.data)
     given = None if args.bags is None else read_bags(args.bags)
-    with progress(quiet=args.quiet) as console:
-        model, dataset = open_run(args, console)
+    with progress(quiet=args.quiet) as console, machine(args) as device:
+        model, dataset = open_run(args, console, device=device)
         bags = None if given is None else _resolve(given, dataset)
         if bags is None:
-            assignments, of_bags = model.assign(dataset.images, progress=console.of("assign")), None
+            of_bags, assign = None, console.of("assign")
+            assignments = model.assign(dataset.images, groups=dataset.rows_by_split(), progress=assign)
         else:
             assignments, of_bags = _predict_bags(model, dataset, bags, console)
     if given is not None and of_bags is not None:
@@ -141,7 +143,7 @@ def _predict_bags(
     """Return the assignments of the images, and the table of bags."""
     from smidgen.evaluation.bag_methods import predict_bags_of
 
-    looked = model.look(dataset.images, progress=console.of("look"))
+    looked = model.look(dataset.images, groups=dataset.rows_by_split(), progress=console.of("look"))
     found = predict_bags_of(model, looked, bags, progress=console.of("bags"))
     return looked[0], found.columns(model.cluster_names)
 
@@ -157,12 +159,12 @@ def _tell_of_lost(bags: Evidence, found: Mapping[str, Sequence[Any]], args: argp
         tell(f"{len(lost)} bags are predicted without the images that could not be read, first {lost[0]!r}{without}.")
 
 
-def open_run(args: argparse.Namespace, console: Progress) -> tuple[Model, Dataset]:
+def open_run(args: argparse.Namespace, console: Progress, *, device: str) -> tuple[Model, Dataset]:
     """Return the model in `args.run` and the images of `args.data` as it wants them."""
     from smidgen.data.datasets import open_like
     from smidgen.model import Model
 
-    model = Model.load(args.run, device=args.device)
+    model = Model.load(args.run, device=device)
     dataset = open_like(
         args.data,
         model.image_shape,

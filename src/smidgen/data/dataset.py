@@ -67,6 +67,23 @@ class Dataset:
             sizes=None if self.sizes is None else self.sizes[chosen],
         )
 
+    def split_of(self, row: int) -> str:
+        """Return the split that an image belongs to, "train", "test" or "elsewhere"; "" in data without splits."""
+        if self.items is not None:
+            return self.items[row].split or ""
+        split = str(self.ids[row]).partition("/")[0]
+        return "" if split == "all" else split
+
+    def rows_by_split(self) -> list[np.ndarray]:
+        """Return the rows of each split, in order: the images that `fit` reads, and embeds, at once.
+
+        >>> from smidgen.data.datasets import open_dataset
+        >>> [len(rows) for rows in open_dataset("digits", split="all").rows_by_split()]
+        [1437, 360]
+        """
+        splits = np.array([self.split_of(row) for row in range(len(self))])
+        return [np.flatnonzero(splits == split) for split in dict.fromkeys(splits.tolist())]
+
     def fingerprint(self) -> str:
         """Return the sha256, as hex, over ids, shape and pixels: the same data give the same, classes or not."""
         hasher = hashlib.sha256("\0".join(map(str, self.ids)).encode())
