@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,11 +216,11 @@ def test_a_full_folder_is_refused_before_any_image_is_read(whole):
     [
         ({"method": "fussion"}, r"Unknown method 'fussion'\. Did you mean 'fusion'"),
         ({"options": {"stepps": 3}}, r"Unknown option of supervised 'stepps'\. Did you mean 'steps'"),
-        ({"n_clusters": 0}, "`n_clusters` must be 1 or above, got 0"),
+        ({"n_clusters": 0}, "`n_clusters` must be a whole number, 1 or above, got 0"),
         ({"n_clusters": 9}, "evidence names 10 classes, and there are 9 clusters"),
         ({"n_clusters": 2000}, "2000 clusters were wanted of 1438 images"),
-        ({"seed": -1}, "`seed` must be 0 or above, got -1"),
-        ({"max_seconds": 0}, "`max_seconds` must be above 0, got 0"),
+        ({"seed": -1}, "`seed` must be a whole number, 0 or above, got -1"),
+        ({"max_seconds": 0}, "`max_seconds` must be a number above 0, got 0"),
         ({"device": "tpu9"}, "device 'tpu9' cannot be used here"),
         ({"data": "digitz"}, r"Unknown dataset 'digitz'\. Did you mean 'digits'"),
         ({"options": {"encoder": "konv"}}, "Unknown encoder 'konv'"),
@@ -232,10 +233,30 @@ def test_what_is_wrong_is_said_before_a_folder_is_made(change, message, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("name", "value"), [("threads", 0), ("checkpoint_every", 0)])
-def test_numbers_out_of_range_are_named(name, value):
-    with pytest.raises(InputError, match=f"`{name}` must be 1 or above, got 0"):
-        resolve(Config("digits", **{name: value}))
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("threads", 0, "a whole number from 1 to 4096, got 0"),
+        ("checkpoint_every", 0, "a whole number, 1 or above, got 0"),
+        ("allow_bad", 1.5, "a number from 0 to 1, got 1.5"),
+        ("images", 0, "a whole number, 1 or above, got 0"),
+        ("imbalance", 0.5, "a number, 1 or above, got 0.5"),
+        ("size", 5000, "a whole number from 1 to 4096, got 5000"),
+        ("n_clusters", "auto", "a whole number, 1 or above, got 'auto'"),
+        ("n_clusters", 2.5, "a whole number, 1 or above, got 2.5"),
+        ("fine_tune", "yes", "true or false, got 'yes'"),
+    ],
+)
+def test_settings_out_of_range_are_named(name, value, wanted):
+    with pytest.raises(InputError) as refused:
+        Config("digits", **{name: value})
+    assert str(refused.value) == f"`{name}` must be {wanted}."
+
+
+def test_settings_from_numpy_and_paths_become_what_a_file_can_hold():
+    made = Config(Path("photos"), n_clusters=np.int64(3), images=30.0)
+    assert (made.data, made.n_clusters, made.images) == ("photos", 3, 30)
+    assert from_table(as_table(made)) == made
 
 
 def test_evidence_about_other_images_is_refused():

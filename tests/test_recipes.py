@@ -73,6 +73,13 @@ def test_each_seed_has_its_own_configuration(write):
     assert recipe.of_seed(7) == Config("digits", seed=7, init_from="runs/a/seed-7")
 
 
+def test_options_of_the_form_for_embeddings_are_taken_as_on_the_command_line(write):
+    recipe = read_recipe(write('data = "photos"\n[options]\ncomponents = 64\nvotes = 3'))
+    assert recipe.config.options == {"components": 64, "votes": 3}
+    with pytest.raises(InputError, match="`votes` must be a whole number, 1 or above, got 0"):
+        read_recipe(write('data = "photos"\n[options]\ncomponents = 64\nvotes = 0'))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -80,7 +87,10 @@ def test_each_seed_has_its_own_configuration(write):
         ("seeds = [0]", r"mine\.toml: `data` is missing"),
         ('data = "digits"\nmethod = "fushion"', r"mine\.toml: Unknown method 'fushion'\. Did you mean 'fusion'"),
         ('data = "digits"\n[options]\nstep = 3', r"mine\.toml: Unknown option of fusion 'step'\. Did you mean 'steps'"),
-        ('data = "digits"\n[options]\nsteps = 0', r"mine\.toml: `steps` must be 1 or above"),
+        ('data = "digits"\n[options]\nsteps = 0', r"mine\.toml: `steps` must be a whole number, 1 or above"),
+        ('data = "digits"\n[options]\nwrong = 2', r"mine\.toml: `wrong` must be a number from 0 to 1, got 2"),
+        ('data = "digits"\n[variants.a]\noptions.doubt = 2', r"variant 'a': `doubt` must be a number from 0 to 1"),
+        ('data = "digits"\nallow_bad = 2', r"mine\.toml: `allow_bad` must be a number from 0 to 1, got 2"),
         (
             'data = "digits"\n[simulate]\nbag = 3',
             r"mine\.toml: Unknown setting of \[simulate\] 'bag'\. Did you mean 'bags'",
@@ -91,16 +101,16 @@ def test_each_seed_has_its_own_configuration(write):
         ('data = "digits"\n[simulate]\ncomposition = "evn"', r"Did you mean 'even'"),
         ('data = "digits"\n[simulate]\nwrong = 0.1', r"`\[simulate\]` asks for nothing"),
         ('data = "digits"\nsimulate = 3', r"`simulate` must be a table, got 3"),
-        ('data = "digits"\n[simulate]\nbags = 3\nseed = -1', r"`simulate.seed` must be 0 or above"),
+        ('data = "digits"\n[simulate]\nbags = 3\nseed = -1', r"`simulate.seed` must be a whole number, 0 or above"),
         ('data = "digits"\n[simulate]\nbags = 3\n[evidence]\nlabels = "l.csv"', "not both"),
         ('data = "digits"\n[evidence]\nlabel = "l.csv"', "Unknown kind of evidence 'label'. Did you mean 'labels'"),
         ('data = "digits"\nseeds = 3', r"`seeds` must be a list of whole numbers"),
         ('data = "digits"\nseeds = []', r"`seeds` must be a list of whole numbers"),
         ('data = "digits"\nseeds = [0, 0]', r"`seeds` must be different numbers"),
-        ('data = "digits"\nseeds = [true]', r"`seeds` must be a whole number, got True"),
+        ('data = "digits"\nseeds = [true]', r"`seeds` must be a whole number, 0 or above, got True"),
         ('data = "digits"\nseeds = [0]\nseed = 1', "Give `seeds` or `seed`, not both"),
         ('data = "digits"\nthreads = 1.5', r"`threads` must be a whole number"),
-        ('data = "digits"\nmax_seconds = 0', r"`max_seconds` must be above 0, got 0"),
+        ('data = "digits"\nmax_seconds = 0', r"`max_seconds` must be a number above 0, got 0"),
         ('data = "digits"\n[variant.a]', r"mine\.toml: Unknown setting 'variant'\. Did you mean 'variants'"),
         ('data = "digits"\n[variants]', r"mine\.toml: `\[variants\]` holds none"),
         ('data = "digits"\nvariants = 3', r"`variants` must be a table, got 3"),

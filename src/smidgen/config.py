@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from smidgen.errors import InputError, unknown
+from smidgen.options import LARGEST, Count, Positive, Share, check_fields, field_types
 
 
 @dataclass(frozen=True)
@@ -32,27 +33,30 @@ class Config:
 
     data: str
     method: str = "fusion"
-    n_clusters: int | None = None
+    n_clusters: Count | None = None
     test: str | None = None
-    size: int | None = None
-    channels: int | None = None
+    size: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    channels: Literal[1, 3] | None = None
     resize: Literal["crop", "pad", "squash"] = "crop"
     encoder: str | None = None
     weights: str | None = None
     fine_tune: bool = False
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     device: str = "auto"
-    threads: int | None = None
+    threads: Annotated[int, Meta(ge=1, le=4096)] | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     init_from: str | None = None
-    allow_bad: float = 0.05
-    checkpoint_every: int = 100
-    max_seconds: float | None = None
-    images: int | None = None
-    imbalance: float | None = None
+    allow_bad: Share = 0.05
+    checkpoint_every: Count = 100
+    max_seconds: Positive | None = None
+    images: Count | None = None
+    imbalance: Annotated[float, Meta(ge=1, le=LARGEST)] | None = None
     keep_contradictory_pairs: bool = False
     evidence: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def as_table(config: Config) -> dict[str, Any]:
@@ -65,36 +69,16 @@ def as_table(config: Config) -> dict[str, Any]:
 
 
 def from_table(table: Mapping[str, Any]) -> Config:
-    """Return the configuration in a `config.toml` or a recipe; InputError for an unknown name or a wrong type.
+    """Return the configuration in a `config.toml` or a recipe; InputError for an unknown name or a wrong value.
 
     >>> from_table({"data": "digits", "seed": "0"})
     Traceback (most recent call last):
-    smidgen.errors.InputError: `seed` must be a whole number, got '0'.
+    smidgen.errors.InputError: `seed` must be a whole number, 0 or above, got '0'.
     """
-    kinds = typing.get_type_hints(Config)
-    for name, value in table.items():
+    kinds = field_types(Config)
+    for name in table:
         if name not in kinds:
             raise unknown("setting", name, kinds)
-        check_type(name, value, kinds[name])
     if "data" not in table:
         raise InputError("`data` is missing: say which images, by name or path.")
     return Config(**table)
-
-
-def check_type(name: str, value: Any, wanted: Any) -> None:
-    """Raise InputError if a value from TOML is not of an annotated type: bool, int, float, str, Literal, a table."""
-    kinds = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
-    kind = next(kind for kind in kinds if kind is not type(None))
-    if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            raise unknown(f"value for `{name}`", str(value), typing.get_args(kind))
-        return
-    accepted: Any
-    accepted, words = {
-        bool: (bool, "true or false"),
-        int: (int, "a whole number"),
-        float: (int | float, "a number"),
-        str: (str, "a text"),
-    }.get(kind, (Mapping, "a table"))
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"`{name}` must be {words}, got {value!r}.")

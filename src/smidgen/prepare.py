@@ -59,10 +59,6 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
         n_clusters = known.n_classes if known else DEFAULT_CLUSTERS
         if known is None and listener is not None:
             listener.say(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
-    for name, least in (("n_clusters", 1), ("seed", 0), ("threads", 1), ("checkpoint_every", 1)):
-        value = n_clusters if name == "n_clusters" else getattr(config, name)
-        if value is not None and value < least:
-            raise InputError(f"`{name}` must be {least} or above, got {value}.")
     device = choose_device(config.device)
     config = _with_encoder(config)
     check_options(config.method, config.options)

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from smidgen.config import Config, check_type, from_table
+from smidgen.config import Config, from_table
 from smidgen.data.bags import Simulation, simulate
 from smidgen.data.evidence_files import FILES, files_in
 from smidgen.errors import InputError, RunError, unknown
-from smidgen.methods import make_config
+from smidgen.methods import check_options
+from smidgen.options import convert, field_types
 from smidgen.prepare import Listener, open_data
 from smidgen.recipe import fit
 from smidgen.reports.seeds import seeds_in, summarise
 from smidgen.runs import RunFolder, atomic_write, read_toml, write_json
-from smidgen.training.loop import Settings
 
 DEFAULT_BAGS = 2000
 _SEEDS = ("seeds", "seed")
@@ -140,7 +140,7 @@ def _read(name: str, text: str) -> Recipe | Variants:
     if "variants" not in table:
         return _recipe(name, table, text)
     variants = table.pop("variants")
-    check_type("variants", variants, Mapping)
+    convert("variants", variants, Mapping, strict=True)
     if not variants:
         raise InputError("`[variants]` holds none: give each a table, `[variants.NAME]`, or leave it out.")
     recipes = {}
@@ -185,17 +185,16 @@ def _recipe(name: str, table: Mapping[str, Any], text: str) -> Recipe:
     seeds = _seeds(table.pop("seeds", None), table.get("seed"))
     simulated = table.pop("simulate", None)
     config = from_table(table)
-    make_config(config.method, config.options)
-    Settings(max_seconds=config.max_seconds)  # may refuse
+    check_options(config.method, config.options)
     for kind, evidence_path in config.evidence.items():
         if kind not in FILES:
             raise unknown("kind of evidence", kind, FILES)
-        check_type(f"evidence.{kind}", evidence_path, str)
+        convert(f"evidence.{kind}", evidence_path, str, strict=True)
     if simulated is None:
         return Recipe(name, config, seeds, text=text)
     if config.evidence:
         raise InputError("Give the files of `[evidence]` or `[simulate]`, not both.")
-    check_type("simulate", simulated, Mapping)
+    convert("simulate", simulated, Mapping, strict=True)
     simulated = dict(simulated)
     evidence_seed = simulated.pop("seed", None)
     if evidence_seed is not None:
@@ -218,9 +217,7 @@ def _seeds(seeds: Any, seed: Any) -> tuple[int, ...]:
 
 
 def _check_seed(name: str, value: Any) -> None:
-    check_type(name, value, int)
-    if value < 0:
-        raise InputError(f"`{name}` must be 0 or above, got {value}.")
+    convert(name, value, field_types(Config)["seed"], strict=True)
 
 
 def _simulation(table: Mapping[str, Any]) -> Simulation:
@@ -234,7 +231,7 @@ def _simulation(table: Mapping[str, Any]) -> Simulation:
         if name in ("ucc", "bag_size"):
             given[name] = _range(name, value)
         else:
-            check_type(name, value, kinds[name])
+            convert(name, value, kinds[name], strict=True)
             given["n_bags" if name == "bags" else name] = value
     if not (about_bags := any(name in given for name in _ABOUT_BAGS)) and not given.keys() - {"wrong"}:
         raise InputError("`[simulate]` asks for nothing: say `bags`, `labels_per_class`, `label_fraction` or `pairs`.")

@@ -1,13 +1,18 @@
 """Finding methods and setting their options, by name and as text."""
 
 import dataclasses
+import math
+import typing
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from smidgen import methods
 from smidgen.errors import InputError
-from smidgen.methods import make_config
+from smidgen.methods import METHODS, make_config
+from smidgen.methods.kmeans import KMeansConfig
+from smidgen.options import field_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +58,14 @@ def test_texts_become_the_type_of_the_field(given, field, value):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": "1.5"}, "`count` must be of type int, got '1.5'"),
-        ({"count": "many"}, "`count` must be of type int, got 'many'"),
-        ({"count": "inf"}, "`count` must be of type int, got 'inf'"),
-        ({"count": "nan"}, "`count` must be of type int, got 'nan'"),
-        ({"on": "maybe"}, "`on` must be of type bool, got 'maybe'"),
+        ({"count": "1.5"}, "`count` must be a whole number, got '1.5'"),
+        ({"count": "many"}, "`count` must be a whole number, got 'many'"),
+        ({"count": "inf"}, "`count` must be a whole number, got 'inf'"),
+        ({"count": "nan"}, "`count` must be a whole number, got 'nan'"),
+        ({"on": "maybe"}, "`on` must be true or false, got 'maybe'"),
         ({"kind": "z"}, "Unknown value for `kind` 'z'"),
         ({"rat": 1}, "Unknown option of toy 'rat'. Did you mean 'rate'?"),
-        ({"limit": "low"}, "`limit` must be of type float, got 'low'"),
+        ({"limit": "low"}, "`limit` must be a number, got 'low'"),
     ],
 )
 def test_a_wrong_option_is_named(options, message):
@@ -74,9 +79,49 @@ def test_an_unknown_method_is_named():
         make_config("fussion")
 
 
+OPTIONS = [
+    (method, name, kind)
+    for method in METHODS
+    for name, kind in field_types(methods._member(method, 1)).items()
+    if typing.get_origin(kind) is typing.Annotated or kind in (int, float)
+]
+
+
+@pytest.mark.parametrize(("method", "name", "kind"), OPTIONS, ids=lambda value: str(value)[:30])
+def test_every_number_has_a_range_wherever_it_is_given(method, name, kind):
+    """From the command line (texts), from recipes and Python (numbers), and where a config is made by hand."""
+    meta = kind.__metadata__[0]
+    least = meta.ge if meta.ge is not None else meta.gt
+    outside = [least - 1, *([meta.le + 1] if meta.le == 1 else []), *([] if meta.lt is None else [meta.lt])]
+    for number in [*outside, math.nan, math.inf, -math.inf]:
+        for value in (number, str(number)):
+            with pytest.raises(InputError, match=f"^`{name}` must be a (whole )?number"):
+                make_config(method, {name: value})
+        with pytest.raises(InputError, match=f"^`{name}` must be a (whole )?number"):
+            methods._member(method, 1)(**{name: number})
+
+
 @pytest.mark.parametrize(
-    ("method", "option"), [("fusion", "batch_size"), ("kmeans", "n_init"), ("supervised", "steps")]
+    ("method", "option", "value", "wanted"),
+    [
+        ("fusion", "wrong", 2, "a number from 0 to 1, got 2"),
+        ("fusion", "decay", "2", "a number from 0 to 1, got '2'"),
+        ("fusion", "settle", 5, "a number from 0 to 1, got 5"),
+        ("fusion", "doubt", 1.01, "a number from 0 to 1, got 1.01"),
+        ("fusion", "batch_size", 1, "a whole number, 2 or above, got 1"),
+        ("fusion-embeddings", "dropout", 1, "a number from 0 to below 1, got 1"),
+        ("ucc", "bandwidth", 0, "a number above 0, got 0"),
+        ("kmeans", "n_init", True, "a whole number, 1 or above, got True"),
+        ("kmeans", "n_init", None, "a whole number, 1 or above, got None"),
+    ],
 )
-def test_an_option_out_of_range_is_refused(method, option):
-    with pytest.raises(InputError, match=f"`{option}` must be"):
-        make_config(method, {option: 0})
+def test_a_refusal_says_what_was_wanted(method, option, value, wanted):
+    with pytest.raises(InputError) as caught:
+        make_config(method, {option: value})
+    assert str(caught.value) == f"`{option}` must be {wanted}."
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = make_config("kmeans", {"n_init": np.int64(3), "components": np.float32(7)})
+    assert (config.n_init, type(config.n_init), config.components) == (3, int, 7)
+    assert type(KMeansConfig(n_init=np.int64(3)).n_init) is int

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from smidgen.cli.parsing import one_of
 from smidgen.errors import InputError, unknown
 from smidgen.methods import METHODS, ON_EMBEDDINGS
+from smidgen.options import field_types, in_words
 
 KINDS = ("methods", "datasets", "encoders", "recipes")
 
@@ -123,7 +124,7 @@ def _options_of(name: str, *, where: str) -> str:
     about: dict[str, str] = {}
     for part in reversed(type(config).__mro__[:-1]):  # what methods share is explained where it is declared
         about |= meanings(inspect.getdoc(part) or "", names)
-    kinds = typing.get_type_hints(type(config))
+    kinds = field_types(type(config))
     rows = [(n, _value(getattr(config, n)), about.get(n, "") + _choices(kinds[n])) for n in names]
     options = table(_wrapped([(f"option {where}".strip(), "default", ""), *rows]))
     return f"{options}\n\nSet them with `--set option=value`.{_presets(config)}"
@@ -134,9 +135,10 @@ def _value(value: object) -> str:
 
 
 def _choices(kind: object) -> str:
-    """Return the values an option can have, where they are few."""
+    """Return the values an option can have, where they are few or in a range."""
     values = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
-    return f" ({' · '.join(map(str, values))})" if values else ""
+    shown = " · ".join(map(str, values)) or in_words(kind)
+    return f" ({shown})" if shown else ""
 
 
 def _wrapped(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from smidgen.data.batches import Part, Request, seeded
 from smidgen.errors import InputError
 from smidgen.maths.kde import annealed_bandwidth
 from smidgen.methods.bag_source import BagSource, bag_view, span
-from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
+from smidgen.methods.base import Embed, Method, Problem, Stage
 from smidgen.nets.bag_net import (
     Activation,
     BagNet,
@@ -27,6 +27,7 @@ from smidgen.nets.centroids import Centroids
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.timm_encoder import PretrainedEncoder
+from smidgen.options import Count, CountOrNone, Positive, Several, Share, Weight, check_fields
 
 _RECENT = 2048  # features kept for the clusters shown during training
 _EVERY = 100  # steps between them, as often as the watch looks
@@ -56,12 +57,12 @@ class BagConfig:
     """
 
     encoder: str = "wide-residual"
-    features: int = 10
+    features: Count = 10
     activation: Activation = "sigmoid"
     feature_bias: bool = False
-    points: int = 11
-    bandwidth: float = 0.1
-    start_bandwidth: float = 0.0
+    points: Several = 11
+    bandwidth: Positive = 0.1
+    start_bandwidth: Weight = 0.0
     log_output: bool = False
     attention: bool = False
     head_activation: HeadActivation = "relu"
@@ -70,24 +71,21 @@ class BagConfig:
     ucc: str = "1-4"
     bag_size: str = "32"
     random_shares: bool = False
-    bags: int = 20
-    images: int = 1024
-    steps: int = 2000
-    warmup_steps: int = 0
+    bags: Count = 20
+    images: Count = 1024
+    steps: Count = 2000
+    warmup_steps: CountOrNone = 0
     freeze_encoder: bool = False
-    frozen_stages: int = 0
+    frozen_stages: CountOrNone = 0
     augment: bool = False
-    augment_until: float = 1.0
+    augment_until: Share = 1.0
     schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = "constant"
-    learning_rate: float = 1e-4
-    encoder_rate: float = 1.0
-    weight_decay: float = 0.0
+    learning_rate: Weight = 1e-4
+    encoder_rate: Weight = 1.0
+    weight_decay: Weight = 0.0
 
     def __post_init__(self) -> None:
-        at_least(self, features=1, points=2, bandwidth=1e-6, start_bandwidth=0, bags=1, images=1)
-        at_least(self, frozen_stages=0, steps=1, warmup_steps=0, learning_rate=0, encoder_rate=0, weight_decay=0)
-        if not 0 <= self.augment_until <= 1:
-            raise InputError(f"`augment_until` is a share of training, from 0 to 1, got {self.augment_until}.")
+        check_fields(self)
         span(self.ucc, what="ucc")
         span(self.bag_size, what="bag_size")
         if self.warmup_steps and self.reconstruction == "none":

@@ -16,19 +16,6 @@ from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 
 
-def at_least(config: object, **least: float) -> None:
-    """Raise InputError if a field of a config is below its least value; called when a config is made.
-
-    >>> from types import SimpleNamespace
-    >>> at_least(SimpleNamespace(steps=-1), steps=0)
-    Traceback (most recent call last):
-    smidgen.errors.InputError: `steps` must be 0 or above, got -1.
-    """
-    for name, value in least.items():
-        if not getattr(config, name) >= value:  # NaN is not either
-            raise InputError(f"`{name}` must be {value} or above, got {getattr(config, name)}.")
-
-
 @dataclass(frozen=True)
 class Problem:
     """What is to be clustered: everything about the training set that a method may know.

@@ -37,11 +37,12 @@ from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
-from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
+from smidgen.methods.base import Embed, Method, Problem, Stage
 from smidgen.methods.terms import CLASS_COUNTS, EVERY_KIND, NAMING, EvidenceTerms
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
+from smidgen.options import Count, CountOrNone, Several, Share, Weight, check_fields
 
 CLASS_COUNT_WEIGHT = 3.0
 """Of the exact law of class counts: it is a mean over all clusters, and an image in the wrong one concerns two."""
@@ -65,41 +66,27 @@ class FusionConfig:
     """
 
     encoder: str = "conv"
-    heads: int = 5
-    steps: int = 600
-    refine_steps: int = 1500
-    labelled_factor: float = 2.0
-    batch_size: int = 256
-    neighbours: int = 10
-    pca_components: int = 50
-    settle: float = 0.6
-    doubt: float = 0.3
-    balance: float = 5.0
-    refine_balance: float = 0.5
-    evidence: float = 1.0
-    bag_images: int = 320
-    wrong: float = 0.1
-    threshold: float = 0.9
-    decay: float = 0.99
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    heads: Count = 5
+    steps: Count = 600
+    refine_steps: CountOrNone = 1500
+    labelled_factor: Weight = 2.0
+    batch_size: Several = 256
+    neighbours: Count = 10
+    pca_components: Count = 50
+    settle: Share = 0.6
+    doubt: Share = 0.3
+    balance: Weight = 5.0
+    refine_balance: Weight = 0.5
+    evidence: Weight = 1.0
+    bag_images: Count = 320
+    wrong: Share = 0.1
+    threshold: Share = 0.9
+    decay: Share = 0.99
+    learning_rate: Weight = 2e-3
+    weight_decay: Weight = 1e-2
 
     def __post_init__(self) -> None:
-        at_least(self, heads=1, steps=1, refine_steps=0, labelled_factor=0, batch_size=2)
-        at_least(self, neighbours=1, pca_components=1)
-        at_least(
-            self,
-            settle=0,
-            doubt=0,
-            balance=0,
-            refine_balance=0,
-            evidence=0,
-            wrong=0,
-            threshold=0,
-            decay=0,
-            bag_images=1,
-        )
-        at_least(self, learning_rate=0, weight_decay=0)
+        check_fields(self)
 
 
 def neighbour_loss(p: Tensor, q: Tensor, *, doubt: float = 0.0) -> Tensor:

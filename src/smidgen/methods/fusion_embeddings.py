@@ -34,12 +34,13 @@ from smidgen.maths.counts import bag_numbers, cluster_subsets, n_subsets
 from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import match_counts
 from smidgen.maths.neighbours import nearest_neighbours
-from smidgen.methods.base import Embed, Method, Problem, Stage, StartingPoint, at_least
+from smidgen.methods.base import Embed, Method, Problem, Stage, StartingPoint
 from smidgen.methods.terms import EVERY_KIND, EvidenceTerms
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import projected_name
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
+from smidgen.options import Count, CountOrNone, Several, Share, ShareBelowOne, Weight, check_fields
 
 COOLING = (0.6, 0.9)
 """From which share of the stage "select" to which the heads are made surer; before it they are compared."""
@@ -72,37 +73,34 @@ class FusionEmbeddingsConfig:
     learning_rate: of the heads; weight_decay: of heads and net.
     """
 
-    components: int = 256
-    neighbours: int = 30
-    heads: int = 32
-    kept: int = 8
-    votes: int = 5
-    steps: int = 720
-    batch_size: int = 2048
-    softness: float = 0.7
-    final_softness: float = 0.5
-    gain: float = 0.02
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    refine_steps: int = 1500
-    refine_batch_size: int = 1024
-    refine_learning_rate: float = 1e-3
-    bag_images: int = 1536
-    hidden: int = 512
-    dropout: float = 0.5
-    warm: float = 0.3
-    evidence: float = 1.0
-    wrong: float = 0.1
-    leak: float = 0.1
-    threshold: float = 0.8
-    decay: float = 0.99
-    balance: float = 0.5
+    components: Count = 256
+    neighbours: Count = 30
+    heads: Count = 32
+    kept: Count = 8
+    votes: Count = 5
+    steps: Several = 720
+    batch_size: Several = 2048
+    softness: Share = 0.7
+    final_softness: Share = 0.5
+    gain: Weight = 0.02
+    learning_rate: Weight = 3e-3
+    weight_decay: Weight = 1e-2
+    refine_steps: CountOrNone = 1500
+    refine_batch_size: Several = 1024
+    refine_learning_rate: Weight = 1e-3
+    bag_images: Count = 1536
+    hidden: Count = 512
+    dropout: ShareBelowOne = 0.5
+    warm: Share = 0.3
+    evidence: Weight = 1.0
+    wrong: Share = 0.1
+    leak: Share = 0.1
+    threshold: Share = 0.8
+    decay: Share = 0.99
+    balance: Weight = 0.5
 
     def __post_init__(self) -> None:
-        at_least(self, components=1, neighbours=1, heads=1, kept=1, votes=1, steps=2, batch_size=2, refine_steps=0)
-        at_least(self, softness=0, final_softness=0, gain=0, learning_rate=0, weight_decay=0, refine_learning_rate=0)
-        at_least(self, refine_batch_size=2, bag_images=1, hidden=1, dropout=0, warm=0, evidence=0, wrong=0, leak=0)
-        at_least(self, threshold=0, decay=0, balance=0)
+        check_fields(self)
 
 
 class FusionEmbeddings(Method):

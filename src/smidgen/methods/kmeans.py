@@ -18,8 +18,9 @@ from smidgen.errors import InputError
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.pca import fit_pca
 from smidgen.maths.soft_clusters import assignments_by_distance, calibrated_spread
-from smidgen.methods.base import Embed, Method, Problem, at_least
+from smidgen.methods.base import Embed, Method, Problem
 from smidgen.nets.encoders import make_encoder
+from smidgen.options import Count, check_fields
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ class KMeansConfig:
 
     features: Literal["auto", "pixels", "pca", "encoder"] = "auto"
     encoder: str | None = None
-    components: int = 50
-    n_init: int = 10
-    max_iterations: int = 300
+    components: Count = 50
+    n_init: Count = 10
+    max_iterations: Count = 300
     spherical: bool = False
 
     def __post_init__(self) -> None:
-        at_least(self, components=1, n_init=1, max_iterations=1)
+        check_fields(self)
 
 
 class KMeans(Method):

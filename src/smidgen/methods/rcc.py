@@ -38,9 +38,10 @@ from smidgen.maths.likelihoods import bag_means, bag_sums
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.methods.bag_learner import BagConfig, BagLearner
 from smidgen.methods.bag_method import BagMethod
-from smidgen.methods.base import Embed, Method, Problem, Stage, at_least
+from smidgen.methods.base import Embed, Method, Problem, Stage
 from smidgen.methods.terms import EvidenceTerms
 from smidgen.nets.bag_net import HeadActivation, bag_head, copied, expected_count
+from smidgen.options import Share, Weight
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,13 @@ class RCCConfig(BagConfig):
     decoder_norm: bool = True
     augment: bool = True
     schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = "one-cycle"
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    reconstruction_weight: float = 1 / 3
-    ucc_weight: float = 1 / 3
-    count_weight: float = 1 / 3
-    tie_weight: float = 0.0
-    assign_in_bags: float = 1.0
+    learning_rate: Weight = 1e-3
+    weight_decay: Weight = 1e-4
+    reconstruction_weight: Weight = 1 / 3
+    ucc_weight: Weight = 1 / 3
+    count_weight: Weight = 1 / 3
+    tie_weight: Weight = 0.0
+    assign_in_bags: Share = 1.0
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "report": {},
@@ -106,7 +107,6 @@ class RCCConfig(BagConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, reconstruction_weight=0, ucc_weight=0, count_weight=0, tie_weight=0, assign_in_bags=0)
         if self.warmup_steps and not self.reconstruction_weight:
             raise InputError("`warmup_steps` trains the decoder: it needs a `reconstruction_weight` above 0.")
         if self.assign_in_bags < 1 and self.counts != "dllp":

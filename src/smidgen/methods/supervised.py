@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import View
 from smidgen.errors import InputError
-from smidgen.methods.base import Method, Problem, Stage, at_least
+from smidgen.methods.base import Method, Problem, Stage
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
+from smidgen.options import Count, Several, Weight, check_fields
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class SupervisedConfig:
     """
 
     encoder: str = "conv"
-    steps: int = 1500
-    batch_size: int = 256
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    steps: Count = 1500
+    batch_size: Several = 256
+    learning_rate: Weight = 2e-3
+    weight_decay: Weight = 1e-2
     augment: bool = True
 
     def __post_init__(self) -> None:
-        at_least(self, steps=1, batch_size=2, learning_rate=0, weight_decay=0)
+        check_fields(self)
 
 
 class Supervised(Method):

@@ -38,7 +38,8 @@ from smidgen.data.batches import Part
 from smidgen.errors import InputError
 from smidgen.methods.bag_learner import BagConfig, BagLearner
 from smidgen.methods.bag_method import BagMethod
-from smidgen.methods.base import Embed, Problem, Stage, at_least
+from smidgen.methods.base import Embed, Problem, Stage
+from smidgen.options import Share
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class UCCConfig(BagConfig):
     for up to a million, its released code for 128,000.
     """
 
-    alpha: float = 0.5
+    alpha: Share = 0.5
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
@@ -107,9 +108,6 @@ class UCCConfig(BagConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, alpha=0)
-        if self.alpha > 1:
-            raise InputError(f"`alpha` is a share, from 0 to 1, got {self.alpha}.")
         if self.alpha == 0 and self.reconstruction == "none":
             raise InputError("With `alpha` 0 only the decoder learns: it needs `reconstruction` to be mse or ssim.")
         if self.warmup_steps and self.alpha == 1:

@@ -1,0 +1,140 @@
+"""Typed options: one converter and one check of ranges for the command line, recipes, stored runs and Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from smidgen.errors import InputError, unknown
+
+_MOST = 2**53
+LARGEST = sys.float_info.max
+"""The largest finite number."""
+
+Count = Annotated[int, Meta(ge=1, le=_MOST)]
+"""A number of things that there must be one of at least."""
+CountOrNone = Annotated[int, Meta(ge=0, le=_MOST)]
+"""A number of things of which there may be none."""
+Several = Annotated[int, Meta(ge=2, le=_MOST)]
+"""A number of things of which one is not enough: images in a batch, ends of an interval."""
+Share = Annotated[float, Meta(ge=0, le=1)]
+"""A share, a probability."""
+ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
+"""A share that is never all: 1 would leave nothing to learn from."""
+Weight = Annotated[float, Meta(ge=0, le=LARGEST)]
+"""A weight, a rate, a factor: 0 turns it off."""
+Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
+"""A number that cannot be 0: a width, a time."""
+
+_WHOLE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+
+
+def convert(name: str, value: Any, kind: Any, *, strict: bool = False) -> Any:
+    """Return a value as the annotated type of a field, in the field's range.
+
+    kind: bool, int, float or str, perhaps with a range, `Annotated[float, Meta(ge=0, le=1)]`; Literal[…]; a mapping;
+    or one of these or None. strict: texts are not read as numbers, as in TOML, which has both.
+    Raises InputError, with the name, the value and what was wanted.
+
+    >>> convert("n_init", "3", Count), convert("spherical", "true", bool), convert("max_seconds", "none", float | None)
+    (3, True, None)
+    >>> convert("wrong", 2, Share)
+    Traceback (most recent call last):
+    smidgen.errors.InputError: `wrong` must be a number from 0 to 1, got 2.
+    """
+    options = _alternatives(kind)
+    if type(None) in options and (value is None or (value == "none" and not strict)):
+        return None
+    kind = next(option for option in options if option is not type(None))
+    plain = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value  # of NumPy
+    if typing.get_origin(kind) is Literal:
+        if plain not in typing.get_args(kind):
+            raise unknown(f"value for `{name}`", str(plain), typing.get_args(kind))
+        return plain
+    if _base(kind) in _TABLES and isinstance(plain, Mapping):
+        return plain
+    try:
+        return msgspec.convert(_read(plain, _base(kind), strict=strict), kind, strict=strict)
+    except msgspec.ValidationError:
+        raise InputError(f"`{name}` must be {_wanted(kind)}, got {plain!r}.") from None
+
+
+def check_fields(config: Any) -> None:
+    """Bring the fields of a dataclass to their annotated types; to be called when it is made.
+
+    Raises InputError for a field that is of another type or out of its range; texts are not read as numbers.
+    """
+    for name, kind in field_types(type(config)).items():
+        object.__setattr__(config, name, convert(name, getattr(config, name), kind, strict=True))  # it may be frozen
+
+
+def field_types(config_class: type) -> Mapping[str, Any]:
+    """Return name → annotated type, with its range, of a dataclass's fields."""
+    kinds = typing.get_type_hints(config_class, include_extras=True)
+    return {field.name: kinds[field.name] for field in dataclasses.fields(config_class)}
+
+
+def in_words(kind: Any) -> str:
+    """Return a field's range as help shows it, "" where there is none.
+
+    >>> in_words(Share), in_words(Count), in_words(Weight), in_words(str)
+    ('0 to 1', '1 or above', '0 or above', '')
+    """
+    ends = _range(next(option for option in _alternatives(kind) if option is not type(None)))
+    return ends.removeprefix("from ").removeprefix(", ")
+
+
+# ------------------------------------------------------------------------------------------------- types and texts
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(kind) in (typing.Union, type(int | None))
+    return typing.get_args(kind) if is_union else (kind,)
+
+
+def _base(kind: Any) -> Any:
+    """Return a type without its range: int of Annotated[int, …], dict of Mapping[str, str]."""
+    return kind.__origin__ if typing.get_origin(kind) is Annotated else typing.get_origin(kind) or kind
+
+
+def _read(value: Any, base: Any, *, strict: bool) -> Any:
+    """Return a value in the form that msgspec reads: 3 for the whole number 3.0 and a path as text.
+
+    Unless `strict`, whole numbers may also be written 1e3, and texts as numbers, as in `bag_size = 32`.
+    """
+    if base is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if base is str and not strict and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if base is not str and not strict and isinstance(value, str):
+        value = float(value) if base is int and _WHOLE.fullmatch(value.strip()) else value.strip()
+    return int(value) if base is int and isinstance(value, float) and value.is_integer() else value
+
+
+_TABLES = (Mapping, dict)
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _wanted(kind: Any) -> str:
+    ends = _range(kind)
+    return f"{_WORDS.get(_base(kind), 'a table')}{ends if ends.startswith(',') else f' {ends}' if ends else ''}"
+
+
+def _range(kind: Any) -> str:
+    """Return "from 0 to 1", ", 1 or above", "above 0", or "" where a type has no range; beyond `_MOST` is none."""
+    meta = next((m for m in getattr(kind, "__metadata__", ()) if isinstance(m, Meta)), Meta())
+    least, above = meta.ge, meta.gt
+    largest = meta.le if meta.le is not None and meta.le < _MOST else None
+    below = meta.lt if meta.lt is not None and meta.lt < _MOST else None
+    if largest is None and below is None:
+        return f"above {above:g}" if above is not None else f", {least:g} or above" if least is not None else ""
+    start = f"above {above:g}" if above is not None else f"from {least:g}"
+    return f"{start} to {largest:g}" if largest is not None else f"{start} to below {below:g}"
