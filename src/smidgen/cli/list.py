@@ -105,7 +105,7 @@ def _timm_names() -> list[str]:
 def _about_method(name: str) -> str:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    forms = [name] + [ON_EMBEDDINGS[name]] * (name in ON_EMBEDDINGS)
+    forms = list(filter(None, (name, ON_EMBEDDINGS.get(name))))
     options = "\n\n".join(_options_of(form, where=_WHERE[form] if len(forms) > 1 else "") for form in forms)
     return f"{name}: {METHODS[name][2]}\n\n{options}"
 
