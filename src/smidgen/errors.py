@@ -22,6 +22,10 @@ class TrainingError(SmidgenError):
     """Training cannot go on: the loss stays infinite or not a number, or memory ran out."""
 
 
+class InputWarning(UserWarning):
+    """What was given can be read, and the user should know how: a column that was ignored, a name read as another."""
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
     """Return the error for a name that is not in a list, with the nearest known one.
 

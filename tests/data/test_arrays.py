@@ -112,7 +112,7 @@ def test_npz_may_name_its_classes(tmp_path):
     [
         ({"a": IMAGES, "b": IMAGES}, "needs an array 'images' or 'x_train', but holds: a, b"),
         ({"x": IMAGES, "y": np.zeros(3, int)}, "one integer or text label for each of 4 images"),
-        ({"x": IMAGES, "y": np.zeros(4)}, "type float64"),
+        ({"x": IMAGES, "y": np.zeros(4, complex)}, "type complex128"),
         ({"x": np.array([{}])}, "is not an .npz of plain arrays"),
         ({"x": IMAGES, "y": np.arange(4), "class_names": np.array(["a"])}, "names 1 classes, but has labels up to 3"),
     ],

@@ -14,6 +14,7 @@ from PIL import Image
 from smidgen.data.decoding import NATIVE_LIMIT, Progress, default_size, in_threads, new_images
 from smidgen.data.folders import SPLITS, natural_key
 from smidgen.data.images import BACKGROUND, Resize, as_pixels, resized
+from smidgen.data.names import class_names, name_of
 from smidgen.errors import InputError
 
 _CHUNK = 256
@@ -151,8 +152,8 @@ def read_npz(path: Path) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
 
     Splits: `x_train`, `train_images` or `images_train` with `y_train`, `train_labels` or `labels_train`; the same
     for `test` and `val`. Without any of these, one part "" of `images`, `x`, `X`, `data`, `arr_0`, `embeddings` or
-    `features` with `labels`, `y`, `Y`, `targets` or `arr_1`; or the only array, whatever its name. Labels are integers
-    (-1 unknown) or text; names for integers may be given as `class_names`.
+    `features` with `labels`, `y`, `Y`, `targets` or `arr_1`; or the only array, whatever its name. Labels are numbers
+    or texts, unknown where `class_name` says so (-1, NaN, ""); names for whole numbers may be given as `class_names`.
 
     Raises InputError if the file cannot be read, holds objects, has none of these keys, or lengths differ.
     """
@@ -188,22 +189,31 @@ def _with_classes(
     path: Path, found: dict[str, tuple[np.ndarray, np.ndarray | None]], *, names: np.ndarray | None
 ) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
     for images, labels in found.values():
-        if labels is not None and (labels.size != len(images) or labels.dtype.kind not in "iuUbS"):
+        if labels is not None and (labels.size != len(images) or labels.dtype.kind not in "iufUbS"):
             raise InputError(
                 f"{os.fspath(path)!r} needs one integer or text label for each of {len(images)} images, "
                 f"got labels of shape {labels.shape} and type {labels.dtype}."
             )
-    flat = {split: None if labels is None else labels.ravel() for split, (_, labels) in found.items()}
-    given = [labels for labels in flat.values() if labels is not None]
-    known = sorted({str(label) for labels in given for label in np.unique(labels)} - {"-1", ""}, key=natural_key)
-    numbered = names is not None and all(labels.dtype.kind in "iu" for labels in given)
-    class_names = tuple(str(name) for name in names) if numbered and names is not None else tuple(known)
-    rows = {str(row) if numbered else name: row for row, name in enumerate(class_names)}
-    if not set(known) <= set(rows):
-        raise InputError(f"{os.fspath(path)!r} names {len(class_names)} classes, but has labels up to {known[-1]}.")
+    texts = {
+        split: None if labels is None else _class_texts(path, split, labels) for split, (_, labels) in found.items()
+    }
+    known = sorted({text for of_split in texts.values() for text in of_split or () if text}, key=natural_key)
+    numbered = names is not None and all(labels is None or labels.dtype.kind in "iuf" for _, labels in found.values())
+    called = list(map(name_of, names)) if numbered and names is not None else known
+    if numbered and not set(known) <= set(map(str, range(len(called)))):
+        raise InputError(f"{os.fspath(path)!r} names {len(called)} classes, but has labels up to {known[-1]}.")
+    distinct = tuple(dict.fromkeys(called))
+    row_of = {name: row for row, name in enumerate(distinct)}
+    rows = {str(i): row_of[name] for i, name in enumerate(called)} if numbered else row_of
     parts = {}
     for split, (images, _) in found.items():
-        labels = flat[split]
-        classes = None if labels is None else np.array([rows.get(str(v), -1) for v in labels], dtype=np.int64)
+        of_split = texts[split]
+        classes = None if of_split is None else np.array([rows.get(text or "", -1) for text in of_split], np.int64)
         parts[split] = ArrayPart(images, classes)
-    return parts, class_names
+    return parts, distinct
+
+
+def _class_texts(path: Path, split: str, labels: np.ndarray) -> list[str | None]:
+    """Return the class of each image as text, None where it is not known."""
+    place = f"{path}, labels{f' of {split}' if split else ''}"
+    return class_names(labels.ravel(), source=place, where=lambda i: f"{place}, row {i}")
