@@ -125,8 +125,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """Find clusters in the images and return the estimator.
 
         y: ignored, as in every clusterer. What is known of the images is their evidence.
-        evidence: what is known, see `Evidence`; or, where X is an array, labels (n,) of its rows, -1 or None where
-            unknown. Only the latter follow their rows into the folds of a cross-validation.
+        evidence: what is known, see `Evidence`; or {image id or row: label}; or, where X is an array, labels (n,) of
+            its rows, -1, None or NaN where unknown. Only these follow their rows into the folds of a cross-validation.
         Raises InputError (a ValueError) for what is wrong with X, the evidence or a parameter, RunError if `out` cannot
         be used, TrainingError if training cannot go on.
         """
@@ -205,7 +205,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         named = Evidence.from_files(bags=bags) if isinstance(bags, str | Path) else Evidence.from_bags(bags)
         images = self._dataset(X)
         skipped = [bad.id for bad in images.skipped]
-        resolved = named.resolve(images.ids, skipped=skipped, kind_of_images="images of X")
+        resolved = named.resolve(images.ids, skipped=skipped, kind_of_images="images of X", data=images.name)
         with torch_threads(self.n_threads):
             return predict_bags_of(self.model_, self.model_.look(images.images), resolved)
 
@@ -331,14 +331,23 @@ def _as_evidence(evidence: Any, data: Any) -> Evidence | Resolved | None:
     """Return labels in the order of an array's rows as evidence; what is evidence already, as it is."""
     if evidence is None or isinstance(evidence, Evidence | Resolved):
         return evidence
+    if isinstance(evidence, Mapping):
+        return Evidence.from_labels(evidence)
     if isinstance(data, str | Path):
         raise InputError("Labels by row go with arrays only: name the images, `Evidence.from_labels(labels, ids=…)`.")
-    if np.ndim(evidence) != 1 or len(evidence) != len(data):
+    shape = (
+        tuple(evidence.shape)
+        if hasattr(evidence, "shape")
+        else (len(evidence),)
+        if hasattr(evidence, "__len__")
+        else ()
+    )
+    if shape != (len(data),):
         raise InputError(
             f"`evidence` must be an `Evidence` or one label for each of {len(data)} rows, got"
-            f" {type(evidence).__name__} of shape {np.shape(evidence)}."
+            f" {type(evidence).__name__} of shape {shape}."
         )
-    return Evidence.from_labels(np.asarray(evidence))
+    return Evidence.from_labels(evidence)
 
 
 def _warn_of_skipped(dataset: Dataset) -> None:

@@ -244,6 +244,7 @@ def make_problem(config: Config, train: Dataset, evidence: Evidence | Resolved |
             n_clusters=n_clusters,
             skipped=skipped,
             keep_contradictory_pairs=config.keep_contradictory_pairs,
+            data=train.name,
         )
     evidence = evidence or Resolved.nothing(len(train))
     if evidence.n_images != len(train):

@@ -188,7 +188,6 @@ def test_refusals_name_file_and_line(write, kind, rows, message):
         ("labels", "", "is empty; wanted the columns image,label"),
         ("labels", "image,lable\n", r"line 1: Unknown column 'lable'\. Did you mean 'label'\?"),
         ("labels", "image\n", "line 1: the columns are image; wanted image,label"),
-        ("labels", "image;label\na.png;x\n", "must be separated by commas"),
         ("counts", "bag,ucc,ucc_max\n", "wanted bag,ucc or bag,ucc_min,ucc_max"),
         ("labels", 'image,label\n"a.png,x\n', "line 2: not CSV"),
     ],

@@ -59,7 +59,7 @@ def test_ids_that_smidgen_wrote_are_found_again(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,label\n1.png,cat\n", "needs a column path or file_name or filepath, but has: image, label"),
+        ("picture,label\n1.png,cat\n", "needs a column path, file_name, .* or image_path, but has: picture, label"),
         ("path\n1.png\n./1.png\n", "names '1.png' twice, in rows 1 and 2"),
         ("path,label\n,cat\n", "names no image in row 1"),
         ("", "but has: none"),

@@ -161,6 +161,7 @@ def _about_evidence(
             n_clusters=n_clusters,
             skipped=skipped,
             keep_contradictory_pairs=args.keep_contradictory_pairs,
+            data=found.dataset.name,
         )
     except InputError as error:
         refusals.append(with_option_names(str(error)))

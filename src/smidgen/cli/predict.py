@@ -68,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
             require_new_file(path, overwrite=args.overwrite)
     require_run(args.run)
     require_data(args.data)
-    given = None if args.bags is None else read_bags(args.bags)
     with progress(quiet=args.quiet) as console, machine(args) as device:
+        given = None if args.bags is None else read_bags(args.bags)
         model, dataset = open_run(args, console, device=device)
         bags = None if given is None else _resolve(given, dataset)
         if bags is None:
@@ -134,7 +134,7 @@ def read_bags(path: str) -> Evidence:
 def _resolve(bags: Evidence, dataset: Dataset) -> Resolved:
     """Return the bags over the images; those that could not be read are left out."""
     skipped = [bad.id for bad in dataset.skipped]
-    return bags.resolve(dataset.ids, skipped=skipped, kind_of_images=f"images of {dataset.name!r}")
+    return bags.resolve(dataset.ids, skipped=skipped, kind_of_images=f"images of {dataset.name!r}", data=dataset.name)
 
 
 def _predict_bags(

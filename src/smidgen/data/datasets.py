@@ -15,6 +15,7 @@ from smidgen.data.arrays import ArrayPart, as_images, as_vectors, fitted, read_n
 from smidgen.data.dataset import Dataset
 from smidgen.data.decoding import NATIVE_LIMIT, Progress, Skipped, decode_items
 from smidgen.data.folders import SPLITS, Collection, Item, collect_folder
+from smidgen.data.image_names import MANIFESTS
 from smidgen.data.images import Resize, check_options
 from smidgen.data.manifests import collect_manifest
 from smidgen.data.named import DATASETS, NamedDataset
@@ -37,9 +38,7 @@ Split = Literal["train", "test", "all"]
 _COLLECTORS: dict[str, Callable[[Path], Collection]] = {
     ".tar": collect_tar,
     ".zip": collect_zip,
-    ".csv": collect_manifest,
-    ".parquet": collect_manifest,
-    ".jsonl": collect_manifest,
+    **dict.fromkeys(MANIFESTS, collect_manifest),
 }
 _COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from smidgen.data.cells import count_range, image_key, is_missing, number, truth, whole_number
 from smidgen.data.evidence_files import FILES, Table, files_in, read_table, write_table
+from smidgen.data.names import class_name, class_names, name_of
 from smidgen.data.resolved import Resolved
 from smidgen.data.resolving import resolve
 from smidgen.data.statements import KINDS, ImageKey, Origin, Statements
 from smidgen.errors import InputError
+
+_CELLS_BEFORE = {"labels": 1, "bags": 1, "counts": 1, "proportions": 2, "presence": 2, "pairs": 2}
+"""How many cells of a row say what it is about; without one after them it says nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +46,7 @@ class Evidence(Statements):
         image,label · bag,image · bag,ucc or bag,ucc_min,ucc_max · bag,label,share or bag,label,count ·
         bag,label,present · image_a,image_b,same
 
-        An empty label or -1 is not known. Raises InputError naming file and line.
+        An empty label, -1, NaN and the like are not known. Raises InputError naming file and line.
         """
         paths = (labels, bags, counts, proportions, presence, pairs)
         given = {kind: path for kind, path in zip(FILES, paths, strict=True) if path is not None}
@@ -63,34 +68,45 @@ class Evidence(Statements):
 
     @classmethod
     def _from_table(cls, kind: str, table: Table) -> Evidence:
-        rows, lines = table.rows, table.lines
-        if kind == "labels":
-            known = [i for i, row in enumerate(rows) if row[1] is not None]
-            rows, lines = tuple(rows[i] for i in known), tuple(lines[i] for i in known)
-        elif "label" in table.columns and any(row[1] is None for row in rows):
-            i = next(i for i, row in enumerate(rows) if row[1] is None)
-            raise InputError(f"{table.path} line {lines[i]}: label must name a class.")
+        said = [i for i, row in enumerate(table.rows) if any(cell is not None for cell in row[_CELLS_BEFORE[kind] :])]
+        rows, lines = tuple(table.rows[i] for i in said), tuple(table.lines[i] for i in said)
+        nameless = next((i for i, row in enumerate(rows) if "label" in table.columns and row[1] is None), None)
+        if nameless is not None:
+            raise InputError(f"{table.path} line {lines[nameless]}: label must name a class.")
         if table.columns == ("bag", "ucc"):
             rows = tuple((bag, count, count) for bag, count in rows)
+        elif kind == "counts":
+            rows = tuple((bag, 1 if least is None else least, largest) for bag, least, largest in rows)
         if table.columns == ("bag", "label", "count"):
             kind = "class_counts"
         return cls(**{kind: rows, "origins": {kind: (Origin(table.path, lines),)}})  # type: ignore[arg-type]
 
     @classmethod
-    def from_labels(cls, labels: Sequence[Any] | np.ndarray, *, ids: Sequence[ImageKey] | None = None) -> Evidence:
-        """Return labels of the training images, in their order or that of `ids`.
+    def from_labels(
+        cls,
+        labels: Sequence[Any] | Mapping[ImageKey, Any] | np.ndarray,
+        *,
+        ids: Sequence[ImageKey] | None = None,
+    ) -> Evidence:
+        """Return labels of the training images, in their order or that of `ids`; or those of a mapping image → label.
 
-        labels: (n,) integers or texts; -1, "", None and NaN are not known. Classes are named by their text ("3").
+        labels: (n,) integers or texts; -1, "", None, NaN and the like are not known. Classes are named by their text
+        ("3"), whole numbers without decimals.
 
-        >>> Evidence.from_labels([-1, 3, "cat"]).labels
-        ((1, '3'), (2, 'cat'))
+        >>> Evidence.from_labels([-1, 3, " cat", np.nan, 3.0]).labels
+        ((1, '3'), (2, 'cat'), (4, '3'))
         """
-        keys: Sequence[ImageKey] = range(len(labels)) if ids is None else ids
-        if len(keys) != len(labels):
-            raise InputError(f"`ids` names {len(keys)} images, but there are {len(labels)} labels.")
-        values = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
-        named = ((key, _class_name(value)) for key, value in zip(keys, values, strict=True))
-        return cls(labels=tuple((_key(key), name) for key, name in named if name is not None))
+        if isinstance(labels, Mapping):
+            if ids is not None:
+                raise InputError("`labels` names the images itself: leave `ids` out.")
+            ids, labels = list(labels), list(labels.values())
+        values = _in_order(labels)
+        keys: Sequence[ImageKey] = range(len(values)) if ids is None else ids
+        if len(keys) != len(values):
+            raise InputError(f"`ids` names {len(keys)} images, but there are {len(values)} labels.")
+        names = class_names(values, source="Labels", where=lambda i: f"Labels, entry {i + 1}")
+        named = zip(_keys(keys, "Labels"), names, strict=True)
+        return cls(labels=tuple((key, name) for key, name in named if name is not None))
 
     @classmethod
     def from_bags(
@@ -113,18 +129,21 @@ class Evidence(Statements):
         """
         named = _by_name(bags, None)
         tables: dict[str, tuple[tuple[Any, ...], ...]] = {
-            "bags": tuple((name, _key(image)) for name, images in named.items() for image in images)
+            "bags": tuple((name, key) for name, images in named.items() for key in _keys(images, f"Bag {name!r}"))
         }
         if counts is not None:
-            known = ((name, value) for name, value in _by_name(counts, named).items() if value is not None)
-            tables["counts"] = tuple((name, *_as_range(value)) for name, value in known)
-        for kind, values in (("proportions", proportions), ("class_counts", class_counts), ("presence", presence)):
+            tables["counts"] = tuple(
+                (name, *_value(count_range, value, f"Count of bag {name!r}"))
+                for name, value in _by_name(counts, named).items()
+                if isinstance(value, tuple | list) or not is_missing(value)
+            )
+        for kind, values, read in (
+            ("proportions", proportions, number),
+            ("class_counts", class_counts, whole_number),
+            ("presence", presence, truth),
+        ):
             if values is not None:
-                tables[kind] = tuple(
-                    (name, str(label), value)
-                    for name, row in _by_name(values, named).items()
-                    for label, value in (row or {}).items()
-                )
+                tables[kind] = tuple(_about_classes(kind, _by_name(values, named), read))
         return cls(**tables)  # type: ignore[arg-type]
 
     @classmethod
@@ -139,8 +158,7 @@ class Evidence(Statements):
         >>> Evidence.from_pairs(same=[(0, 1)], different=[(0, 2)]).pairs
         ((0, 1, True), (0, 2, False))
         """
-        stated = ((pairs, answer) for pairs, answer in ((same, True), (different, False)))
-        return cls(pairs=tuple((_key(a), _key(b), answer) for pairs, answer in stated for a, b in pairs))
+        return cls(pairs=(*_pairs(same, True), *_pairs(different, False)))
 
     # -------------------------------------------------------------------------------------------------------- joining
 
@@ -178,6 +196,7 @@ class Evidence(Statements):
         skipped: Collection[str] = (),
         keep_contradictory_pairs: bool = False,
         kind_of_images: str = "training images",
+        data: Path | str = "",
     ) -> Resolved:
         """Return the evidence as index arrays over the training images, all statements checked.
 
@@ -189,6 +208,9 @@ class Evidence(Statements):
         keep_contradictory_pairs: let pairs pass of which one calls different what others call the same; wrong
             evidence is ordinary, and the losses bear it, but usually such pairs are slips worth mending.
         kind_of_images: what messages call them.
+        data: where they are from; images may then be named from outside of it, "photos/a.jpg" of "a.jpg" in `photos`.
+            An image's name may also differ from its id in spaces and quotes around it, `\\` for `/`, `./`, and the form
+            of its Unicode letters.
 
         Raises InputError naming the file and line of an unknown image or class, a bag without images, contradictory
         labels, pairs or presence, an image paired with itself, a count below 1, above the bag's images or above
@@ -206,6 +228,7 @@ class Evidence(Statements):
             skipped=skipped,
             keep_contradictory_pairs=keep_contradictory_pairs,
             kind_of_images=kind_of_images,
+            data=data,
         )
 
     def to_files(self, folder: Path | str, *, ids: Sequence[str] | np.ndarray | None = None) -> dict[str, Path]:
@@ -233,34 +256,61 @@ class Evidence(Statements):
         return written
 
 
-def _class_name(value: Any) -> str | None:
-    """Return the class as text, None if not known; a float that is whole is named as the integer."""
-    if value is None or value != value or value in (-1, "-1"):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip() or None
+def _in_order(labels: Any) -> list[Any]:
+    """Return labels of images in their order as a list; raises InputError for what has no order or is a table."""
+    shape = getattr(labels, "shape", None)
+    if (shape is not None and len(shape) != 1) or isinstance(labels, str | bytes | set | frozenset):
+        what = type(labels).__name__ if shape is None else f"{type(labels).__name__} of shape {tuple(shape)}"
+        raise InputError(f"`labels` must be a list of labels, one for each image, got a {what}.")
+    try:
+        return labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    except TypeError:
+        raise InputError(f"`labels` must be a list of labels, got a {type(labels).__name__}.") from None
 
 
-def _key(image: Any) -> ImageKey:
-    return image if isinstance(image, str) else int(image)
+def _value(read: Callable[[Any], Any], value: Any, what: str) -> Any:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise InputError(f"{what} {error}, got {value!r}.") from None
+
+
+def _keys(images: Iterable[Any], what: str) -> list[ImageKey]:
+    if isinstance(images, str):
+        raise InputError(f"{what}: a list of images is wanted, got {images!r}.")
+    return [_value(image_key, image, f"{what}: an image") for image in images]
+
+
+def _pairs(pairs: Iterable[Any], same: bool) -> Iterator[tuple[ImageKey, ImageKey, bool]]:
+    for pair in pairs:
+        keys = _keys(pair, "Pairs")
+        if len(keys) != 2:
+            raise InputError(f"Pairs: a pair is two images, got {len(keys)}.")
+        yield keys[0], keys[1], same
+
+
+def _about_classes(kind: str, values: Mapping[str, Any], read: Callable[[Any], Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield (bag, class, value) of what is known of classes in bags, {class: value} for each bag."""
+    for bag, row in values.items():
+        place = f"{kind.replace('_', ' ').capitalize()} of bag {bag!r}"
+        if row is not None and not isinstance(row, Mapping):
+            raise InputError(f"{place} must be {{class: value}}, got a {type(row).__name__}.")
+        for label, value in (row or {}).items():
+            name = _value(class_name, label, f"{place}: a class")
+            if name is None:
+                raise InputError(f"{place}: {label!r} does not name a class.")
+            if not (kind == "presence" and is_missing(value)):
+                yield bag, name, _value(read, value, f"{place}: the value of {name!r}")
 
 
 def _by_name(values: Mapping[str, Any] | Sequence[Any], bags: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return name → value; a list is in the order of `bags`, or names them."""
     if isinstance(values, Mapping):
-        return values
+        return {_value(name_of, name, "The name of a bag"): value for name, value in values.items()}
     names = [f"bag{i}" for i in range(len(values))] if bags is None else list(bags)
     if len(names) != len(values):
         raise InputError(f"There are {len(names)} bags, but {len(values)} values for them; give None where not known.")
     return dict(zip(names, values, strict=True))
-
-
-def _as_range(value: Any) -> tuple[int, int | None]:
-    if isinstance(value, tuple | list):
-        least, largest = value
-        return int(least), None if largest is None else int(largest)
-    return int(value), int(value)
 
 
 def _members(bags: Iterable[tuple[str, ImageKey]]) -> dict[str, list[ImageKey]]:

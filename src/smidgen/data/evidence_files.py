@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from smidgen.data.cells import is_missing, number, truth, whole_number
+from smidgen.data.names import class_names, name_of
+from smidgen.data.statements import ImageKey
+from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, Records, read_records
 from smidgen.errors import InputError, unknown
-from smidgen.runs import restore_cell, write_csv
+from smidgen.runs import write_csv
 
 FILES: dict[str, tuple[tuple[str, ...], ...]] = {
     "labels": (("image", "label"),),
@@ -23,8 +25,8 @@ FILES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """Each file's name without .csv, and the columns it may have, in any order."""
 
-_TRUE = frozenset(("1", "true", "yes", "y", "same", "present"))
-_FALSE = frozenset(("0", "false", "no", "n", "different", "absent"))
+_OTHER_NAMES = {"image": tuple(name for name in IMAGE_COLUMNS if name != "image"), "label": LABEL_COLUMNS[1:]}
+"""What columns may be called as well."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +51,21 @@ def files_in(folder: Path | str) -> dict[str, Path]:
 def read_table(path: Path | str, kind: str) -> Table:
     """Return an evidence file; `kind` is a key of `FILES`.
 
-    UTF-8 with or without byte-order mark, any line ends, columns in any order, blank lines ignored. Numbers and truth
-    values are turned into such; an empty cell is allowed for `ucc_max` (no limit) and `label` (not known).
-    Raises InputError naming file and line if the file is missing, not CSV, or a column or cell is not what is wanted.
+    CSV as people have it, JSONL or Parquet, see `read_records`; columns in any order and by their usual names, those
+    that mean nothing are ignored with a warning. Numbers and truth values are turned into such; a cell may be empty,
+    and is None then, for `ucc_min` and `ucc_max` (no limit) and where its row says nothing without: `label` of labels,
+    `ucc`, `present` and `same`.
+    Raises InputError naming file and line if the file is missing, not a table, or a column or cell is not what is
+    wanted.
     """
-    records = _records(Path(path))
-    if not records:
+    known = {*chain(*_OTHER_NAMES.values()), *(name for columns in FILES[kind] for name in columns)}
+    records = read_records(path, known=known, required=known)
+    if not records.lines and not records.columns:
         raise InputError(f"{str(path)!r} is empty; wanted the columns {_wanted(kind)}.")
-    (_, header), *body = records
-    header = [name.strip().lower() for name in header]
-    columns = _match_columns(path, kind, header)
-    readers = [(header.index(name), name, _READERS[name]) for name in columns]
-    rows = []
-    for line, cells in body:
-        if len(cells) != len(header):
-            raise InputError(
-                f"{path} line {line}: {len(cells)} cells, but {len(header)} columns; quote texts with commas."
-            )
-        rows.append(tuple(_cell(path, line, name, read, cells[j]) for j, name, read in readers))
-    return Table(str(path), columns, tuple(rows), tuple(line for line, _ in body))
+    found = _match_columns(records, kind)
+    records.warn_of_ignored(found.values())
+    cells = [_read(records, name, of) for name, of in found.items()]
+    return Table(str(path), tuple(found), tuple(zip(*cells, strict=True)), tuple(records.lines))
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -76,93 +74,70 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[tuple[Any, ..
     write_csv(path, dict(zip(columns, cells or [[] for _ in columns], strict=True)))
 
 
-def _records(path: Path) -> list[tuple[int, list[str]]]:
-    """Return (line, cells) of every line that is not blank."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{str(path)!r} is missing; give the path of a CSV file.") from None
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{str(path)!r} is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8.") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: not CSV ({error}).") from None
-
-
 def _wanted(kind: str) -> str:
     return " or ".join(",".join(columns) for columns in FILES[kind])
 
 
-def _match_columns(path: Path | str, kind: str, header: list[str]) -> tuple[str, ...]:
-    for columns in FILES[kind]:
-        if sorted(header) == sorted(columns):
-            return columns
-    known = {name for columns in FILES[kind] for name in columns}
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-        raise InputError(f"{path} line 1: the columns must be separated by commas, got {header[0]!r}.")
-    strange = next((name for name in header if name not in known), None)
-    if strange is not None:
-        raise InputError(f"{path} line 1: {unknown('column', strange, known)} Wanted {_wanted(kind)}.")
-    raise InputError(f"{path} line 1: the columns are {','.join(header)}; wanted {_wanted(kind)}.")
+def _match_columns(records: Records, kind: str) -> dict[str, str]:
+    """Return column → its name in the file, for one of the forms that this kind of file has."""
+    names, known = list(records.columns), {name for columns in FILES[kind] for name in columns}
+    fits = [found for columns in FILES[kind] if (found := _named(columns, names)) is not None]
+    place = f"{records.path} line 1"
+    if "cluster" in names and "label" in known - set(names):
+        raise InputError(
+            f"{place}: smidgen wrote this table of clusters, and {kind} are wanted, {_wanted(kind)}. To learn from its"
+            " clusters as from known classes, rename the column 'cluster' to 'label'; to go on from a run, pass"
+            " `--init-from RUN`."
+        )
+    if len(fits) == 1 and not set(names) & (known - fits[0].keys()):
+        return fits[0]
+    strange = next((name for name in names if name and name not in known), None)
+    if strange is None or fits:
+        raise InputError(f"{place}: the columns are {','.join(names)}; wanted {_wanted(kind)}.")
+    headless = "" if known & set(names) else " The first line must name the columns."
+    raise InputError(f"{place}: {unknown('column', strange, known)} Wanted {_wanted(kind)}.{headless}")
 
 
-def _cell(path: Path | str, line: int, column: str, read: Callable[[str], Any], text: str) -> Any:
+def _named(columns: Sequence[str], names: Sequence[str]) -> dict[str, str] | None:
+    """Return column → name in the file, its own or another that is usual; None if one is missing."""
+    usual = {column: (column, *_OTHER_NAMES.get(column, ())) for column in columns}
+    found = {column: next((name for name in usual[column] if name in names), "") for column in columns}
+    return found if all(found.values()) else None
+
+
+def _read(records: Records, column: str, name: str) -> list[Any]:
+    """Return the cells of a column as what they mean."""
+    cells, lines = records.columns[name], records.lines
+    if column == "label":
+        return class_names(cells, source=records.path, where=lambda i: f"{records.path} line {lines[i]}")
+    return [_cell(records.path, line, column, cell) for line, cell in zip(lines, cells, strict=True)]
+
+
+def _cell(path: str, line: int, column: str, value: Any) -> Any:
     try:
-        return read(text)
+        return _READERS[column](value)
     except ValueError as error:
-        raise InputError(f"{path} line {line}: {column} {error}, got {text!r}.") from None
+        raise InputError(f"{path} line {line}: {column} {error}, got {value!r}.") from None
 
 
-def _image(text: str) -> str:
-    if not text:
+def _image(value: Any) -> ImageKey:
+    if not name_of(value):
         raise ValueError("must name an image")
-    return restore_cell(text)
+    return value if isinstance(value, str) else name_of(value)  # spaces may belong to the name
 
 
-def _name(text: str) -> str:
-    if not text.strip():
+def _bag(value: Any) -> str:
+    if not name_of(value):
         raise ValueError("must not be empty")
-    return restore_cell(text.strip())
+    return name_of(value)
 
 
-def _label(text: str) -> str | None:
-    text = text.strip()
-    return None if text in ("", "-1") else restore_cell(text)
+def _if_given(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if is_missing(value) else read(value)
 
 
-def _whole(text: str) -> int:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not value.is_integer():
-        raise ValueError("must be a whole number")
-    return int(value)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError("must be a number")
-    return value
-
-
-def _truth(text: str) -> bool:
-    word = text.strip().lower()
-    if word not in _TRUE | _FALSE:
-        raise ValueError("must be 1 or 0")
-    return word in _TRUE
-
-
-_READERS: dict[str, Callable[[str], Any]] = {
-    "image": _image, "image_a": _image, "image_b": _image, "bag": _name, "label": _label,
-    "ucc": _whole, "ucc_min": _whole, "ucc_max": lambda text: _whole(text) if text.strip() else None,
-    "share": _share, "count": _whole, "present": _truth, "same": _truth,
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "image": _image, "image_a": _image, "image_b": _image, "bag": _bag,
+    "ucc": _if_given(whole_number), "ucc_min": _if_given(whole_number), "ucc_max": _if_given(whole_number),
+    "share": number, "count": whole_number, "present": _if_given(truth), "same": _if_given(truth),
 }  # fmt: skip

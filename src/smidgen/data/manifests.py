@@ -2,103 +2,133 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import posixpath
+import warnings
 from collections.abc import Sequence
 from functools import partial
+from itertools import starmap
 from pathlib import Path
+from typing import Any
 
 from smidgen.data.folders import SPLITS, Collection, Item, id_from_path, path_from_id
+from smidgen.data.image_names import FilesBelow, plain_path, prefix_of_folder
 from smidgen.data.images import read_capped
-from smidgen.errors import InputError
+from smidgen.data.names import class_names, name_of
+from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, Records, read_records
+from smidgen.errors import InputError, InputWarning, RunError
+from smidgen.runs import read_toml
 
-PATH_COLUMNS = ("path", "file_name", "filepath")
-LABEL_COLUMNS = ("label", "class")
 SPLIT_COLUMN = "split"
 
 
 def collect_manifest(path: Path) -> Collection:
-    """Return the images that a manifest names, in its order.
+    r"""Return the images that a manifest names, in its order.
 
-    Paths are relative to the manifest's folder and, tidied of `./`, are the image ids. Of the label and split
-    columns empty cells mean unknown and no split; splits other than "train" and "test" are taken by "all" only.
+    Paths are relative to the manifest's folder and, as they are on the disk and tidied of `./`, are the image ids; they
+    may be written as other systems do (`.\a.jpg`, another Unicode form, `C:\photos\a.jpg` in a folder `photos`). Of the
+    label and split columns missing cells mean unknown and no split; splits other than "train" and "test" are taken by
+    "all" only. Other columns are ignored with a warning.
 
-    Raises InputError if the file cannot be parsed, has no path column, or names an image twice.
+    Raises InputError if the file cannot be parsed, has no path column, names an image twice, or only images that are
+    not there.
     """
-    columns = _read_columns(path)
-    paths = _column(columns, PATH_COLUMNS)
-    if paths is None:
+    records = read_records(
+        path,
+        known=(*IMAGE_COLUMNS, *LABEL_COLUMNS, SPLIT_COLUMN),
+        required=IMAGE_COLUMNS,
+        errors="surrogateescape",
+    )
+    names, label, split = (
+        next((name for name in usual if name in records.columns), None)
+        for usual in (IMAGE_COLUMNS, LABEL_COLUMNS, (SPLIT_COLUMN,))
+    )
+    if names is None:
         raise InputError(
-            f"The manifest {os.fspath(path)!r} needs a column {' or '.join(PATH_COLUMNS)}, "
-            f"but has: {', '.join(columns) or 'none'}."
+            f"The manifest {os.fspath(path)!r} needs a column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, "
+            f"but has: {', '.join(filter(None, records.columns)) or 'none'}."
         )
-    labels = _column(columns, LABEL_COLUMNS) or [""] * len(paths)
-    splits = _column(columns, (SPLIT_COLUMN,)) or [""] * len(paths)
-    items: list[Item] = []
+    nothing = [None] * len(records.lines)
+    ids = _image_ids(path, [_image_name(path, row, cell) for row, cell in enumerate(records.columns[names], start=1)])
+    labels = class_names(
+        records.columns[label] if label is not None else nothing,
+        source=str(path),
+        where=lambda i: f"The manifest {os.fspath(path)!r}, row {i + 1}",
+    )
+    _refuse_strangers(path, records, ids)
+    records.warn_of_ignored([name for name in (names, label, split) if name is not None])
+    splits = [_split_name(path, cell) for cell in (records.columns[split] if split is not None else nothing)]
+    reads = [partial(read_capped, path.parent / path_from_id(image_id)) for image_id in ids]
+    return Collection(tuple(starmap(Item, zip(ids, reads, splits, labels, strict=True))))
+
+
+def _image_name(path: Path, row: int, cell: Any) -> str:
+    """Return the name of an image as it stands."""
+    if not isinstance(cell, str | bytes | int | float | None):
+        raise InputError(
+            f"The manifest {os.fspath(path)!r} holds a {type(cell).__name__} in row {row} where the path of an image is"
+            " wanted."
+        )
+    if not name_of(cell):
+        raise InputError(f"The manifest {os.fspath(path)!r} names no image in row {row}.")
+    return cell if isinstance(cell, str) else name_of(cell)
+
+
+def _image_ids(path: Path, names: Sequence[str]) -> list[str]:
+    """Return the image id of each name; raises InputError if two are the same."""
+    files = FilesBelow(path.parent)
+    found = [files.find(name) for name in names]
+    missing = [plain_path(name) for name, file in zip(names, found, strict=True) if file is None]
+    prefix = prefix_of_folder(missing, path.absolute().parent.name, files.has)
+    if prefix is not None:
+        warnings.warn(InputWarning(f"{path}: read without {prefix!r}, which paths begin with."), stacklevel=2)
+        found = [
+            plain_path(name).removeprefix(prefix) if file is None else file
+            for name, file in zip(names, found, strict=True)
+        ]
     rows: dict[str, int] = {}
-    for row, (name, label, split) in enumerate(zip(paths, labels, splits, strict=True), start=1):
-        if not name:
-            raise InputError(f"The manifest {os.fspath(path)!r} names no image in row {row}.")
-        name = posixpath.normpath(name)
-        image_id = id_from_path(name) if not _is_id(path.parent, name) else name
+    for row, (name, file) in enumerate(zip(names, found, strict=True), start=1):
+        image_id = _id_of(name) if file is None else id_from_path(file)
         if image_id in rows:
             raise InputError(
                 f"The manifest {os.fspath(path)!r} names {image_id!r} twice, in rows {rows[image_id]} and {row}."
             )
         rows[image_id] = row
-        file = path.parent / path_from_id(image_id)
-        items.append(Item(image_id, partial(read_capped, file), _split_name(split), label or None))
-    return Collection(tuple(items))
+    return list(rows)
 
 
-def _is_id(folder: Path, name: str) -> bool:
-    """Tell whether a name with a backslash is an id that smidgen wrote rather than a file's own name."""
-    return "\\" in name and not os.path.lexists(folder / name)
+def _id_of(name: str) -> str:
+    """Return the id of an image that is not there; a name with a backslash may be an id already."""
+    name = posixpath.normpath(name.strip())
+    return name if "\\" in name else id_from_path(name)
 
 
-def _split_name(split: str) -> str | None:
-    return split.lower() if split.lower() in SPLITS else split or None
+def _refuse_strangers(path: Path, records: Records, ids: Sequence[str]) -> None:
+    """Raise InputError if images are named and none of them is there, with the likely reason."""
+    files = FilesBelow(path.parent)
+    if not ids or any(files.has(path_from_id(image_id)) for image_id in ids):
+        return
+    hint = f"paths are relative to the manifest's folder, {os.fspath(path.parent)!r}"
+    if "cluster" in records.columns:
+        hint = f"smidgen wrote this table, and names images as they are below the data of its run{_data(path)}"
+    elif Path(path_from_id(ids[0])).exists():
+        hint += ", and this one is there from where you are: move the manifest here"
+    raise InputError(
+        f"The manifest {os.fspath(path)!r} names {len(ids):,} images, and none is there, first {ids[0]!r}: {hint}."
+    )
 
 
-def _read_columns(path: Path) -> dict[str, list[str]]:
-    """Return the manifest's columns as text, named in lower case."""
-    kind = path.suffix.lower()
+def _data(path: Path) -> str:
+    """Return the data of the run whose `assignments.csv` this is, as the end of a sentence."""
     try:
-        if kind == ".parquet":
-            return _parquet_columns(path)
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        rows = _json_rows(text) if kind == ".jsonl" else list(csv.DictReader(io.StringIO(text, newline="")))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"The manifest {os.fspath(path)!r} cannot be read ({error}).") from error
-    names = list(dict.fromkeys(name for row in rows for name in row if name is not None))
-    return {name.strip().lower(): [_text(row.get(name)) for row in rows] for name in names}
+        return f": give {read_toml(path.parent / 'config.toml')['data']!r} instead"
+    except (RunError, OSError, KeyError):
+        return ", give these instead"
 
 
-def _parquet_columns(path: Path) -> dict[str, list[str]]:
-    from pyarrow import parquet  # a slow import that few manifests need
-
-    wanted = {*PATH_COLUMNS, *LABEL_COLUMNS, SPLIT_COLUMN}
-    file = parquet.ParquetFile(path)
-    names = list(file.schema_arrow.names)
-    table = file.read(columns=[name for name in names if name.lower() in wanted])
-    read = {name.lower(): [_text(value) for value in table[name].to_pylist()] for name in table.column_names}
-    return read if read else {name: [] for name in names}
-
-
-def _json_rows(text: str) -> list[dict[str, object]]:
-    rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise ValueError(f"line {number} is not an object")
-    return rows
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
-
-
-def _column(columns: dict[str, list[str]], names: Sequence[str]) -> list[str] | None:
-    return next((columns[name] for name in names if name in columns), None)
+def _split_name(path: Path, cell: Any) -> str | None:
+    try:
+        split = name_of(cell)
+    except ValueError as error:
+        raise InputError(f"The manifest {os.fspath(path)!r}: a split {error}.") from None
+    return split.lower() if split.lower() in SPLITS else split or None

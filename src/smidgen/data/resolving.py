@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +15,11 @@ from scipy.sparse import coo_matrix, csgraph
 from torch import Tensor
 
 from smidgen.data.folders import natural_key
+from smidgen.data.image_names import folder_of_images, plain_path, prefix_of_folder
+from smidgen.data.names import name_of
 from smidgen.data.resolved import Resolved
 from smidgen.data.statements import ImageKey, Statements
-from smidgen.errors import InputError, unknown
+from smidgen.errors import InputError, InputWarning, unknown
 
 _UNKNOWN, _SKIPPED = -1, -2
 
@@ -28,9 +33,10 @@ def resolve(
     skipped: Collection[str] = (),
     keep_contradictory_pairs: bool = False,
     kind_of_images: str = "training images",
+    data: Path | str = "",
 ) -> Resolved:
     """Return the evidence over the images `ids`; see `Evidence.resolve`."""
-    walk = _Walk(evidence, ids, skipped, kind_of_images)
+    walk = _Walk(evidence, ids, skipped, kind_of_images, data)
     names = _class_names(evidence, class_names, n_clusters)
     labels = walk.labels(names)
     bags = walk.bags()
@@ -55,11 +61,18 @@ def _fields(names: str, arrays: Iterable[np.ndarray]) -> dict[str, Tensor]:
 def _class_names(evidence: Statements, given: Sequence[str] | None, n_clusters: int | None) -> tuple[str, ...]:
     """Return the classes that are named, in the given or the natural order."""
     named = {label: (kind, i) for kind, i, label in reversed(list(evidence.class_mentions()))}
+    for label, (kind, i) in named.items():
+        if not isinstance(label, str):
+            raise InputError(
+                f"{evidence.where(kind, i)}: a class must be a text, got {label!r}; `Evidence.from_labels` and the like"
+                " make texts of numbers."
+            )
     if given is not None:
+        wanted = [name_of(name) for name in given]
         for label, (kind, i) in named.items():
-            if label not in given:
-                raise InputError(f"{evidence.where(kind, i)}: {unknown('class', label, map(str, given))}")
-        names = tuple(str(name) for name in given if name in named)
+            if label not in wanted:
+                raise InputError(f"{evidence.where(kind, i)}: {unknown('class', label, wanted)}")
+        names = tuple(name for name in wanted if name in named)
     else:
         names = tuple(sorted(named, key=natural_key))
     if n_clusters is not None and len(names) > n_clusters:
@@ -101,34 +114,61 @@ class _Walk:
     """Turns image keys into rows, and the statements about images and bags of images into arrays."""
 
     def __init__(
-        self, evidence: Statements, ids: Sequence[str] | np.ndarray, skipped: Collection[str], kind_of_images: str
+        self,
+        evidence: Statements,
+        ids: Sequence[str] | np.ndarray,
+        skipped: Collection[str],
+        kind_of_images: str,
+        data: Path | str,
     ) -> None:
         self.evidence, self.ids, self.kind_of_images = evidence, ids, kind_of_images
-        self.index: dict[ImageKey, int] = {str(name): row for row, name in enumerate(ids)}
-        self.skipped = frozenset(skipped)
+        self.index: dict[ImageKey, int] = dict.fromkeys(skipped, _SKIPPED)
+        self.index |= {str(name): row for row, name in enumerate(ids)}
+        self.folder = folder_of_images(data) if data else ""
 
     def rows(self, kind: str, keys: Sequence[ImageKey]) -> np.ndarray:
         """Return the row of each image, _SKIPPED for one that could not be read; raise for one that is unknown."""
         rows = np.fromiter((self.index.get(key, _UNKNOWN) for key in keys), np.int64, len(keys))
-        for i in np.flatnonzero(rows == _UNKNOWN).tolist():
-            rows[i] = self._unusual(kind, i, keys[i])
+        unusual = {i: keys[i] for i in np.flatnonzero(rows == _UNKNOWN).tolist()}
+        for i, key in unusual.items():
+            if isinstance(key, str):
+                rows[i] = self._by_plain_path.get(plain_path(key), _UNKNOWN)
+            elif 0 <= key < len(self.ids):
+                rows[i] = key
+        prefix = self._prefix(kind, [plain_path(str(key)) for i, key in unusual.items() if rows[i] == _UNKNOWN])
+        for i, key in unusual.items():
+            if rows[i] == _UNKNOWN:
+                rows[i] = self._by_plain_path.get(plain_path(str(key)).removeprefix(prefix), _UNKNOWN)
+            if rows[i] == _UNKNOWN:
+                raise InputError(
+                    f"{self.evidence.where(kind, i)}: image {key!r} is not among the {len(self.ids):,}"
+                    f" {self.kind_of_images}{self._hint(key)}."
+                )
         return rows
 
-    def _unusual(self, kind: str, i: int, key: ImageKey) -> int:
-        """Return the row of an image that is given by number, or was skipped."""
-        if not isinstance(key, str) and 0 <= key < len(self.ids):
-            return int(key)
-        if key in self.skipped:
-            return _SKIPPED
-        raise InputError(
-            f"{self.evidence.where(kind, i)}: image {key!r} is not among the {len(self.ids):,} {self.kind_of_images}"
-            f"{self._hint(key)}."
-        )
+    @cached_property
+    def _by_plain_path(self) -> dict[str, int]:
+        """The row of each image by its id as `plain_path` has it, where only one has it."""
+        rows: dict[str, int] = {}
+        for key, row in self.index.items():
+            plain = plain_path(str(key))
+            rows[plain] = _UNKNOWN if plain in rows else row
+        return rows
+
+    def _prefix(self, kind: str, names: Sequence[str]) -> str:
+        """Return the folders that names begin with outside of the images' own, and say so; "" if there are none."""
+        prefix = prefix_of_folder(names, self.folder, lambda name: self._by_plain_path.get(name, _UNKNOWN) != _UNKNOWN)
+        if prefix is None:
+            return ""
+        source = self.evidence.origins_of(kind)[0].source or kind.capitalize()
+        message = f"{source}: the names of images are read without {prefix!r}, which they begin with."
+        warnings.warn(InputWarning(message), stacklevel=2)
+        return prefix
 
     def _hint(self, key: ImageKey) -> str:
         if not len(self.ids):
             return ""
-        end = str(key).strip().removeprefix("./").replace("\\", "/").rpartition("/")[2].lower()
+        end = plain_path(str(key)).rpartition("/")[2].lower()
         near = next((name for name in map(str, self.index) if name.lower().endswith(end)), None) if end else None
         return f"; did you mean {near!r}?" if near else f", which are named like {str(self.ids[0])!r}"
 

@@ -1,0 +1,98 @@
+"""What single values of evidence mean, be they a file's cells or Python's own: numbers, ranges, truth, images."""
+
+from __future__ import annotations
+
+import math
+import os
+from numbers import Integral
+from pathlib import PurePath
+from typing import Any
+
+from smidgen.data.names import class_name, name_of
+
+_TRUE = frozenset(("1", "true", "t", "yes", "y", "same", "present"))
+_FALSE = frozenset(("0", "false", "f", "no", "n", "different", "absent"))
+
+
+def is_missing(value: Any) -> bool:
+    """Say whether a value is not given: empty, None, NaN and their like; -1 is a number.
+
+    >>> is_missing(" "), is_missing(float("nan")), is_missing("NA"), is_missing(0), is_missing(-1)
+    (True, True, True, False, False)
+    """
+    try:
+        return class_name(value) is None and name_of(value) != "-1"
+    except ValueError:
+        return False
+
+
+def whole_number(value: Any) -> int:
+    """Return a whole number; raises ValueError.
+
+    >>> whole_number("3"), whole_number(3.0)
+    (3, 3)
+    """
+    number = _number(value)
+    if not number.is_integer():
+        raise ValueError("must be a whole number")
+    return int(number)
+
+
+def number(value: Any) -> float:
+    """Return a finite number, of text also with a decimal comma; raises ValueError.
+
+    >>> number("0.5"), number("0,5"), number(1)
+    (0.5, 0.5, 1.0)
+    """
+    found = _number(value.replace(",", ".") if isinstance(value, str) else value)
+    if not math.isfinite(found):
+        raise ValueError("must be a number")
+    return found
+
+
+def _number(value: Any) -> float:
+    """Return a number, NaN for what is none."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def truth(value: Any) -> bool:
+    """Return whether something is so: 1 or 0, yes or no, true or false; raises ValueError.
+
+    >>> truth("yes"), truth(0.0), truth(True)
+    (True, False, True)
+    """
+    word = name_of(value).lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError("must be 1 or 0")
+    return word in _TRUE
+
+
+def count_range(value: Any) -> tuple[int, int | None]:
+    """Return the least and the largest count of a number or a pair, None for no limit; raises ValueError.
+
+    >>> count_range(2), count_range((1, None))
+    ((2, 2), (1, None))
+    """
+    if isinstance(value, tuple | list):
+        if len(value) != 2:
+            raise ValueError("must be a whole number or (least, largest)")
+        return whole_number(value[0]), None if is_missing(value[1]) else whole_number(value[1])
+    return whole_number(value), whole_number(value)
+
+
+def image_key(value: Any) -> str | int:
+    """Return what names an image: its id, or its row in the training set; raises ValueError.
+
+    >>> image_key("a.png"), image_key(3.0)
+    ('a.png', 3)
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, PurePath):
+        return os.fspath(value)
+    if isinstance(value, bool) or not (isinstance(value, Integral) or _number(value).is_integer()):
+        raise ValueError("must be the name of an image or its row")
+    return int(value)

@@ -1,0 +1,104 @@
+r"""Names of images as people write them, found again: `.\a.jpg`, "a.jpg ", another Unicode form, another folder."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from smidgen.data.folders import path_from_id
+
+MANIFESTS = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson")
+"""What the names of tables that list images end with."""
+
+
+def plain_path(name: str) -> str:
+    r"""Return a path as all spellings of it have it: no spaces or quotes around it, slashes, no `./`, Unicode NFC.
+
+    >>> plain_path(' ".\\cats\\a.jpg" '), plain_path("cats//a.jpg")
+    ('cats/a.jpg', 'cats/a.jpg')
+    """
+    name = unicodedata.normalize("NFC", name).strip()
+    if len(name) > 2 and name[0] == name[-1] and name[0] in "\"'":
+        name = name[1:-1].strip()
+    return posixpath.normpath(name.replace("\\", "/"))
+
+
+def folder_of_images(data: Path | str) -> str:
+    """Return the name of the folder that images are in, or would be if they were unpacked.
+
+    >>> folder_of_images("x/photos/"), folder_of_images("x/photos.zip"), folder_of_images("/x/photos/list.csv")
+    ('photos', 'photos', 'photos')
+    """
+    path = Path(data).expanduser().resolve()
+    if path.suffix.lower() in MANIFESTS:
+        return path.parent.name
+    return path.stem if path.suffix.lower() in (".zip", ".tar") else path.name
+
+
+def prefix_of_folder(names: Sequence[str], folder: str, exists: Callable[[str], bool]) -> str | None:
+    """Return what comes before the names of images that begin outside their folder, "C:/photos/" of "C:/photos/a.jpg".
+
+    names: plain paths. folder: the name of the images' own folder, which the prefix has to end with.
+    exists: whether there is an image of a name. None if no or more than one prefix fits all names.
+
+    >>> prefix_of_folder(["C:/photos/a.jpg"], "photos", lambda name: name == "a.jpg")
+    'C:/photos/'
+    """
+    end = plain_path(folder) + "/"
+
+    def prefixes(name: str) -> Iterator[str]:
+        for at in range(len(name)):
+            if name.startswith(end, at) and (at == 0 or name[at - 1] == "/"):
+                yield name[: at + len(end)]
+
+    fitting = [
+        prefix
+        for prefix in (prefixes(names[0]) if names and folder else ())
+        if all(name.startswith(prefix) and exists(name[len(prefix) :]) for name in names)
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+class FilesBelow:
+    """Finds the files below a folder that names in a manifest mean."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._listed = cache(self._list)
+
+    def find(self, name: str) -> str | None:
+        """Return the path of a file below the root, as it is written on the disk; None if there is none.
+
+        The name as it stands comes first, then as an image id, then as other systems and spreadsheets write it.
+        """
+        plain = plain_path(name)
+        for path in dict.fromkeys((posixpath.normpath(name), posixpath.normpath(path_from_id(name)), plain)):
+            if self.has(path):
+                return path
+        return None if plain.isascii() else self._in_another_form(plain)
+
+    def has(self, path: str) -> bool:
+        """Say whether there is a file of just this path."""
+        return os.path.lexists(self.root / path)
+
+    def _in_another_form(self, plain: str) -> str | None:
+        """Return the path whose letters are composed otherwise, as macOS and Linux differ; None if there is none."""
+        found = ""
+        for part in plain.split("/"):
+            spelt = self._listed(found).get(part)
+            if spelt is None:
+                return None
+            found = posixpath.join(found, spelt)
+        return found
+
+    def _list(self, below: str) -> dict[str, str]:
+        """Return the plain name → the name of each entry of a folder."""
+        try:
+            names = [entry.name for entry in (self.root / below).iterdir()]
+            return {unicodedata.normalize("NFC", name): name for name in names}
+        except (OSError, ValueError):
+            return {}
