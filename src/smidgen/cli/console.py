@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from smidgen.errors import InputWarning
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -148,9 +151,29 @@ class Bars(Progress):
 
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Show progress on stderr while the body runs: bars on a terminal, plain lines elsewhere, nothing if quiet."""
+    """Show progress on stderr while the body runs: bars on a terminal, plain lines elsewhere, nothing if quiet.
+
+    What `InputWarning` says of the input is shown as a sentence, once.
+    """
     shown = Progress() if quiet else Bars(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
-    try:
-        yield shown
-    finally:
-        shown.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)
+        warnings.showwarning = _shown_as_sentences(shown)
+        try:
+            yield shown
+        finally:
+            shown.close()
+
+
+def _shown_as_sentences(shown: Progress) -> Callable[..., None]:
+    """Return what stands in for `warnings.showwarning`."""
+    said, otherwise = set(), warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, InputWarning):
+            otherwise(message, category, *where, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            shown.say(with_option_names(str(message)))
+
+    return show

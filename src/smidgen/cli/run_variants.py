@@ -30,10 +30,10 @@ def run(variants: Variants, args: argparse.Namespace) -> int:
     recipes = {name: as_asked(recipe, args) for name, recipe in variants.recipes.items()}
     variants = dataclasses.replace(variants, recipes=recipes)
     out, chosen = Path(args.out) if args.out else Path("runs") / variants.name, args.variants or list(recipes)
-    check_variants(variants, out, chosen=chosen, resume=args.resume, overwrite=args.overwrite)
-    for name in chosen:
-        require_data(recipes[name].config.data, recipes[name].config.test)
     with progress(quiet=args.quiet) as console:
+        check_variants(variants, out, chosen=chosen, resume=args.resume, overwrite=args.overwrite)
+        for name in chosen:
+            require_data(recipes[name].config.data, recipes[name].config.test)
         if args.dry_run:
             return _dry_run(variants, chosen, out, args, console)
         if not args.out:

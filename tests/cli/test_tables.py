@@ -1,0 +1,61 @@
+"""Tables as people have them on the command line: read by every verb, and what is ignored is said on stderr."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def labels(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        ";image;label;notes\n0;.\\white\\3.png; light;x\n1;black/1.png;dark ;\n2;grey/7.png;NA;\n", "utf-16"
+    )
+    return path
+
+
+def test_what_is_ignored_is_said_once_and_not_under_quiet(smidgen, photos, labels):
+    plan = ("fit", photos, "--labels", labels, "--clusters", 3, "--dry-run", "--json")
+    said = smidgen(*plan)
+    assert said.json["evidence"] == {"labels": 2}
+    assert said.err.count(f"{labels}: ignored the columns without a name, 'notes'.\n") == 1
+    assert said.err.count(f"{labels}: 'NA' is read as a class that is not known (1 of 3); rename the class") == 1
+    assert "Warning" not in said.err
+    assert smidgen(*plan, "--quiet").err.replace("This was a dry run: nothing was trained or written.\n", "") == ""
+    checked = smidgen("check", photos, "--labels", labels, "--clusters", 3)
+    assert "2 labels" in checked.out
+    assert "ignored the columns" in checked.err
+
+
+def test_a_manifest_with_other_columns(smidgen, photos, tmp_path):
+    manifest = photos / "list.csv"
+    manifest.write_text("id,file,class,width\n7,white\\0.png,1.0,8\n8,black\\0.png,2,8\n9, grey/0.png,-1.0,8\n")
+    said = smidgen("simulate", manifest, "--out", tmp_path / "known", "--labels-per-class", 1)
+    assert said.err == f"{manifest}: ignored the columns 'id', 'width'.\n"
+    assert (tmp_path / "known" / "labels.csv").read_text() == "image,label\nwhite/0.png,1\nblack/0.png,2\n"
+
+
+def test_a_runs_own_tables_are_answered_with_what_to_do(smidgen, run, tmp_path):
+    photos, table = run.parent / "photos", run / "assignments.csv"
+    refusal = smidgen("fit", photos, "--labels", table, "--out", tmp_path / "a").refusal()
+    assert "rename the column 'cluster' to 'label'; to go on from a run, pass `--init-from RUN`" in refusal
+    refusal = smidgen("fit", table, "--out", tmp_path / "a", "--clusters", 3).refusal()
+    assert f"of its run: give {str(photos)!r} instead" in refusal
+    assert smidgen("predict", run, photos, "--out", tmp_path / "new.csv").code == 0
+    assert "rename the column 'cluster'" in smidgen("check", photos, "--labels", tmp_path / "new.csv").refusal()
+    assert "give these instead" in smidgen("predict", run, tmp_path / "new.csv").refusal()
+    relabelled = (tmp_path / "new.csv").read_text().replace("cluster", "label", 1)
+    (tmp_path / "new.csv").write_text(relabelled)
+    plan = smidgen("fit", photos, "--labels", tmp_path / "new.csv", "--clusters", 3, "--dry-run", "--json")
+    assert plan.json["evidence"]["labels"] == plan.json["train_images"]
+    assert "ignored the column 'confidence'" in plan.err
+
+
+def test_bags_to_predict_are_read_alike(smidgen, run, tmp_path):
+    photos, bags = run.parent / "photos", tmp_path / "bags.csv"
+    bags.write_text(f"bag\timage\tby\n1.0\t{photos}/white/0.png\tme\n1\t{photos}/black/0.png\tme\n")
+    said = smidgen("predict", run, photos, "--bags", bags, "--json")
+    assert [bag["n_images"] for bag in json.loads(said.out)["bags"]] == [2]
+    assert "ignored the column 'by'" in said.err
+    assert f"read without '{str(photos)[1:]}/'" not in said.err
+    assert f"read without '{photos}/', which they begin with." in said.err
