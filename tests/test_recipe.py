@@ -178,6 +178,7 @@ def test_a_finished_run_says_so_and_is_left_alone(whole):
 def test_a_run_that_time_stops_says_so_with_its_steps():
     metrics = fit(config(max_seconds=1e-6)).metrics
     assert (metrics["steps"], metrics["stopped_early"]) == (1, True)
+    assert metrics["alarms"][0].startswith("The result is rough: time was up after 1 of the 12 steps of stage 'train'")
     metrics = fit(config()).metrics
     assert (metrics["steps"], "stopped_early" in metrics) == (12, False)
 

@@ -142,6 +142,7 @@ class _Fit:
         self.shown, self.seen, self.train = shown, seen, seen[0]
         self.listener, self.interrupts, self.began = listener, interrupts, began
         self.run_folder: RunFolder | None = None
+        self.rough: list[str] = []
         self.device = torch.device(config.device)
         self.settings = Settings(
             seed=config.seed,
@@ -213,6 +214,11 @@ class _Fit:
             say=self.listener.say,
         )
         trained: dict[str, Any] = {"seconds": round(trainer.train(), 2), "steps": trainer.steps}
+        self.rough = [
+            f"The result is rough: time was up after {had:,} of the {planned:,} steps of stage {stage!r}: raise"
+            " `max_seconds`, or leave it out."
+            for stage, (had, planned) in trainer.rough.items()
+        ]
         return trained | ({"stopped_early": True} if trainer.stopped_early else {})
 
     def _tick(self, stage: str, step: int, steps: int, losses: Mapping[str, float]) -> None:
@@ -231,7 +237,7 @@ class _Fit:
         }
         for split, dataset, soft in zip(("train", "test"), self.shown, assignments, strict=False):
             metrics |= score_split(split, dataset, soft, self.problem.n_clusters, names=self._class_names)
-        alarms = self.doctor.final(assignments[0])
+        alarms = [*self.rough[:1], *self.doctor.final(assignments[0])]
         return metrics | ({"alarms": alarms} if alarms else {}) | {"peak_memory_mb": peak_memory_mb(self.device)}
 
     # ------------------------------------------------------------------------------------------------ the run folder

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from smidgen.data.batches import Part
 from smidgen.data.resolved import Resolved
 from smidgen.methods.base import Problem
 from smidgen.methods.fusion import Fusion, FusionConfig, balance_loss, neighbour_loss, self_label_loss
@@ -148,3 +149,16 @@ def test_an_encoder_to_start_from_reaches_net_and_teacher():
 
 def test_its_defaults_are_plain_values():
     assert all(isinstance(value, (int, float, str)) for value in dataclasses.asdict(FusionConfig()).values())
+
+
+def test_evidence_that_names_classes_counts_once_the_clock_is_where_clusters_have_formed():
+    method = fusion(steps=100)
+    labelled = dataclasses.replace(
+        method.problem.evidence, labels=torch.tensor([0, 1, 2] * 4), class_names=("a", "b", "c")
+    )
+    method = Fusion(method.config, dataclasses.replace(method.problem, evidence=labelled))
+    rows = torch.arange(6)
+    parts = {name: Part(torch.rand(6, 1, 8, 8), rows) for name in ("images", "neighbours", "labels")}
+    assert "labels" not in method.loss(parts, stage="cluster", step=5)
+    method.reached = 60
+    assert "labels" in method.loss(parts, stage="cluster", step=5)

@@ -4,6 +4,7 @@ import torch
 from sklearn.datasets import make_blobs
 
 from smidgen.data.bags import Simulation, simulate
+from smidgen.data.batches import Part
 from smidgen.data.resolved import Resolved
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.methods import make_config, make_method
@@ -132,3 +133,16 @@ def test_counts_whose_sets_are_too_many_go_by_their_likelihood(monkeypatch):
     method = fitted(known(n_bags=40, ucc=(2, 3), bag_size=8), steps=20, refine_steps=3)
     assert method.sets.shape == (CENTRES, 0)
     assert "counts" in method.uninformed
+
+
+def test_time_that_runs_short_still_forms_clusters_and_hands_over_to_the_evidence():
+    problem = Problem(N, (24, 1, 1), CENTRES, (0.0,) * 24, (1.0,) * 24, known(labels_per_class=20))
+    options = {"batch_size": 256, "steps": 240, "refine_steps": 40, "refine_batch_size": 128}
+    method = make_method("fusion-embeddings", make_config("fusion-embeddings", options), problem)
+    trainer = Trainer(method, IMAGES, Settings(seed=0, max_seconds=1e-3), callbacks=[])
+    trainer.train()
+    assert trainer.progress.cuts == {"cluster": [24, 120], "select": [24, 120], "refine": [1, 40]}
+    assert clustering_accuracy(CLASSES, method.eval().heads.vote(method.projected).argmax(1)) > 0.9
+    method.reached = 39  # at the first step, by the clock: the votes are believed no more
+    parts = {"images": Part(torch.zeros(0), torch.arange(64))}
+    assert method.loss(parts, stage="refine", step=0)["begun"].item() == 0

@@ -323,6 +323,54 @@ def test_no_stage_is_left_out_when_the_one_before_has_taken_all_the_time(make_tr
     assert (trainer.steps, trainer.stopped_early) == (2, True)
 
 
+def test_a_stage_has_its_least_steps_and_its_whole_schedule_though_time_is_up(make_trainer, tick, monkeypatch):
+    def hook(place, stage, step, method):
+        tick(place, stage, step, method)
+        if place == "loss":
+            reached.append((stage, method.reached))
+
+    said, reached = [], []
+    trainer = make_trainer(hook=hook, max_seconds=0.1, say=said.append)
+    stages = [replace(stage, least=0.5) for stage in trainer.method.stages()]
+    monkeypatch.setattr(trainer.method, "stages", lambda: stages)
+    trainer.train()
+    assert [r for stage, r in reached if stage == "one"] == [0, 3, 5, 7]  # of 8: the first begins before time is up
+    assert [r for stage, r in reached if stage == "two"] == [0, 2, 4]
+    assert trainer.stopped_early
+    assert said[0] == "Time is up: stage 'one' ends after 4 of its 8 steps, the fewest it can do with."
+
+
+def test_what_begins_at_a_step_begins_when_the_clock_gets_there(make_trainer, tick):
+    def hook(place, stage, step, method):
+        tick(place, stage, step, method)
+        if place == "begin":
+            begun.append((stage, step, trainer.progress.step))
+
+    begun = []
+    trainer = make_trainer(hook=hook, max_seconds=6.5)  # 4 seconds for the first eight steps, then 2.5 for five
+    trainer.train()
+    assert begun == [("one", 0, 0), ("one", 3, 2), ("two", 2, 1)]
+
+
+def test_the_time_that_the_first_begin_takes_is_not_that_of_the_steps(make_trainer, tick):
+    def hook(place, stage, step, method):
+        for _ in range(8 if (place, stage, step) == ("begin", "one", 0) else 1):
+            tick("loss" if place == "begin" else place, stage, step, method)
+
+    trainer = make_trainer(hook=hook, max_seconds=26.0)
+    trainer.train()
+    assert trainer.progress.cuts == {}  # 8 seconds, and 18 for 13 steps and two more begins
+
+
+def test_stages_that_had_less_than_half_of_their_steps_are_rough(make_trainer, tick):
+    trainer = make_trainer(hook=tick, max_seconds=6.5)
+    trainer.train()  # four of eight steps, three of five
+    assert trainer.rough == {}
+    trainer = make_trainer(hook=tick, max_seconds=2.0)
+    trainer.train()
+    assert trainer.rough == {"one": (2, 8), "two": (1, 5)}
+
+
 def test_a_limit_that_is_far_away_changes_nothing(make_trainer, tick, outcome, uninterrupted, tmp_path):
     trainer = make_trainer(tmp_path, hook=tick, max_seconds=1e6)
     trainer.train()

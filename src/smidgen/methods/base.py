@@ -42,6 +42,7 @@ class Stage:
     falls: whether a training that goes well lets its loss fall; not where the method holds it at a level.
     cost: about how long a step takes, what goes before it included, compared with the other stages: by it the time of a
         training is shared out that has little (`max_seconds`).
+    least: the share of its steps, 0 … 1, without which it comes to nothing: it has them even if time is up.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Stage:
     schedule: str = "one-cycle"
     falls: bool = True
     cost: float = 1.0
+    least: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,10 @@ class Method(nn.Module, ABC):
     """Whether all known classes of the training set are its labels where no evidence is given."""
 
     reached: int = 0
-    """How far its stage is, in steps: the step, or more where time is short (`max_seconds`). The loop sets it."""
+    """How far its stage is, in steps: the step, or more where time is short (`max_seconds`). The loop sets it.
+
+    Whatever a method does at a share of a stage goes by it.
+    """
 
     def stages(self) -> list[Stage]:
         """Return the stages of training, in order; none means that all work is done in `finish`."""

@@ -44,6 +44,9 @@ from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
 from smidgen.options import Count, CountOrNone, Several, Share, Weight, check_fields
 
+LEAST = 0.1
+"""The share of the first stage's steps without which there are no clusters."""
+
 CLASS_COUNT_WEIGHT = 3.0
 """Of the exact law of class counts: it is a mean over all clusters, and an image in the wrong one concerns two."""
 
@@ -162,7 +165,7 @@ class Fusion(Method):
 
     def stages(self) -> list[Stage]:
         """Return "cluster" (neighbours agree) and "refine" (the teacher labels)."""
-        first = Stage("cluster", self.config.steps, begins=(0, self._settled), cost=2)
+        first = Stage("cluster", self.config.steps, begins=(0, self._settled), cost=2, least=LEAST)
         return [first, Stage("refine", self._refine_steps)]
 
     @property
@@ -216,6 +219,7 @@ class Fusion(Method):
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
         """Return the stage's own loss, balance, and the loss of each kind of evidence; totals are sums over heads."""
+        reached = max(step, self.reached)
         shown = {name: part for name, part in parts.items() if name != "weak"}
         logits = self._logits(self.net, torch.cat([part.images for part in shown.values()]))
         by_part = dict(zip(shown, logits.split([len(part.images) for part in shown.values()]), strict=True))
@@ -223,9 +227,11 @@ class Fusion(Method):
             own = self._refine_losses(parts["weak"].images, by_part.pop("strong"))
             heads, weight = [int(self.head)], self.config.refine_balance
         else:
-            own = self._cluster_losses(by_part.pop("images"), by_part.pop("neighbours"), settled=step >= self._settled)
+            own = self._cluster_losses(
+                by_part.pop("images"), by_part.pop("neighbours"), settled=reached >= self._settled
+            )
             heads, weight = list(range(self.config.heads)), self.config.balance
-        known = self._evidence_losses(parts, by_part, heads, kinds=self._kinds(stage, step))
+        known = self._evidence_losses(parts, by_part, heads, kinds=self._kinds(stage, reached))
         per_head = own["own"] + self.config.evidence * sum(known.values())
         if stage == "cluster":
             with torch.no_grad():
@@ -247,11 +253,11 @@ class Fusion(Method):
         return {"own": labelled, "self_label": labelled, "balance": balance_loss(logits.softmax(1)[:, None]),
                 "sure": sure}  # fmt: skip
 
-    def _kinds(self, stage: str, step: int) -> tuple[str, ...]:
+    def _kinds(self, stage: str, reached: int) -> tuple[str, ...]:
         """Return the evidence that there are terms for: kinds that name classes only where clusters are named."""
         if stage == "refine":
             return (*EVERY_KIND, CLASS_COUNTS)
-        return EVERY_KIND if step >= self._settled else tuple(kind for kind in EVERY_KIND if kind not in NAMING)
+        return EVERY_KIND if reached >= self._settled else tuple(kind for kind in EVERY_KIND if kind not in NAMING)
 
     def _evidence_losses(
         self, parts: Mapping[str, Part], logits: Mapping[str, Tensor], heads: list[int], *, kinds: tuple[str, ...]

@@ -48,6 +48,9 @@ COOLING = (0.6, 0.9)
 MOST_SETS = 20_000
 """How many sets of clusters it is worth looking at one by one."""
 
+LEAST = 0.2
+"""The share of the steps of heads without which there are no clusters."""
+
 LEAST_PURE = 3
 """Bags of one class for each cluster, from which on they are clustered as wholes."""
 
@@ -144,8 +147,9 @@ class FusionEmbeddings(Method):
         """Return "cluster" (all heads), "select" (the best of them, made surer), and with evidence "refine"."""
         half = self.config.steps // 2
         stages = [
-            Stage("cluster", half, schedule="constant", falls=False),  # the temperature holds the loss where it is
-            Stage("select", self.config.steps - half, schedule="cosine", falls=False),
+            # The temperature holds the loss where it is.
+            Stage("cluster", half, schedule="constant", falls=False, least=LEAST),
+            Stage("select", self.config.steps - half, schedule="cosine", falls=False, least=LEAST),
         ]
         known = self.config.refine_steps > 0 and bool(self.terms.evidence.sizes())
         return [*stages, Stage("refine", self.config.refine_steps)] if known else stages
@@ -255,7 +259,7 @@ class FusionEmbeddings(Method):
         projected = {name: self.projected[part.indices] for name, part in parts.items()}
         sizes = [len(x) for x in projected.values()]
         logits = dict(zip(projected, self.net(torch.cat([*projected.values()])).split(sizes), strict=True))
-        trust = max(0.0, 1 - step / max(1e-9, self.config.warm * self.config.refine_steps))
+        trust = max(0.0, 1 - max(step, self.reached) / max(1e-9, self.config.warm * self.config.refine_steps))
         losses = self._own_losses(parts["images"], projected["images"], logits["images"], trust)
         p = {name: values.softmax(1) for name, values in logits.items()}
         known = self.terms.losses(parts, p, kinds=self._likelihoods)

@@ -32,9 +32,10 @@ class Settings:
 
     clip: largest norm of the gradient, None for none. checkpoint_every: steps between checkpoints.
     max_seconds: how long all stages may take together, None for as long as their steps do. What is left of it is shared
-    out by the planned steps and their cost when a stage begins, so that each has its turn, with one step at least. A
-    stage ends when its steps are done or its time is up, and its learning rate is that of whichever is further: a
-    schedule comes to its end either way. Such a training follows the clock and cannot be repeated bit for bit.
+    out by the planned steps and their cost when a stage has begun, so that each has its turn, with one step at least,
+    or the share of its steps that it cannot do without (`Stage.least`). A stage ends when its steps are done or its
+    time is up, and its learning rate, and what `begin` is called for, are those of whichever is further: a schedule
+    comes to its end either way. Such a training follows the clock and cannot be repeated bit for bit.
     """
 
     seed: int = 0
@@ -65,6 +66,7 @@ class _Progress:
     step: int = 0
     done: int = 0  # steps in all
     begun: bool = False  # whether `begin` has been called for this step
+    begun_to: int = -1  # the last step of this stage that `begin` has been called for, ahead of the steps or not
     scale: float = 1.0  # of the learning rate: halved when a step diverges
     failures: int = 0
     seconds: float = 0.0
@@ -72,6 +74,7 @@ class _Progress:
     allowed: float | None = None  # seconds that this stage may take
     cut: int = 0  # steps that this stage has after all, its time being up; 0: as many as planned
     stopped_early: bool = False  # whether any stage was cut
+    cuts: dict[str, list[int]] = field(default_factory=dict)  # stages that were: the steps they had, and their plan
 
 
 class Trainer:
@@ -131,6 +134,11 @@ class Trainer:
         """Whether time was up before the steps of a stage were done."""
         return self.progress.stopped_early
 
+    @property
+    def rough(self) -> dict[str, tuple[int, int]]:
+        """The stages that time left less than half of their steps: how many they had, and how many were planned."""
+        return {name: (had, planned) for name, (had, planned) in self.progress.cuts.items() if 2 * had < planned}
+
     def _resume(self, snapshot: Snapshot, stages: Sequence[Stage]) -> None:
         position = snapshot[1]["progress"]["position"]
         if position["stage"] < len(stages):
@@ -147,8 +155,9 @@ class Trainer:
             with self.interrupts.deferred():
                 self._save()  # what to go back to if the first steps diverge
         while self.progress.step < self._length(stage):
-            if self.progress.step in stage.begins and not self.progress.begun:
-                self._begin(stage)
+            due = self._due(stage)
+            if due is not None:
+                self._begin(stage, due, share=share)
             with self.interrupts.deferred():
                 self._guarded_step(stage)
                 ended = self.progress.step == self._length(stage)
@@ -159,17 +168,25 @@ class Trainer:
             if self.interrupts.pending:
                 raise Interrupted(self.interrupts.pending)
         self.progress.stage, self.progress.step, self.progress.cut = self.progress.stage + 1, 0, 0
+        self.progress.begun_to = -1
         self.optimisers = []
 
-    def _begin(self, stage: Stage) -> None:
+    def _due(self, stage: Stage) -> int | None:
+        """Return the step that `begin` is to be called for, the last one where the clock has passed several."""
+        done = max(self.progress.begun_to, self.progress.step - (not self.progress.begun))
+        return max((step for step in stage.begins if done < step <= self._reached(stage)), default=None)
+
+    def _begin(self, stage: Stage, step: int, *, share: float) -> None:
         self.method.eval()
         for callback in self.callbacks:
-            callback.before_begin(stage, self.progress.step)
-        generator = self._generator(stage.name, self.progress.step, "begin")
-        torch.manual_seed(self._generator(stage.name, self.progress.step, "begin", "net").initial_seed())
-        self.method.begin(stage.name, self.progress.step, self.embed, generator)
+            callback.before_begin(stage, step)
+        generator = self._generator(stage.name, step, "begin")
+        torch.manual_seed(self._generator(stage.name, step, "begin", "net").initial_seed())
+        self.method.begin(stage.name, step, self.embed, generator)
         self.method.to(self.settings.device)
-        self.progress.begun = True
+        self.progress.begun, self.progress.begun_to = True, step
+        if self.progress.step == 0:
+            self._allow_time(share)  # again: the time that this took is not the steps'
         with self.interrupts.deferred():
             self._save()
 
@@ -189,7 +206,7 @@ class Trainer:
         self.progress.step += 1
         self.progress.done += 1
         self.progress.begun = False
-        if self._time_spent() >= 1 and self.progress.step < stage.steps:
+        if self._time_spent() >= 1 and _least(stage) <= self.progress.step < stage.steps:
             self._cut(stage)
             moment.stage = replace(stage, steps=self.progress.step)  # so that callbacks know their last step
         moment.step, moment.total_step = self.progress.step, self.progress.done
@@ -267,15 +284,23 @@ class Trainer:
         return 0.0 if allowed is None else (self._seconds() - self.progress.began) / allowed
 
     def _reached(self, stage: Stage) -> int:
-        """Return how far the stage is, in steps: those made, or more by the clock."""
-        return max(self.progress.step, min(int(self._time_spent() * stage.steps), stage.steps - 1))
+        """Return how far the stage is, in steps: those made, or more by the clock.
+
+        Where even the least steps take longer than there is time, they go evenly through the whole stage.
+        """
+        by_clock = min(int(self._time_spent() * stage.steps), stage.steps - 1)
+        by_least = (self.progress.step + 1) * stage.steps // _least(stage) - 1
+        return max(self.progress.step, min(by_clock, by_least))
 
     def _length(self, stage: Stage) -> int:
         return self.progress.cut or stage.steps
 
     def _cut(self, stage: Stage) -> None:
-        self.progress.cut, self.progress.stopped_early = self.progress.step, True
-        self.say(f"Time is up: stage {stage.name!r} ends after {self.progress.step:,} of its {stage.steps:,} steps.")
+        step = self.progress.step
+        self.progress.cut, self.progress.stopped_early = step, True
+        self.progress.cuts = {**self.progress.cuts, stage.name: [step, stage.steps]}
+        least = ", the fewest it can do with" if 1 < step == _least(stage) else ""
+        self.say(f"Time is up: stage {stage.name!r} ends after {step:,} of its {stage.steps:,} steps{least}.")
 
     # ---------------------------------------------------------------------------------------------------- state
 
@@ -311,6 +336,11 @@ class Trainer:
 
     def _generator(self, *key: int | str) -> torch.Generator:
         return seeded(self.settings.seed, *key)
+
+
+def _least(stage: Stage) -> int:
+    """Return the fewest steps that a stage has, however little time there is."""
+    return max(1, math.ceil(stage.least * stage.steps))
 
 
 def _work(stage: Stage) -> float:
