@@ -10,6 +10,7 @@ import re
 import shutil
 import threading
 import time
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -21,11 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smidgen.checksums import read_array, write_array
 from smidgen.data.decoding import Skipped
 from smidgen.data.folders import Item
 from smidgen.data.images import BadImage, Resize, check_options, decode_image, quiet_pillow
 from smidgen.data.sources import cache_folder
-from smidgen.errors import InputError
+from smidgen.errors import Damaged, InputError
 from smidgen.hardware import fast_dtype
 from smidgen.nets.fast import FAST_BATCH
 from smidgen.nets.timm_encoder import PretrainedEncoder
@@ -40,12 +42,13 @@ ACCELERATOR_BATCH = 256
 CACHE_LIMIT = 10 * 2**30
 """Bytes that the default cache keeps: beyond them, what was not used for longest goes."""
 
-FORMAT = 1  # raised when the same encoder and images give other embeddings than before
+FORMAT = 2  # raised when the same encoder and images give other embeddings than before, or files are written otherwise
 
 _ENTRY = re.compile(r"[0-9a-f]{32}(\.npy)?")  # a file of embeddings, or a folder of the blocks made so far
 _ABANDONED = 24 * 3600  # seconds without a new block after which nobody is waiting for the rest
 
 Progress = Callable[[int, int], None]
+Say = Callable[[str], object]
 
 
 def embed_images(
@@ -57,6 +60,7 @@ def embed_images(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
+    say: Say = warnings.warn,
 ) -> np.ndarray:
     """Return embeddings (n, features) float32 of images.
 
@@ -67,7 +71,7 @@ def embed_images(
         False keeps none. An interrupted call goes on from its last block; one with the same arguments returns at once.
     threads: None for torch's number. Each runs the net on images of its own, so the number changes no bit.
     device: where the net runs. dtype: None is bfloat16 where the device has it in hardware, otherwise float32.
-    progress: called with (done, n).
+    progress: called with (done, n). say: called with a sentence where the cache is damaged; that part is made anew.
 
     An image's embedding depends on no other image: all batches have one shape. Raises InputError for another shape or
     type of `images`.
@@ -82,7 +86,7 @@ def embed_images(
             "Embedding wants uint8 images (n, 1 or 3, height, width), got"
             f" {images.dtype} {tuple(images.shape)}; `open_dataset` makes them."
         )
-    return _embed(_Pixels(images), encoder, _Options(cache, threads, torch.device(device), dtype, progress))
+    return _embed(_Pixels(images), encoder, _Options(cache, threads, torch.device(device), dtype, progress, say))
 
 
 def embed_files(
@@ -95,6 +99,7 @@ def embed_files(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
+    say: Say = warnings.warn,
 ) -> tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]:
     """Return embeddings (n_good, features) of image files, the rows (n_good,) of `items` they show, and the others.
 
@@ -105,7 +110,7 @@ def embed_files(
     check_options(size=size, channels=3, resize=resize)
     source = _Files(items, size, resize)
     with quiet_pillow():
-        whole = _embed(source, encoder, _Options(cache, threads, torch.device(device), dtype, progress))
+        whole = _embed(source, encoder, _Options(cache, threads, torch.device(device), dtype, progress, say))
         bad = np.flatnonzero(np.isnan(whole[:, 0])) if len(whole) else np.empty(0, dtype=np.int64)
         skipped = tuple(Skipped(items[row].id, source.reason(row)) for row in bad.tolist())
     good = np.delete(np.arange(len(items)), bad)
@@ -197,11 +202,12 @@ class _Options:
     device: torch.device
     dtype: torch.dtype | None
     progress: Progress | None
+    say: Say
 
 
 def _embed(source: _Source, encoder: PretrainedEncoder, options: _Options) -> np.ndarray:
     dtype = fast_dtype(options.device) if options.dtype is None else options.dtype
-    store = _open_store(source, encoder, dtype=dtype, cache=options.cache)
+    store = _open_store(source, encoder, dtype=dtype, options=options)
     kept = store.whole(len(source), encoder.features)
     if kept is None:
         kept = np.empty((len(source), encoder.features), dtype=np.float32)
@@ -299,6 +305,7 @@ class _Store:
     A folder that cannot be written costs the next call time, not this one its result.
     """
 
+    say: Say
     folder: Path | None = None
     key: str = ""
     limit: int | None = None
@@ -307,14 +314,14 @@ class _Store:
     def whole(self, n: int, features: int) -> np.ndarray | None:
         if self.folder is None:
             return None
-        rows = _read(self.folder / f"{self.key}.npy", (n, features))
+        rows = self._read(self.folder / f"{self.key}.npy", (n, features))
         if rows is not None:
             with contextlib.suppress(OSError):
                 os.utime(self.folder / f"{self.key}.npy")  # used now: others go before it
         return rows
 
     def block(self, start: int, n: int, features: int) -> np.ndarray | None:
-        return None if self.folder is None else _read(self._blocks / f"{start:09d}.npy", (n, features))
+        return None if self.folder is None else self._read(self._blocks / f"{start:09d}.npy", (n, features))
 
     def keep(self, start: int, rows: np.ndarray) -> None:
         self._write(f"{self.key}/{start:09d}.npy", rows)
@@ -333,24 +340,39 @@ class _Store:
         assert self.folder is not None
         return self.folder / self.key
 
+    def _read(self, path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+        """Return the rows in a file, None if it is missing or damaged, which is said: then they are made anew."""
+        try:
+            rows = read_array(path)
+            if rows.shape == shape and rows.dtype == np.float32:
+                return np.array(rows)  # not mapped: another process may tidy the cache
+            reason = f"it holds {rows.dtype} {rows.shape} instead of float32 {shape}"
+        except OSError:
+            return None
+        except Damaged as error:
+            reason = str(error)
+        self.say(f"The embeddings kept in {str(path)!r} are damaged ({reason}): they are made anew.")
+        return None
+
     def _write(self, name: str, rows: np.ndarray) -> None:
         if self.folder is None or self.lost.is_set():
             return
         try:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.folder / name) as file:
-                np.save(file, rows, allow_pickle=False)
+                write_array(file, rows)
         except OSError:
             self.lost.set()
 
 
-def _open_store(source: _Source, encoder: PretrainedEncoder, *, dtype: torch.dtype, cache: Path | str | bool) -> _Store:
+def _open_store(source: _Source, encoder: PretrainedEncoder, *, dtype: torch.dtype, options: _Options) -> _Store:
+    cache = options.cache
     if cache is False:
-        return _Store()
+        return _Store(options.say)
     folder = cache_folder() / "embeddings" if cache is True else Path(cache)
     limit = _cache_limit() if cache is True else None
     content = [FORMAT, encoder.fingerprint(), str(dtype), source.fingerprint()]
-    return _Store(folder, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32], limit)
+    return _Store(options.say, folder, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32], limit)
 
 
 def _cache_limit() -> int:
@@ -378,12 +400,3 @@ def _tidy(folder: Path, *, limit: int, kept: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             elif total > limit and path.is_file():
                 path.unlink(missing_ok=True)
-
-
-def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """Return the rows in a file, None if it is missing, damaged or of another shape: then they are made anew."""
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return rows if rows.shape == shape and rows.dtype == np.float32 else None

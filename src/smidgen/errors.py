@@ -18,6 +18,10 @@ class RunError(SmidgenError):
     """A run folder cannot be used as asked: it is full, locked, damaged or of another configuration."""
 
 
+class Damaged(SmidgenError):
+    """A file is not what smidgen wrote; the message is the reason only, for whoever knows the file to put in words."""
+
+
 class TrainingError(SmidgenError):
     """Training cannot go on: the loss stays infinite or not a number, or memory ran out."""
 

@@ -291,7 +291,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             method=model.name,
             options=dataclasses.asdict(model.method.config),
             size=None if is_of_vectors else model.preprocessing.size,
-            resize=model.preprocessing.resize,  # type: ignore[arg-type]
+            resize=model.preprocessing.resize,
             device=device,
             n_threads=n_threads,
         )

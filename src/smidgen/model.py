@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from smidgen.data.resolved import Resolved
 from smidgen.embedding import embed_images
-from smidgen.errors import RunError
+from smidgen.errors import Damaged, RunError
 from smidgen.hardware import choose_device
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Method, Problem
+from smidgen.model_file import (
+    FORMAT,
+    BagCalibrationTable,
+    ExtractorTable,
+    ModelFile,
+    Preprocessing,
+    read_model_file,
+    write_model_file,
+)
 from smidgen.nets.pretrained import pretrained_encoder, without_weights
 from smidgen.nets.timm_encoder import Preprocess, PretrainedEncoder
-from smidgen.runs import atomic_write, read_json, write_json
+from smidgen.tensor_files import read_tensors, write_tensors
 from smidgen.training.checkpoint import load_state
 from smidgen.training.loop import map_images
 
-FORMAT = 3
-
 Groups = Sequence[np.ndarray] | None
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How images were made into arrays: the side in pixels, 1 or 3 channels, and how other shapes are resized."""
-
-    size: int
-    channels: int
-    resize: str = "crop"
 
 
 @dataclass(frozen=True)
@@ -104,60 +104,58 @@ class Model:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {
-            name: value.detach().to("cpu", copy=True).contiguous()  # safetensors refuses tensors that share memory
+            name: value
             for name, value in self.method.state_dict().items()
             if not name.startswith(self.method.training_only)
         }
-        with atomic_write(folder / "weights.safetensors") as file:
-            file.write(save(state))
+        weights = {"weights.safetensors": write_tensors(folder / "weights.safetensors", state)}
+        extractor = None
         if self.extractor is not None:
-            extractor = {name: value.cpu().contiguous() for name, value in self.extractor.state_dict().items()}
-            with atomic_write(folder / "extractor.safetensors") as file:
-                file.write(save(extractor))
-        problem = self.method.problem
-        description = {
-            "format": FORMAT,
-            "method": self.name,
-            "options": dataclasses.asdict(self.method.config),
-            "n_clusters": problem.n_clusters,
-            "image_shape": list(problem.image_shape),
-            "mean": list(problem.mean),
-            "std": list(problem.std),
-            "preprocessing": dataclasses.asdict(self.preprocessing),
-            "cluster_names": list(self.cluster_names),
-            "class_names": list(problem.evidence.class_names),
-            **({"extractor": extractor_table(self.extractor)} if self.extractor is not None else {}),
-            **({"bag_calibration": dict(self.bag_calibration)} if self.bag_calibration else {}),
-        }
-        write_json(folder / "model.json", description)
+            path, extractor = folder / "extractor.safetensors", ExtractorTable(**extractor_table(self.extractor))
+            weights[path.name] = write_tensors(path, self.extractor.state_dict())
+        problem, bags = self.method.problem, dict(self.bag_calibration)
+        description = ModelFile(
+            format=FORMAT,
+            method=self.name,
+            options=dataclasses.asdict(self.method.config),
+            n_clusters=problem.n_clusters,
+            image_shape=problem.image_shape,
+            mean=tuple(problem.mean),
+            std=tuple(problem.std),
+            preprocessing=self.preprocessing,
+            cluster_names=tuple(self.cluster_names),
+            class_names=tuple(problem.evidence.class_names),
+            extractor=extractor,
+            bag_calibration=BagCalibrationTable(**bags) if bags else None,
+            weights=weights,
+        )
+        write_model_file(folder, description)
 
     @classmethod
     def load(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> Model:
         """Return the model in a folder written by `save`, or in a run folder, on a device.
 
-        Raises RunError if there is none, InputError for a device that is not there.
+        Raises RunError if there is none, or if it is damaged: every file has a checksum, the description a schema, and
+        the method is tried on one image. Raises InputError for a device that is not there.
         """
         device = choose_device(device)
         folder = Path(folder)
         folder = folder / "model" if (folder / "model").is_dir() else folder
-        if not (folder / "model.json").is_file():
-            raise RunError(f"{str(folder)!r} holds no trained model: is it a run folder that has finished?")
-        description = read_json(folder / "model.json")
-        if (found := description.get("format")) != FORMAT:
-            remedy = "fit it again" if isinstance(found, int) and found < FORMAT else "update smidgen"
-            raise RunError(
-                f"{str(folder)!r} is a model of format {found}; this smidgen reads format {FORMAT}: {remedy}."
-            )
-        method = _empty_method(description).to(device)
-        load_state(method, _read_weights(folder / "weights.safetensors"), missing=method.training_only)
+        description = read_model_file(folder)
+        with _refusing(folder):
+            method = _empty_method(description).to(device)
+            load_state(method, _read_weights(folder / "weights.safetensors", description), missing=method.training_only)
+            _try(method.eval())
+            extractor = _extractor(folder, description)
+        bags = description.bag_calibration
         return cls(
-            method=method.eval(),
-            name=description["method"],
+            method=method,
+            name=description.method,
             device=torch.device(device),
-            preprocessing=Preprocessing(**description["preprocessing"]),
-            cluster_names=tuple(description["cluster_names"]),
-            bag_calibration=description.get("bag_calibration", {}),
-            extractor=_extractor(folder, description.get("extractor")),
+            preprocessing=description.preprocessing,
+            cluster_names=description.cluster_names,
+            bag_calibration={} if bags is None else msgspec.structs.asdict(bags),
+            extractor=extractor,
         )
 
 
@@ -168,6 +166,7 @@ def embed(
     device: torch.device | str = "cpu",
     groups: Groups = None,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], object] = warnings.warn,
 ) -> np.ndarray:
     """Return embeddings (n, features, 1, 1) float32 of images (n, channels, height, width) uint8, from the cache.
 
@@ -175,10 +174,10 @@ def embed(
     one group. Embeddings do not depend on it, only what is found in the cache.
     """
     if groups is None or len(groups) < 2:
-        return embed_images(images, extractor, device=device, progress=progress)[:, :, None, None]
+        return embed_images(images, extractor, device=device, progress=progress, say=say)[:, :, None, None]
     embeddings = np.empty((len(images), extractor.features, 1, 1), dtype=np.float32)
     for rows in groups:
-        embeddings[rows] = embed(images[rows], extractor, device=device, progress=progress)
+        embeddings[rows] = embed(images[rows], extractor, device=device, progress=progress, say=say)
     return embeddings
 
 
@@ -187,31 +186,58 @@ def extractor_table(extractor: PretrainedEncoder) -> dict[str, Any]:
     return {"name": extractor.name, "preprocess": extractor.preprocess.as_table()}
 
 
-def _extractor(folder: Path, table: dict[str, Any] | None) -> PretrainedEncoder | None:
+@contextlib.contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    """Raise RunError for whatever goes wrong while a model is made from a description that has the right form."""
+    try:
+        yield
+    except Exception as error:  # of torch's, timm's, a method's: depends on what the description asks for
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise RunError(f"The model in {str(folder)!r} is damaged: {reason.removesuffix('.')}.") from error
+
+
+def _extractor(folder: Path, description: ModelFile) -> PretrainedEncoder | None:
+    table = description.extractor
     if table is None:
         return None
-    preprocess = Preprocess.from_table(table["preprocess"])
-    extractor = pretrained_encoder(table["name"], preprocess=preprocess, pretrained=False)
-    extractor.load_state_dict(_read_weights(folder / "extractor.safetensors"))
+    preprocess = Preprocess.from_table(table.preprocess)
+    extractor = pretrained_encoder(table.name, preprocess=preprocess, pretrained=False)
+    extractor.load_state_dict(_read_weights(folder / "extractor.safetensors", description))
+    if description.image_shape != (extractor.features, 1, 1):
+        raise RunError(
+            f"the encoder gives {extractor.features} features, and the method wants {description.image_shape}"
+        )
     return extractor.eval()
 
 
-def _empty_method(description: dict[str, Any]) -> Method:
+def _empty_method(description: ModelFile) -> Method:
     problem = Problem(
         n_images=0,
-        image_shape=tuple(description["image_shape"]),
-        n_clusters=description["n_clusters"],
-        mean=tuple(description["mean"]),
-        std=tuple(description["std"]),
-        evidence=dataclasses.replace(Resolved.nothing(0), class_names=tuple(description["class_names"])),
+        image_shape=description.image_shape,
+        n_clusters=description.n_clusters,
+        mean=description.mean,
+        std=description.std,
+        evidence=dataclasses.replace(Resolved.nothing(0), class_names=description.class_names),
     )
-    config = make_config(description["method"], description["options"])
+    config = make_config(description.method, description.options)
     with without_weights():
-        return make_method(description["method"], config, problem)
+        return make_method(description.method, config, problem)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+@torch.no_grad()
+def _try(method: Method) -> None:
+    """Raise RunError if a method does not assign an image to its clusters: its weights do not fit its description."""
+    problem = method.problem
+    blank = torch.zeros((1, *problem.image_shape), device=next(iter(method.state_dict().values())).device)
+    assignments = method.look(blank)[0]
+    if assignments.shape != (1, problem.n_clusters):
+        raise RunError(f"its weights give {assignments.shape[-1]} clusters instead of {problem.n_clusters}")
+    if not bool(assignments.isfinite().all()):
+        raise RunError("its assignments are not finite")
+
+
+def _read_weights(path: Path, description: ModelFile) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except Exception as error:
-        raise RunError(f"The weights {str(path)!r} cannot be read ({error}).") from None
+        return read_tensors(path, expected=description.weights.get(path.name))[0]
+    except Damaged as error:
+        raise RunError(f"the weights {path.name!r} cannot be read ({error})") from None

@@ -162,6 +162,7 @@ def embedded(
                 extractor,
                 device=device,
                 progress=lambda done, total: listener.progress("embed images", done, total),
+                say=listener.say,
             ),
             items=None,
         )

@@ -203,7 +203,9 @@ class _Fit:
             MetricsLog(None if self.run_folder is None else self.run_folder.path / "metrics.jsonl"),
             Ticker(self._tick),
         ]
-        checkpoints = None if self.run_folder is None else Checkpoints(self.run_folder.path / "checkpoints")
+        checkpoints = None
+        if self.run_folder is not None:
+            checkpoints = Checkpoints(self.run_folder.path / "checkpoints", say=self.listener.say)
         trainer = Trainer(
             self.method,
             self.train.images,

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import shutil
 import tempfile
-import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,14 @@ import tomli_w
 from smidgen.config import Config, from_table
 from smidgen.data.bags import Simulation, simulate
 from smidgen.data.evidence_files import FILES, files_in
-from smidgen.errors import InputError, RunError, unknown
+from smidgen.errors import Damaged, InputError, RunError, unknown
 from smidgen.methods import check_options
 from smidgen.options import convert, field_types
 from smidgen.prepare import Listener, open_data
 from smidgen.recipe import fit
 from smidgen.reports.seeds import seeds_in, summarise
 from smidgen.runs import RunFolder, atomic_write, read_toml, write_json
+from smidgen.schemas import decode_toml
 
 DEFAULT_BAGS = 2000
 _SEEDS = ("seeds", "seed")
@@ -129,14 +129,14 @@ def read_recipe(path: Path | str) -> Recipe | Variants:
         raise InputError(f"{str(path)!r} is not a recipe: it is not text in UTF-8.") from None
     try:
         return _read(path.stem, text)
-    except tomllib.TOMLDecodeError as error:
+    except Damaged as error:
         raise InputError(f"{str(path)!r} is not TOML ({error}).") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
 def _read(name: str, text: str) -> Recipe | Variants:
-    table = tomllib.loads(text)
+    table = decode_toml(text)
     if "variants" not in table:
         return _recipe(name, table, text)
     variants = table.pop("variants")
@@ -313,7 +313,7 @@ def recipe_in(out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | N
 def check_out(recipe: Recipe, out: Path, *, seeds: Sequence[int], resume: bool, overwrite: bool) -> None:
     """Raise RunError if the folder is not one to run the recipe into; nothing is written."""
     before = recipe_in(out, resume=resume, overwrite=overwrite)
-    if before is None or _what_is_run(before) == _what_is_run(tomllib.loads(recipe.text)):
+    if before is None or _what_is_run(before) == _what_is_run(decode_toml(recipe.text)):
         return
     if "variants" in before:
         raise RunError(f"{str(out)!r} holds the variants of another recipe: choose another --out.")

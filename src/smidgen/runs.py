@@ -10,7 +10,6 @@ import json
 import os
 import re
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +17,19 @@ from typing import IO, Any
 import numpy as np
 import tomli_w
 
-from smidgen.errors import RunError
+from smidgen import checksums, options
+from smidgen.config import Config
+from smidgen.errors import Damaged, InputError, RunError
+from smidgen.schemas import (
+    KnownLine,
+    KnownManifest,
+    KnownMetrics,
+    ManifestTable,
+    MetricsTable,
+    convert,
+    decode_json,
+    decode_toml,
+)
 
 Column = Sequence[Any] | np.ndarray
 """One column of a table."""
@@ -67,14 +78,30 @@ def write_json(path: Path | str, value: Any) -> None:
         file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Return the value in a JSON file; raise RunError if it is missing or damaged."""
+def read_json(path: Path | str, *kinds: Any) -> Any:
+    """Return the value in a JSON file; raise RunError if it is missing, damaged or not of all kinds.
+
+    kinds: types that msgspec knows.
+    """
     try:
-        return json.loads(Path(path).read_bytes())
+        value = decode_json(Path(path).read_bytes())
+        for kind in kinds:
+            convert(value, kind)
+        return value
     except FileNotFoundError:
         raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
-    except ValueError as error:
-        raise RunError(f"{str(path)!r} is not JSON ({error}).") from None
+    except Damaged as error:
+        raise RunError(f"{str(path)!r} is damaged or is not smidgen's JSON ({error}).") from None
+
+
+def read_array(path: Path | str) -> np.ndarray:
+    """Return the array in a `.npy` file of a run, mapped; raise RunError if it is missing or damaged."""
+    try:
+        return checksums.read_array(path, unchecked=True)
+    except FileNotFoundError:
+        raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
+    except Damaged as error:
+        raise RunError(f"{str(path)!r} is damaged ({error}): fit the run again.") from None
 
 
 def write_toml(path: Path | str, value: Mapping[str, Any]) -> None:
@@ -86,10 +113,10 @@ def write_toml(path: Path | str, value: Mapping[str, Any]) -> None:
 def read_toml(path: Path | str) -> dict[str, Any]:
     """Return the table in a TOML file; raise RunError if it is missing or damaged."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return decode_toml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{str(path)!r} is missing.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (Damaged, UnicodeDecodeError) as error:
         raise RunError(f"{str(path)!r} is not TOML ({error}).") from None
 
 
@@ -262,17 +289,48 @@ class RunFolder:
     @property
     def manifest(self) -> dict[str, Any]:
         """What ran: versions, seed, threads, data, command."""
-        return read_json(self.path / "manifest.json")
+        return read_json(self.path / "manifest.json", ManifestTable, KnownManifest)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The final figures, flat."""
-        return read_json(self.path / "metrics.json")
+        return read_json(self.path / "metrics.json", MetricsTable, KnownMetrics)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images that were fitted; RunError if the manifest does not say."""
+        data = self.manifest.get("data")
+        shape = data.get("shape") if isinstance(data, dict) else None
+        if shape is None:
+            raise RunError(f"{str(self.path / 'manifest.json')!r} is damaged: it says nothing of the images' shape.")
+        return shape[0], shape[1], shape[2]
+
+    @property
+    def assignments(self) -> dict[str, list[str]]:
+        """The columns of `assignments.csv`; RunError if it is missing or lacks one that every run writes."""
+        path = self.path / "assignments.csv"
+        table = read_csv(path)
+        for name in ("image", "split", "cluster", "confidence"):
+            if name not in table:
+                raise RunError(f"{str(path)!r} has no column {name!r}: was it written by smidgen?")
+        return table
+
+    def setting(self, name: str) -> Any:
+        """Return one setting of the run, by default what `Config` has; RunError if it is missing or of another type."""
+        table, default = self.config, getattr(Config, name, None)
+        try:
+            if name not in table and name == "data":
+                raise InputError("`data` is missing.")
+            if name in table:
+                options.convert(name, table[name], options.field_types(Config)[name], strict=True)
+        except InputError as error:
+            raise RunError(f"{str(self.path / 'config.toml')!r} is damaged: {error}") from None
+        return table.get(name, default)
 
     def write_array(self, name: str, array: np.ndarray) -> None:
-        """Write an array as `.npy`, atomically."""
+        """Write an array as `.npy` with its checksum, atomically."""
         with atomic_write(self.path / name) as file:
-            np.save(file, array, allow_pickle=False)
+            checksums.write_array(file, array)
 
     def write_table(self, name: str, columns: Mapping[str, Column]) -> None:
         """Write `tables/<name>.csv`."""
@@ -284,17 +342,64 @@ class RunFolder:
         import pyarrow
         from pyarrow import parquet
 
-        table = pyarrow.table(
-            {"row": pyarrow.array(rows, pyarrow.int64()), "bytes": pyarrow.array(pictures, pyarrow.binary())}
-        )
+        arrays = {"row": pyarrow.array(rows, pyarrow.int64()), "bytes": pyarrow.array(pictures, pyarrow.binary())}
+        found = checksums.of_pictures(zip(map(int, rows), pictures, strict=True))
+        table = pyarrow.table(arrays, metadata={"checksum": found})
         with atomic_write(self.path / "thumbnails.parquet") as file:
             parquet.write_table(table, file)
 
-    def history(self) -> list[dict[str, Any]]:
-        """Return the lines of `metrics.jsonl`, empty where there is none."""
-        path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    def thumbnails(self) -> dict[int, bytes]:
+        """Return the pictures in `thumbnails.parquet` by row, empty where there is none; RunError if it is damaged."""
+        path = self.path / "thumbnails.parquet"
+        if not path.exists():
+            return {}
+        import pyarrow
 
+        try:
+            return _read_pictures(path)
+        except (Damaged, pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:150]
+            raise RunError(f"{str(path)!r} is damaged ({reason}): without it, the report shows no pictures.") from None
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the lines of `metrics.jsonl`, empty where there is none; RunError if one is damaged.
+
+        What stands behind the last end of a line is left out: a training that is killed may leave half a line.
+        """
+        path = self.path / "metrics.jsonl"
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        try:
+            return [_line(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
+        except Damaged as error:
+            raise RunError(f"{str(path)!r} is damaged: {error}.") from None
+
+
+def _read_pictures(path: Path) -> dict[int, bytes]:
+    """Return the pictures in a Parquet file by row; raises Damaged, or what pyarrow raises."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        if file.metadata.num_rows > _MOST_PICTURES:
+            raise Damaged(f"it claims to hold {file.metadata.num_rows:,} pictures")
+        table = file.read(columns=["row", "bytes"])
+    rows = convert(table.column("row").to_pylist(), list[int])
+    pictures = convert(table.column("bytes").to_pylist(), list[bytes])
+    expected = (table.schema.metadata or {}).get(b"checksum")
+    if expected is not None and expected != checksums.of_pictures(zip(rows, pictures, strict=True)).encode():
+        raise Damaged("its checksum does not fit its content")
+    return dict(zip(rows, pictures, strict=True))
+
+
+def _line(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        value = decode_json(line, nan=True)
+        convert(value, KnownLine)
+        return convert(value, MetricsTable)
+    except Damaged as error:
+        raise Damaged(f"line {number} is not smidgen's ({error})") from None
+
+
+_MOST_PICTURES = 10**6  # that a file of thumbnails is believed to hold
 
 _OWN_NAMES = frozenset(
     (

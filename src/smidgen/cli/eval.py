@@ -116,7 +116,7 @@ def _new_part(known: Assignments, args: argparse.Namespace, *, device: str) -> t
     with progress(quiet=args.quiet or args.json) as console:
         model, dataset = open_run(args, console, device=device)
         looked = model.look(dataset.images, groups=dataset.rows_by_split(), progress=console.of("look"))
-        seed = RunFolder.open(args.run).config.get("seed", 0)
+        seed = RunFolder.open(args.run).setting("seed")
         scores = score_bags(model, [dataset], [looked], seed=seed, decode=False, progress=console.of("score bags"))
     assignments = looked[0]
     if dataset.classes is None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from smidgen.cli.console import Progress
 from smidgen.cli.files import require_new_file
-from smidgen.errors import InputError, unknown
-from smidgen.runs import RunFolder, read_csv, write_csv
+from smidgen.errors import Damaged, InputError, RunError, unknown
+from smidgen.runs import RunFolder, write_csv
+from smidgen.schemas import convert
 
 
 def chosen_rows(run: RunFolder, split: str) -> dict[str, list[str]]:
@@ -18,11 +19,19 @@ def chosen_rows(run: RunFolder, split: str) -> dict[str, list[str]]:
 
 def chosen(run: RunFolder, split: str) -> tuple[dict[str, list[str]], list[int]]:
     """Return the assignments of a split, and the rows of `assignments.csv` that they are; see `chosen_rows`."""
-    table = read_csv(run.path / "assignments.csv")
+    table = run.assignments
     rows = [i for i, own in enumerate(table["split"]) if split == "all" or own in (split, "all")]
     if not rows:
         raise InputError(f"{str(run.path)!r} has no images in split {split!r}.")
     return {name: [column[i] for i in rows] for name, column in table.items()}, rows
+
+
+def read_confidence(table: dict[str, list[str]]) -> list[float]:
+    """Return the confidences in a table of assignments; raises RunError if one is not a number."""
+    try:
+        return convert(table.get("confidence", []), list[float], strict=False)
+    except Damaged as error:
+        raise RunError(f"The assignments are damaged: a confidence is not a number ({error}).") from None
 
 
 def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:

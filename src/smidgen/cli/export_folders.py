@@ -44,7 +44,7 @@ def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
     rows = [i for i, key in enumerate(keys) if key in originals]
     if not rows:
         raise InputError(
-            f"None of the run's images is in {args.data or run.config['data']!r}: say with `--data` where they are now."
+            f"None of the run's images is in {args.data or run.setting('data')!r}: say with `--data` where they are."
         )
     if len(rows) < len(keys):
         console.say(f"{len(keys) - len(rows):,} of the run's images are no longer there and left out.")
@@ -80,7 +80,7 @@ def find_originals(
 
     data: where the images are now, None for where they were. Raises InputError if there is nothing.
     """
-    main, test = data or run.config["data"], run.config.get("test")
+    main, test = data or run.setting("data"), run.setting("test")
     found: dict[Key, Original] = {}
     for split in sorted(splits):
         source = test if split == "test" and test is not None else main
@@ -115,13 +115,13 @@ def _in_arrays(run: RunFolder, source: str, *, split: str, console: Progress) ->
     """Return the images of a named dataset or an .npz, as PNG files of what the method saw."""
     from smidgen.data.datasets import open_dataset
 
-    channels, _, side = run.manifest["data"]["shape"]
+    channels, _, side = run.image_shape
     dataset = open_dataset(
         source,
         split=split,  # type: ignore[arg-type]
         size=side,
         channels=channels,
-        resize=run.config["resize"],
+        resize=run.setting("resize"),
         progress=console.of("read images"),
     )
     return {

@@ -38,14 +38,10 @@ def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
 def _pictures(run: RunFolder, preprocessing: Preprocessing) -> np.ndarray | None:
     """Return some of the run's thumbnails as its method sees images; the collection itself may be gone."""
     import numpy as np
-    from pyarrow import parquet
 
     from smidgen.data.images import load_image
 
-    path = run.path / "thumbnails.parquet"
-    if not path.is_file():
-        return None
-    stored = parquet.read_table(path)["bytes"].slice(0, _MOST).to_pylist()
+    stored = [*run.thumbnails().values()][:_MOST]
     how = preprocessing.size, preprocessing.channels, preprocessing.resize
-    pictures = [load_image(data, size=how[0], channels=how[1], resize=how[2]) for data in stored]  # type: ignore[arg-type]
+    pictures = [load_image(data, size=how[0], channels=how[1], resize=how[2]) for data in stored]
     return np.stack(pictures) if pictures else None

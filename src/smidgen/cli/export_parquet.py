@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from smidgen import __version__
 from smidgen.cli.console import Progress
-from smidgen.cli.export_csv import chosen
+from smidgen.cli.export_csv import chosen, read_confidence
 from smidgen.cli.files import require_new_file
 from smidgen.errors import InputError, RunError
-from smidgen.runs import RunFolder, atomic_write
+from smidgen.runs import RunFolder, atomic_write, read_array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
     out = Path(args.out)
     require_new_file(out, overwrite=args.overwrite)
     table, rows = chosen(run, args.split)
-    embeddings = _embeddings(run)
+    embeddings = _embeddings(run, rows)
     layout = _layout(args.layout, n=len(rows))
     console.update("map", 0, 1)
     places = map_points(np.asarray(embeddings[rows]), layout=layout)
@@ -54,16 +54,12 @@ def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
     return f"{len(rows):,} rows, {n_files:,} with their file, map by {layout}"
 
 
-def _embeddings(run: RunFolder) -> np.ndarray:
-    import numpy as np
-
+def _embeddings(run: RunFolder, rows: list[int]) -> np.ndarray:
     path = run.path / "embeddings.npy"
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{str(path)!r} cannot be read ({error}).") from None
+    embeddings = read_array(path)
+    if embeddings.ndim != 2 or embeddings.dtype.kind != "f" or len(embeddings) <= max(rows):
+        raise RunError(f"{str(path)!r} has shape {embeddings.shape}, which does not fit assignments.csv.")
+    return embeddings
 
 
 def _layout(wanted: str, *, n: int) -> str:
@@ -76,7 +72,7 @@ def _layout(wanted: str, *, n: int) -> str:
 
 def _paths(run: RunFolder, table: dict[str, list[str]], *, data: str | None) -> list[str | None]:
     """Return the absolute path of each image's file, None where there is none that can be named."""
-    main, test = data or run.config["data"], run.config.get("test")
+    main, test = data or run.setting("data"), run.setting("test")
     folders: dict[str, dict[str, Path]] = {}
     for split in set(table["split"]):
         folders[split] = _files(test if split == "test" and test is not None else main)
@@ -125,7 +121,7 @@ def _write(
     columns |= {"embedding": pyarrow.list_(real), "x": real, "y": real}
     schema = pyarrow.schema(list(columns.items()), metadata={"smidgen": json.dumps(about)})
     texts = {name: [_repaired(cell) for cell in table[name]] for name in columns if name in table}
-    length = embeddings.shape[1]
+    confidence, length = read_confidence(table), embeddings.shape[1]
     step = max(1, _FLOATS // max(length, 1))
     with atomic_write(out) as file, parquet.ParquetWriter(file, schema) as writer:
         for start in range(0, len(rows), step):
@@ -136,7 +132,7 @@ def _write(
             values["path"] = paths[block]  # type: ignore[assignment]
             values["class"] = [cell or None for cell in values.get("class", [])]  # type: ignore[misc]
             arrays = {name: pyarrow.array(cells, text) for name, cells in values.items() if name in columns}
-            arrays["confidence"] = pyarrow.array(np.array(texts["confidence"][block], dtype=np.float32), real)
+            arrays["confidence"] = pyarrow.array(np.array(confidence[block], dtype=np.float32), real)
             arrays["embedding"] = pyarrow.ListArray.from_arrays(offsets, own.ravel())
             arrays |= {"x": pyarrow.array(places[block, 0], real), "y": pyarrow.array(places[block, 1], real)}
             writer.write_table(pyarrow.table([arrays[name] for name in columns], schema=schema))

@@ -295,9 +295,9 @@ def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
 
 def _sizes(out: Path, n_clusters: int) -> str:
     """Return how large the clusters are, over the images trained on."""
-    from smidgen.runs import read_csv
+    from smidgen.runs import RunFolder
 
-    table = read_csv(out / "assignments.csv")
+    table = RunFolder(out).assignments
     sizes = Counter(c for c, split in zip(table["cluster"], table["split"], strict=True) if split != "test")
     empty = n_clusters - len(sizes)
     if len(sizes) <= 12:

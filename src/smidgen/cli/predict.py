@@ -169,7 +169,7 @@ def open_run(args: argparse.Namespace, console: Progress, *, device: str) -> tup
         args.data,
         model.image_shape,
         split=args.split,
-        resize=model.preprocessing.resize,  # type: ignore[arg-type]
+        resize=model.preprocessing.resize,
         allow_bad=args.allow_bad,
         progress=console.of("read images"),
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from smidgen.data.decoding import NATIVE_LIMIT, Progress, default_size, in_threa
 from smidgen.data.folders import SPLITS, natural_key
 from smidgen.data.images import BACKGROUND, Resize, as_pixels, resized
 from smidgen.data.names import class_names, name_of
+from smidgen.data.npz import Npz
 from smidgen.errors import InputError
 
 _CHUNK = 256
@@ -155,16 +155,10 @@ def read_npz(path: Path) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
     `features` with `labels`, `y`, `Y`, `targets` or `arr_1`; or the only array, whatever its name. Labels are numbers
     or texts, unknown where `class_name` says so (-1, NaN, ""); names for whole numbers may be given as `class_names`.
 
-    Raises InputError if the file cannot be read, holds objects, has none of these keys, or lengths differ.
+    Other arrays are left alone. Raises InputError if the file cannot be read, one of these arrays holds objects, it has
+    none of these keys, or lengths differ.
     """
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise ValueError("it holds a single .npy array")
-        with loaded as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise InputError(f"{os.fspath(path)!r} is not an .npz of plain arrays ({error}).") from error
+    arrays = Npz(path)
     found = {}
     for split in _SPLITS:
         images = _first(arrays, (f"x_{split}", f"{split}_images", f"images_{split}", f"X_{split}"))
@@ -181,7 +175,7 @@ def read_npz(path: Path) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
     return _with_classes(path, found, names=_first(arrays, ("class_names", "classes")))
 
 
-def _first(arrays: dict[str, np.ndarray], keys: tuple[str, ...]) -> np.ndarray | None:
+def _first(arrays: Mapping[str, np.ndarray], keys: tuple[str, ...]) -> np.ndarray | None:
     return next((arrays[key] for key in keys if key in arrays), None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import warnings
 from collections.abc import Collection, Sequence
@@ -13,8 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from smidgen.errors import InputError, InputWarning
+from smidgen.errors import Damaged, InputError, InputWarning
 from smidgen.runs import restore_cell
+from smidgen.schemas import decode_json
 
 IMAGE_COLUMNS = ("path", "file_name", "filepath", "image", "filename", "file", "image_path")
 LABEL_COLUMNS = ("label", "class")
@@ -113,11 +113,10 @@ def _json_lines(path: Path, text: str) -> Records:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = decode_json(line, dict[str, Any], nan=True)
+            _refuse_half_characters(row)
+        except Damaged as error:
             raise InputError(f"{str(path)!r} cannot be read (line {number}: {error}).") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{str(path)!r} cannot be read (line {number} is not an object).")
         rows.append(row)
         lines.append(number)
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -125,6 +124,15 @@ def _json_lines(path: Path, text: str) -> Records:
     return Records(
         str(path), {title: [row.get(name) for row in rows] for title, name in zip(titles, names, strict=True)}, lines
     )
+
+
+def _refuse_half_characters(row: dict[str, Any]) -> None:
+    """Raise Damaged for half a surrogate pair; bytes of a name that is not UTF-8, as Python escapes them, may stay."""
+    for text in (text for pair in row.items() for text in pair if isinstance(text, str)):
+        try:
+            text.encode(errors="surrogateescape")
+        except UnicodeEncodeError:
+            raise Damaged(f"{text!r} holds half a surrogate pair, which is no character") from None
 
 
 def _parquet(path: Path, known: Collection[str]) -> Records:

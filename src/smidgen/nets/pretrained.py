@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 from torch import nn
 
 from smidgen.errors import InputError, unknown
-from smidgen.nets.timm_encoder import Preprocess, PretrainedEncoder
+from smidgen.nets.timm_encoder import Preprocess, PretrainedEncoder, check_size
 from smidgen.nets.weights import read_weights, timm_keys
 
 CONNECTION_TIMEOUT = 5.0
@@ -130,7 +130,7 @@ def _parse(name: str) -> tuple[str, int | None]:
     base, at, size = name.removeprefix(SCRATCH).removeprefix(_PREFIX).partition("@")
     if at and not (size.isascii() and size.isdigit()):
         raise InputError(f"After the @ of an encoder comes its size in pixels, as in lite0@96, got {name!r}.")
-    return base, int(size) if at else None
+    return base, check_size(int(size)) if at else None
 
 
 def weights_in_words(name: str, *, own: str | None) -> str:

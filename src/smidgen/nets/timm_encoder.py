@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smidgen.errors import InputError, unknown
+from smidgen.errors import Damaged, InputError, unknown
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.fast import FAST_BATCH, accelerate, fold_batch_norm
+from smidgen.schemas import convert
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class Preprocess:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if not 16 <= self.size <= 4096:
-            raise InputError(f"An encoder's `size` must be between 16 and 4096 pixels, got {self.size}.")
+        check_size(self.size)
         if self.interpolation != "bilinear":
             raise unknown("interpolation", self.interpolation, ["bilinear"])
         if not self.layers or len({*self.layers}) < len(self.layers):
@@ -58,8 +58,21 @@ class Preprocess:
         for name in table:
             if name not in known:
                 raise unknown("setting of the preprocessing", name, known)
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-        return Preprocess(**values)
+        try:
+            return convert(dict(table), Preprocess)
+        except Damaged as error:
+            raise InputError(f"The encoder's preprocessing is damaged ({error}).") from None
+
+
+def check_size(size: int) -> int:
+    """Return the side in pixels of an encoder's images; raises InputError if no encoder can have it.
+
+    >>> check_size(160)
+    160
+    """
+    if not 16 <= size <= 4096:
+        raise InputError(f"An encoder's `size` must be between 16 and 4096 pixels, got {size}.")
+    return size
 
 
 class Trunk(nn.Module):

@@ -38,12 +38,12 @@ class Report:
     @property
     def metrics(self) -> dict[str, Any]:
         """The final figures, empty where the run wrote none."""
-        return tables.read_optional_json(self.run.path / "metrics.json")
+        return self.run.metrics if (self.run.path / "metrics.json").exists() else {}
 
     @property
     def manifest(self) -> dict[str, Any]:
         """What ran on what, empty where the run wrote nothing about it."""
-        return tables.read_optional_json(self.run.path / "manifest.json")
+        return self.run.manifest if (self.run.path / "manifest.json").exists() else {}
 
 
 def content(report: Report) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from smidgen.errors import InputError, RunError
 from smidgen.reports.evidence import evidence_rows, read_evidence
 from smidgen.reports.tables import Assignments, confusion, read_assignments
+from smidgen.runs import read_array
 
 MOST_CARDS = 200  # clusters that get a gallery; the largest ones where there are more
 _BLOCK = 65_536  # rows of embeddings read at once: a million of them need not fit into memory
@@ -86,11 +87,8 @@ def open_embeddings(run_folder: Path | str, *, rows: int) -> np.ndarray | None:
     path = Path(run_folder) / "embeddings.npy"
     if not path.exists():
         return None
-    try:
-        embeddings = np.load(path, mmap_mode="r" if rows else None, allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise RunError(f"{str(path)!r} cannot be read ({error}).") from None
-    if embeddings.ndim != 2 or len(embeddings) != rows:
+    embeddings = read_array(path)
+    if embeddings.dtype.kind != "f" or embeddings.ndim != 2 or len(embeddings) != rows:
         raise RunError(f"{str(path)!r} has shape {embeddings.shape}, but assignments.csv has {rows} rows.")
     return embeddings
 

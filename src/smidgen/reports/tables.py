@@ -192,10 +192,9 @@ def read_tables(run_folder: Path, *, limit: int = 50, most: int = 40) -> list[Ta
     return [read_table(path, limit=limit) for path in paths[:most]]
 
 
-def read_optional_json(path: Path) -> dict[str, Any]:
-    """Return the table in a JSON file, empty where the run wrote none."""
-    value = read_json(path) if path.exists() else {}
-    return value if isinstance(value, dict) else {}
+def read_optional_json(path: Path, kind: Any = dict[str, Any]) -> Any:
+    """Return the table in a JSON file, empty where the run wrote none; raise RunError if it is not of a kind."""
+    return read_json(path, kind) if path.exists() else {}
 
 
 def key_values(name: str, values: Mapping[str, Any]) -> Table:

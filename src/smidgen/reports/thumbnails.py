@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from smidgen.runs import RunFolder
+
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _SIDES = (128, 96, 64, 48, 32)  # sides to try, in pixels, until the galleries fit
 _MAP_SIDE = 64
@@ -30,19 +32,12 @@ class Thumbnails:
 
 
 def read_thumbnails(run_folder: Path, rows: np.ndarray) -> dict[int, bytes]:
-    """Return the stored PNG or JPEG bytes of those of the rows that have any; files of other kinds are left out."""
-    path = run_folder / "thumbnails.parquet"
-    if not path.exists():
-        return {}
-    import pyarrow.parquet as pq
+    """Return the stored PNG or JPEG bytes of those of the rows that have any; files of other kinds are left out.
 
+    Raises RunError if the file is damaged.
+    """
     wanted = set(rows.tolist())
-    found: dict[int, bytes] = {}
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=1024, columns=["row", "bytes"]):
-            pairs = zip(batch.column("row").to_pylist(), batch.column("bytes").to_pylist(), strict=True)
-            found.update((row, data) for row, data in pairs if row in wanted and data and _mime(data))
-    return found
+    return {row: data for row, data in RunFolder(run_folder).thumbnails().items() if row in wanted and _mime(data)}
 
 
 def fit_thumbnails(

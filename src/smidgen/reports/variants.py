@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 from smidgen.reports import figures
@@ -46,14 +46,25 @@ _CURVES = {
 # ------------------------------------------------------------------------------------------------------- the summary
 
 
+class _Failed(TypedDict, total=False):
+    failed: str
+
+
+class _Summary(TypedDict, total=False):
+    """What is read again of `summary.json`."""
+
+    folders: dict[str, str]
+    variants: dict[str, _Failed]
+
+
 def folders_in(out: Path) -> dict[str, str]:
     """Return the folders of the variants that were run into a folder, by the variants' names; empty if none were."""
-    return dict(read_optional_json(out / "summary.json").get("folders", {}))
+    return read_optional_json(out / "summary.json", _Summary).get("folders", {})
 
 
 def read_failures(out: Path) -> dict[str, str]:
     """Return the sentence of each variant in a folder that failed when it was last run, by its name."""
-    variants = read_optional_json(out / "summary.json").get("variants", {})
+    variants = read_optional_json(out / "summary.json", _Summary).get("variants", {})
     return {name: variant["failed"] for name, variant in variants.items() if "failed" in variant}
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from smidgen.errors import RunError
-from smidgen.runs import atomic_write
+from smidgen.errors import Damaged, RunError
+from smidgen.schemas import decode_json
+from smidgen.tensor_files import read_tensors, write_tensors
 
 Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name, and everything else as JSON values."""
+
+Check = Callable[[Snapshot], None]
 
 
 def capture(method: nn.Module, optimisers: Sequence[torch.optim.Optimizer], progress: dict[str, Any]) -> Snapshot:
@@ -39,13 +41,31 @@ def restore(snapshot: Snapshot, method: nn.Module, optimisers: Sequence[torch.op
     tensors, rest = snapshot
     load_state(method, {name[7:]: value for name, value in tensors.items() if name.startswith("method.")})
     for o, optimiser in enumerate(optimisers):
-        state: dict[int, dict[str, Any]] = {}
-        for name, value in [*tensors.items(), *(("optimiser." + k, v) for k, v in rest["optimisers"].items())]:
-            if name.startswith(f"optimiser.{o}."):
-                p, slot = name.split(".", 3)[2:]
-                state.setdefault(int(p), {})[slot] = value.clone() if isinstance(value, Tensor) else value
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        slots = {name[10:]: value for name, value in tensors.items() if name.startswith("optimiser.")}
+        _restore_optimiser(optimiser, {**slots, **rest["optimisers"]}, prefix=f"{o}.")
     return json.loads(json.dumps(rest["progress"]))
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, slots: dict[str, Any], *, prefix: str) -> None:
+    """Put back what an optimiser knows of each of its parameters. slots: by "optimiser.parameter.slot"."""
+    groups = optimiser.state_dict()["param_groups"]
+    parameters = dict(zip((p for g in groups for p in g["params"]), _parameters(optimiser), strict=True))
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in slots.items():
+        if name.startswith(prefix):
+            p, _, slot = name.removeprefix(prefix).partition(".")
+            number = int(p) if p.isdecimal() else -1
+            fits = number in parameters and (
+                not isinstance(value, Tensor) or value.shape in ((), parameters[number].shape)
+            )
+            if not fits:
+                raise RunError(f"The checkpoint is of another training: {name!r} fits no parameter of its optimiser.")
+            state.setdefault(number, {})[slot] = value.clone() if isinstance(value, Tensor) else value
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimiser.param_groups for p in group["params"]]
 
 
 @torch.no_grad()
@@ -79,11 +99,12 @@ class Checkpoints:
     """The checkpoint files of one run: the newest two regular ones, and one of where a signal stopped the run.
 
     A training that diverges goes back to a *regular* checkpoint, so that it goes back to the same step whether or not
-    it was stopped in between.
+    it was stopped in between. One that is damaged is passed over, which is said, and the one before it taken.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, say: Callable[[str], None] = lambda text: None) -> None:
+        self.folder, self._say = folder, say
+        self._said: set[Path] = set()
 
     def save(self, snapshot: Snapshot, *, step: int, regular: bool = True) -> None:
         """Write a checkpoint atomically under its number of steps, then remove what it makes superfluous.
@@ -94,8 +115,7 @@ class Checkpoints:
         path = self.folder / f"{step:09d}{'' if regular else '-stopped'}.safetensors"
         try:
             self.folder.mkdir(exist_ok=True)
-            with atomic_write(path) as file:
-                file.write(save(tensors, metadata={"state": json.dumps(rest)}))
+            write_tensors(path, tensors, text=json.dumps(rest))
         except OSError as error:
             raise RunError(
                 f"The checkpoint {str(path)!r} cannot be written ({error.strerror or error}): make room, or make the"
@@ -106,28 +126,45 @@ class Checkpoints:
         for old in [*self._files("[0-9]*[0-9]")[2:], *stopped, *leftovers]:
             old.unlink(missing_ok=True)
 
-    def newest(self) -> Snapshot | None:
-        """Return the newest checkpoint that can be read, None where there are none; RunError if none can be read."""
+    def newest(self, check: Check = lambda snapshot: None) -> Snapshot | None:
+        """Return the newest checkpoint that can be read, None where there are none; RunError if none can be read.
+
+        check: raises Damaged for a snapshot that does not fit the training.
+        """
         paths = self._files("[0-9]*")
-        snapshot = _first_readable(paths)
+        snapshot = self._first_sound(paths, check)
         if paths and snapshot is None:
             raise RunError(f"No checkpoint in {str(self.folder)!r} can be read: start again with --overwrite.")
         return snapshot
 
-    def newest_regular(self) -> Snapshot | None:
-        """Return the newest of those that no signal caused, None where there are none."""
-        return _first_readable(self._files("[0-9]*[0-9]"))
+    def newest_regular(self, check: Check = lambda snapshot: None) -> Snapshot | None:
+        """Return the newest of those that no signal caused, None where there are none; `check` as for `newest`."""
+        return self._first_sound(self._files("[0-9]*[0-9]"), check)
 
     def _files(self, stem: str) -> list[Path]:
         return sorted(self.folder.glob(f"{stem}.safetensors"), reverse=True)
 
+    def _first_sound(self, paths: Sequence[Path], check: Check) -> Snapshot | None:
+        for path in paths:
+            try:
+                snapshot = _read(path)
+                check(snapshot)
+                return snapshot
+            except Damaged as error:
+                if path not in self._said:
+                    self._say(f"The checkpoint {str(path)!r} is damaged ({error}): it is passed over.")
+                self._said.add(path)
+        return None
 
-def _first_readable(paths: Sequence[Path]) -> Snapshot | None:
-    for path in paths:
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()  # not a dict: safetensors has no iterator
-                return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()["state"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-            continue  # damaged by something other than us: the one before it will do
-    return None
+
+class _Rest(msgspec.Struct, forbid_unknown_fields=True):
+    """What a checkpoint holds beside tensors."""
+
+    progress: dict[str, Any]
+    optimisers: dict[str, bool | int | float | str | None]
+
+
+def _read(path: Path) -> Snapshot:
+    tensors, text = read_tensors(path)
+    rest = decode_json(text, _Rest, nan=True)
+    return tensors, {"progress": rest.progress, "optimisers": rest.optimisers}

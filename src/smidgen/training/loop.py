@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, as_floats, collect, seeded
-from smidgen.errors import InputError, TrainingError
+from smidgen.errors import Damaged, InputError, TrainingError
 from smidgen.hardware import forked_rng
 from smidgen.methods.base import Embed, Method, Stage
+from smidgen.options import CountOrNone, Weight
+from smidgen.schemas import convert
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.checkpoint import Checkpoints, Snapshot, capture, restore
 from smidgen.training.interrupts import Interrupted, Interrupts
@@ -62,19 +65,27 @@ class _Diverged(Exception):
 class _Progress:
     """How far a training is; with tensors and callbacks' states this is all a resume needs."""
 
-    stage: int = 0
-    step: int = 0
-    done: int = 0  # steps in all
+    stage: CountOrNone = 0
+    step: CountOrNone = 0
+    done: CountOrNone = 0  # steps in all
     begun: bool = False  # whether `begin` has been called for this step
     begun_to: int = -1  # the last step of this stage that `begin` has been called for, ahead of the steps or not
     scale: float = 1.0  # of the learning rate: halved when a step diverges
-    failures: int = 0
-    seconds: float = 0.0
+    failures: CountOrNone = 0
+    seconds: Weight = 0.0
     began: float = 0.0  # what `seconds` was when this stage began
     allowed: float | None = None  # seconds that this stage may take
-    cut: int = 0  # steps that this stage has after all, its time being up; 0: as many as planned
+    cut: CountOrNone = 0  # steps that this stage has after all, its time being up; 0: as many as planned
     stopped_early: bool = False  # whether any stage was cut
     cuts: dict[str, list[int]] = field(default_factory=dict)  # stages that were: the steps they had, and their plan
+
+
+@dataclass
+class _Saved:
+    """The progress that a checkpoint holds."""
+
+    position: _Progress
+    callbacks: list[dict[str, Any]]
 
 
 class Trainer:
@@ -108,7 +119,7 @@ class Trainer:
         Interrupted on a signal, with the state on the disk.
         """
         stages = self.method.stages()
-        newest = self.checkpoints.newest() if self.checkpoints else None
+        newest = self.checkpoints.newest(self._check) if self.checkpoints else None
         with forked_rng(self.settings.device):
             if newest is None:
                 for callback in self.callbacks:
@@ -144,7 +155,7 @@ class Trainer:
         if position["stage"] < len(stages):
             self.optimisers = self._new_optimisers(stages[position["stage"]])
         self._go_back(snapshot)
-        regular = self.checkpoints.newest_regular() if self.checkpoints else None
+        regular = self.checkpoints.newest_regular(self._check) if self.checkpoints else None
         if regular is not None and regular[1]["progress"]["position"]["stage"] == position["stage"]:
             self._good = regular  # where a training that was not stopped here would go back to if it diverged
 
@@ -326,10 +337,24 @@ class Trainer:
 
     def _go_back(self, snapshot: Snapshot) -> None:
         state = restore(snapshot, self.method, self.optimisers)
-        self.progress = _Progress(**state["position"])
+        self.progress = convert(state["position"], _Progress)
         self._good, self._started = snapshot, time.monotonic()
         for callback, callback_state in zip(self.callbacks, state["callbacks"], strict=True):
             callback.restore(callback_state)
+
+    def _check(self, snapshot: Snapshot) -> None:
+        """Raise Damaged if a checkpoint says something that cannot be of this training."""
+        saved, stages = convert(snapshot[1]["progress"], _Saved), self.method.stages()
+        position, lengths = saved.position, [stage.steps for stage in stages]
+        at_end = position.stage == len(stages) and position.step == 0
+        if not at_end and not (position.stage < len(stages) and position.step <= lengths[position.stage]):
+            raise Damaged(
+                f"it is at step {position.step} of stage {position.stage}, and the stages have {lengths} steps"
+            )
+        if position.done > sum(lengths[: position.stage]) + position.step:
+            raise Damaged(f"it counts {position.done} steps at step {position.step} of stage {position.stage}")
+        if len(saved.callbacks) != len(self.callbacks):
+            raise Damaged(f"it holds {len(saved.callbacks)} callbacks and the training has {len(self.callbacks)}")
 
     def _seconds(self) -> float:
         return self.progress.seconds + time.monotonic() - self._started
