@@ -52,13 +52,21 @@ def test_a_stopped_one_is_newest_but_not_regular_and_goes_with_the_next(checkpoi
     assert names(checkpoints) == ["000000002.safetensors", "000000005.safetensors"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"rubbish", lambda whole: whole[:-1], lambda whole: whole[:40]])
-def test_a_damaged_one_is_passed_over(damage, checkpoints):
+def flipped(whole):
+    """Return the bytes with one bit of the last number turned over."""
+    return whole[:-3] + bytes([whole[-3] ^ 8]) + whole[-2:]
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", lambda whole: whole[:-1], lambda whole: whole[:40], flipped])
+def test_a_damaged_one_is_passed_over_and_it_is_said(damage, checkpoints):
+    checkpoints = Checkpoints(checkpoints.folder, say=(said := []).append)
     for step in (1, 2):
         checkpoints.save(snapshot(step), step=step)
     path = checkpoints.folder / "000000002.safetensors"
     path.write_bytes(damage(path.read_bytes()) if callable(damage) else damage)
-    assert number(checkpoints.newest()) == 1
+    assert number(checkpoints.newest()) == number(checkpoints.newest_regular()) == 1
+    assert len(said) == 1
+    assert said[0].startswith(f"The checkpoint {str(path)!r} is damaged (")
 
 
 def test_weights_that_are_no_checkpoint_are_passed_over(checkpoints):
