@@ -52,6 +52,13 @@ def test_one_mistaken_image_among_many_does_not_make_a_cluster():
     assert predict_bags(p, bag, calibration=Calibration(leak=0.01, gathering=1)).unique_counts.tolist() == [2]
 
 
+def test_a_bag_is_predicted_alike_alone_and_beside_a_large_one():
+    """Of 20 clusters: three images need few subsets of clusters, fifty need too many."""
+    p = dirichlet.rvs([0.2] * 20, size=53, random_state=3)
+    alone, beside = predict_bags(p, resolved([[0, 1, 2]], 53)), predict_bags(p, resolved([[0, 1, 2], range(3, 53)], 53))
+    assert beside.law[0, :3] == pytest.approx(alone.law[0], abs=1e-12)
+
+
 def test_law_of_many_bags_in_stretches_is_that_of_each_alone(monkeypatch):
     p = dirichlet.rvs([0.2] * 5, size=60, random_state=2)
     bags = [list(range(b, b + 1 + b % 7)) for b in range(50)]

@@ -134,6 +134,22 @@ def test_auto_takes_the_exact_law_for_few_subsets_and_the_independent_one_for_ma
         assert torch.equal(auto, unique_count_log_probabilities(p, offsets, max_count=4, law=law))
 
 
+@pytest.mark.parametrize("law", ["auto", *LAWS])
+@pytest.mark.parametrize("n_clusters", [3, 20])
+def test_the_law_of_a_bag_does_not_depend_on_the_others(law, n_clusters):
+    if law in EXACT and n_clusters > 3:
+        return  # too many sets
+    sizes = [3, 1, 50, 2]
+    p, offsets = draw(sum(sizes), n_clusters, spread=1.0), torch.tensor([0, *itertools.accumulate(sizes)])
+    together = unique_count_log_probabilities(p, offsets, max_count=n_clusters, law=law)
+    for bag, (start, end) in enumerate(itertools.pairwise(offsets.tolist())):
+        most = min(n_clusters, end - start)
+        alone = unique_count_log_probabilities(p[start:end], torch.tensor([0, end - start]), max_count=most, law=law)
+        torch.testing.assert_close(together[bag, :most], alone[0], rtol=1e-9, atol=1e-9)
+        if law == "auto" and end - start <= 3:
+            torch.testing.assert_close(alone[0, :most].exp(), enumerate_counts(p[start:end])[:most])
+
+
 @pytest.mark.parametrize("n_clusters", [2, 10, 100])
 @pytest.mark.parametrize("n_images", [1, 2, 32, 1000])
 @pytest.mark.parametrize("kind", ["one-hot", "pure one-hot", "zeros", "uniform", "sharp"])

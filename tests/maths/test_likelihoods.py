@@ -75,6 +75,17 @@ def test_class_counts_of_large_bags_are_close_to_binomial():
     assert float(found[0, 0]) == pytest.approx(stats.binom.logpmf(130, 400, 0.3), abs=0.02)
 
 
+def test_class_counts_of_a_bag_do_not_depend_on_the_others():
+    p, offsets = torch.full((131 + 128, 2), 0.5), torch.tensor([0, 2, 131, 259])
+    counts = torch.tensor([[2, 0], [60, 69], [64, 64]])
+    together = class_count_log_probabilities(p, offsets, counts)
+    assert together[0].exp().tolist() == pytest.approx([0.25, 0.25])
+    assert float(together[2, 0].exp()) == pytest.approx(stats.binom(128, 0.5).pmf(64), rel=1e-9)
+    for bag, (start, end) in enumerate(itertools.pairwise(offsets.tolist())):
+        alone = class_count_log_probabilities(p[start:end], torch.tensor([0, end - start]), counts[bag : bag + 1])
+        assert torch.equal(alone[0], together[bag])
+
+
 def test_class_count_loss_prefers_decided_images_where_the_means_agree():
     offsets, counts = torch.tensor([0, 2]), torch.tensor([[1, 1]])
     assert class_count_loss(torch.eye(2), offsets, counts) < class_count_loss(torch.full((2, 2), 0.5), offsets, counts)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 Law = Literal["auto", "subsets", "sequential", "independent"]
 
@@ -42,8 +43,8 @@ def unique_count_log_probabilities(
     - "sequential": exact, image by image over the sets of clusters seen so far; all terms are positive, so nothing is
       lost, but it takes as many steps as the largest bag has images.
     - "independent": the presences of clusters taken as independent, see `independent_count_log_probabilities`.
-    - "auto": "subsets" where at most `max_subsets` subsets are needed (every count of 13 clusters, counts to 4 of 20,
-      to 2 of 100), else "independent".
+    - "auto": for each bag by itself, "subsets" where the counts that it can have need at most `max_subsets` subsets
+      (every count of 13 clusters, counts to 4 of 20, to 2 of 100), else "independent".
 
     assignments: (images, clusters) in [0, 1], rows sum to one; any float type, worked on in float64.
     offsets: (bags + 1,) int64; the images of bag b are rows offsets[b] … offsets[b + 1] − 1, at least one.
@@ -59,15 +60,19 @@ def unique_count_log_probabilities(
     """
     p = in_float64(assignments)
     offsets = offsets.to(p.device)
-    if law == "auto":
-        law = "subsets" if n_subsets(p.shape[1], max_count=max_count) <= max_subsets else "independent"
-    if law == "independent":
-        result = independent_count_log_probabilities(p, offsets, max_count=max_count)
-    elif law == "sequential":
+    if law == "sequential":
         result = _sequential(p, offsets, max_count)
     else:
-        result, error = _by_subsets(p, offsets, max_count)
-        result = _repair(result, error, p, offsets, admissible=admissible, tolerance=tolerance)
+        most = {"subsets": max_count, "independent": 0}.get(law, _largest_exact(p.shape[1], max_count, max_subsets))
+        exact = offsets.diff().clamp(max=max_count) <= most
+        result = p.new_zeros(len(exact), max_count)
+        if bool(exact.any()):
+            some = None if admissible is None else admissible.to(p.device)[exact]
+            law_of_some = _by_subsets(*some_bags(p, offsets, exact), max_count, admissible=some, tolerance=tolerance)
+            result = result.masked_scatter(exact.unsqueeze(1), law_of_some)
+        if not bool(exact.all()):
+            law_of_some = independent_count_log_probabilities(*some_bags(p, offsets, ~exact), max_count=max_count)
+            result = result.masked_scatter(~exact.unsqueeze(1), law_of_some)
     counts = torch.arange(1, max_count + 1, device=p.device)
     result = torch.where(counts <= offsets.diff().unsqueeze(1), result, _IMPOSSIBLE)
     return back_to(assignments, result)
@@ -80,6 +85,21 @@ def n_subsets(n_clusters: int, *, max_count: int) -> int:
     385
     """
     return sum(math.comb(n_clusters, t) for t in range(1, max_count + 1))
+
+
+def _largest_exact(n_clusters: int, max_count: int, max_subsets: int) -> int:
+    """Return the largest count, up to `max_count`, whose exact law needs at most `max_subsets` subsets, 0 if none."""
+    return sum(n_subsets(n_clusters, max_count=count) <= max_subsets for count in range(1, max_count + 1))
+
+
+def some_bags(rows: Tensor, offsets: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of the chosen bags and their offsets. rows: (images, columns); chosen: (bags,) bool.
+
+    >>> some_bags(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 2, 3]), torch.tensor([False, True]))
+    (tensor([[3.]]), tensor([0, 1]))
+    """
+    sizes = offsets.diff()
+    return rows[torch.repeat_interleave(chosen, sizes)], F.pad(sizes[chosen].cumsum(0), (1, 0))
 
 
 def count_frequencies(least: Tensor, most: Tensor, possible: Tensor) -> Tensor:
@@ -129,7 +149,7 @@ def cluster_subsets(n_clusters: int, max_count: int) -> Tensor:
     return table
 
 
-def _by_subsets(p: Tensor, offsets: Tensor, max_count: int) -> tuple[Tensor, Tensor]:
+def _inclusion_exclusion(p: Tensor, offsets: Tensor, max_count: int) -> tuple[Tensor, Tensor]:
     """Return (bags, max_count) log probabilities and the logs of the bounds of their absolute errors."""
     n_clusters = p.shape[1]
     log_products: Tensor = _LogProducts.apply(p, cluster_subsets(n_clusters, max_count).to(p.device), offsets)
@@ -140,7 +160,8 @@ def _by_subsets(p: Tensor, offsets: Tensor, max_count: int) -> tuple[Tensor, Ten
     largest = terms.detach().amax(2)
     total = (sign.to(p.device) * (terms - largest.unsqueeze(2)).exp()).sum(2)
     bag_sizes = offsets.diff().unsqueeze(1)
-    bound = _EPSILON * (8 + 2 * bag_sizes) * max_count  # each product has bag_size factors, rounded once or twice
+    n_terms = bag_sizes.clamp(max=max_count)
+    bound = _EPSILON * (8 + 2 * bag_sizes) * n_terms  # each product has bag_size factors, rounded once or twice
     return largest + total.clamp(min=bound).log(), largest + bound.log()
 
 
@@ -193,22 +214,20 @@ def _chunks(p: Tensor, subsets: Tensor) -> Iterator[slice]:
         yield slice(start, start + length)
 
 
-def _repair(
-    result: Tensor, error: Tensor, p: Tensor, offsets: Tensor, *, admissible: Tensor | None, tolerance: float
-) -> Tensor:
-    """Return the result with the bags that lost their digits done again, image by image."""
-    sizes = offsets.diff()
-    wanted = torch.arange(1, result.shape[1] + 1, device=p.device) <= sizes.unsqueeze(1)
+def _by_subsets(p: Tensor, offsets: Tensor, max_count: int, *, admissible: Tensor | None, tolerance: float) -> Tensor:
+    """Return the law by subsets, with the bags that lost their digits done again, image by image."""
+    sizes = offsets.diff().unsqueeze(1)
+    possible = min(max_count, int(sizes.max()))
+    result, error = _inclusion_exclusion(p, offsets, possible)
+    wanted = torch.arange(1, possible + 1, device=p.device) <= sizes
     if admissible is not None:
-        wanted = wanted & admissible.to(p.device)
+        wanted = wanted & admissible.to(p.device)[:, :possible]
     with torch.no_grad():
         errors, sums = (x.masked_fill(~wanted, -math.inf) for x in (error, result))
         lost = errors.amax(1) > sums.logsumexp(1) + math.log(tolerance)
-    if not bool(lost.any()):
-        return result
-    some_offsets = torch.cat([offsets.new_zeros(1), sizes[lost].cumsum(0)])
-    some = _sequential(p[torch.repeat_interleave(lost, sizes)], some_offsets, result.shape[1])
-    return result.masked_scatter(lost.unsqueeze(1), some)
+    if bool(lost.any()):
+        result = result.masked_scatter(lost.unsqueeze(1), _sequential(*some_bags(p, offsets, lost), possible))
+    return F.pad(result, (0, max_count - possible), value=_IMPOSSIBLE)
 
 
 # ------------------------------------------------------------------------------------------------------ image by image

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smidgen.maths.counts import back_to, bag_numbers, in_float64
+from smidgen.maths.counts import back_to, bag_numbers, in_float64, some_bags
 
 _LEAST = 1e-6  # probabilities are held above this where ε = 0
 _SURE = 1 - 1e-6
@@ -68,9 +68,10 @@ def proportion_loss(assignments: Tensor, offsets: Tensor, proportions: Tensor, *
 def class_count_log_probabilities(assignments: Tensor, offsets: Tensor, class_counts: Tensor) -> Tensor:
     """Return log P(the bag holds exactly that many images of class k), (bags, clusters) float64.
 
-    Each class alone follows the Poisson-binomial law of its column; exact by dynamic programming over the images up to
-    bags of 128, above that a normal density of the same mean and variance (+ 1/12 for the rounding to whole numbers).
-    Unlike the mean of the assignments, this prefers images that are decided: .5 and .5 is not one of each for sure.
+    Each class alone follows the Poisson-binomial law of its column; exact by dynamic programming over the images
+    for a bag of up to 128, for a larger one a normal density of the same mean and variance (+ 1/12 for the rounding to
+    whole numbers). Unlike the mean of the assignments, this prefers images that are decided: .5 and .5 is not one of
+    each for sure.
 
     class_counts: (bags, clusters) int64, rows sum to the bag sizes; the other arguments as in `proportion_loss`.
 
@@ -80,13 +81,19 @@ def class_count_log_probabilities(assignments: Tensor, offsets: Tensor, class_co
     """
     p = in_float64(assignments)
     offsets, class_counts = offsets.to(p.device), class_counts.to(p.device)
-    sizes = offsets.diff()
-    if int(sizes.max()) <= _EXACT_BAG:
-        return back_to(assignments, _exact_class_counts(p, offsets, class_counts))
+    small = offsets.diff() <= _EXACT_BAG
+    law = _normal_class_counts(p, offsets, class_counts)
+    if bool(small.any()):
+        exact = _exact_class_counts(*some_bags(p, offsets, small), class_counts[small])
+        law = law.masked_scatter(small.unsqueeze(1), exact)
+    return back_to(assignments, law)
+
+
+def _normal_class_counts(p: Tensor, offsets: Tensor, class_counts: Tensor) -> Tensor:
     variance = bag_sums(p * (1 - p), offsets) + 1 / 12
     distance = class_counts - bag_sums(p, offsets)
     log_density = -0.5 * (2 * math.pi * variance).log() - distance.square() / (2 * variance)
-    return back_to(assignments, log_density.clamp(max=0))
+    return log_density.clamp(max=0)
 
 
 def _exact_class_counts(p: Tensor, offsets: Tensor, class_counts: Tensor) -> Tensor:
