@@ -107,8 +107,9 @@ def predict_bags(
 ) -> BagPredictions:
     """Return how many different clusters each bag holds, and the share of each cluster.
 
-    The law of the count is that of `maths.counts` for images independent given p' (exact for up to 12 clusters and
-    for bags of few images, by independent presences otherwise), over that of as many images of random clusters to the power `gathering`.
+    The law of the count is that of `maths.counts` for images independent given p' (exact for up to 12 clusters and for
+    bags of few images, by independent presences otherwise), over that of as many images of random clusters to the
+    power `gathering`.
 
     assignments: (images, clusters), rows sum to one. bags: as `Evidence.from_bags(…).resolve(ids)` gives them; what it
     knows of them is not looked at. calibration: None for the default; `Calibration(leak=0, gathering=0)` for the bare

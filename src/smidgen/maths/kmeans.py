@@ -12,10 +12,12 @@ from torch.nn.functional import normalize
 
 from smidgen.errors import InputError, unknown
 from smidgen.maths.checks import finite_matrix
+from smidgen.maths.scaling import power_of_two, unit_rows
 
 EMPTY = ("farthest", "keep", "split")
 
 _ROWS = 8192  # rows assigned at once, measured: larger blocks leave the cache
+_FAR = 1e15  # beyond so many times the centroids' distances, float32 does not tell them apart
 _BLOCK_ELEMENTS = 2**24  # scores (rows, clusters) kept at once
 
 
@@ -51,7 +53,7 @@ def kmeans(
 ) -> KMeansResult:
     """Return the best clustering by inertia over `n_init` runs of Lloyd's algorithm.
 
-    x: (n, features), finite, n >= n_clusters; clustered in float32 or float64, relative to its mean.
+    x: (n, features), finite, n >= n_clusters; clustered in float32 or float64, of any scale.
     generator: draws the k-means++ starts (greedy: best of 2 + ln n_clusters candidates) and the splits.
     n_init: runs; one is enough, and one is made, when `initial` or labels for every cluster fix the start.
     tolerance: a run stops when the centroids' squared movement is at most this share of the features' mean variance, or
@@ -95,7 +97,8 @@ def kmeans(
         if progress is not None:
             progress(run + 1, n_runs)
     assert best is not None
-    return replace(best, centroids=best.centroids + problem.shift)
+    scale = float(problem.scale)
+    return replace(best, centroids=best.centroids * problem.scale + problem.shift, inertia=best.inertia * scale * scale)
 
 
 def assign(x: Tensor, centroids: Tensor, *, spherical: bool = False) -> Tensor:
@@ -114,14 +117,16 @@ def assign(x: Tensor, centroids: Tensor, *, spherical: bool = False) -> Tensor:
             f"centroids must be (1 or more, {x.shape[1]}) like the rows of x, got shape {tuple(centroids.shape)}."
         )
     if spherical:
-        return _nearest(_with_ones(normalize(x, dim=1)), normalize(centroids, dim=1))[1]
-    shift = centroids.mean(0)
-    return _nearest(_with_ones(x - shift), centroids - shift)[1]
+        return _nearest(_with_ones(unit_rows(x)), unit_rows(centroids))[1]
+    shifted, shift = _centred(centroids)
+    scale = power_of_two(shifted.abs().max())
+    points = ((x - shift) / scale).clamp(-_FAR, _FAR)
+    return _nearest(_with_ones(points), shifted / scale)[1]
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """What every run shares; `rows` is (n, features + 1): centred points (or unit rows) and a column of ones."""
+    """What every run shares; `rows` is (n, features + 1): centred and scaled (or unit) points and a column of ones."""
 
     rows: Tensor
     weighted: Tensor  # (n, features + 1) rows x weights
@@ -129,6 +134,7 @@ class _Problem:
     weights: Tensor  # (n,)
     fixed: Tensor  # (n,) int64, -1 free
     shift: Tensor  # (features,), what was taken off every point
+    scale: Tensor  # (), what they were divided by: a power of two, so that it rounds nothing
     variance: float  # mean over features
     spherical: bool
     empty: str
@@ -160,14 +166,27 @@ def _problem(
         raise InputError(f"weights must be {n} finite numbers of at least 0, not all 0; give one weight per row of x.")
     fixed = torch.full((n,), -1, device=x.device) if fixed is None else _labels(fixed, x, n_clusters, what="fixed")
     if spherical:
-        points, shift = normalize(x, dim=1), x.new_zeros(x.shape[1])
+        points, shift, scale = unit_rows(x), x.new_zeros(x.shape[1]), x.new_ones(())
     else:
-        shift = x.mean(0)
-        points = x - shift
+        points, shift = _centred(x)
+        scale = power_of_two(points.abs().max())
+        points = points / scale
     rows, squares = _with_ones(points), points.square().sum(1)
     variance = float(squares.mean() - points.mean(0).square().sum()) / x.shape[1]
     weighted = rows if bool((weights == 1).all()) else rows * weights[:, None]
-    return _Problem(rows, weighted, squares, weights, fixed, shift, variance, spherical, empty)
+    return _Problem(rows, weighted, squares, weights, fixed, shift, scale, variance, spherical, empty)
+
+
+def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return points about their mean (n, features), and what was taken off (features,)."""
+    unit = power_of_two(x.abs().amax(0))
+    shift = (x / unit).mean(0) * unit  # a sum of large numbers overflows
+    points = x - shift
+    low, high = points.amin(0), points.amax(0)
+    middle = low / 2 + high / 2
+    # The mean of large numbers is rounded, by more than the points differ where a feature is large and constant.
+    rest = torch.where(middle.abs() > (high - low).max(), middle, 0)
+    return (points - rest, shift + rest) if bool(rest.any()) else (points, shift)
 
 
 def _labels(labels: Tensor, x: Tensor, n_clusters: int, *, what: str) -> Tensor:
@@ -197,7 +216,8 @@ def _given_start(problem: _Problem, n_clusters: int, *, initial: Tensor | None, 
             raise InputError(
                 f"initial must be {n_clusters} centroids of {points.shape[1]} features, got {tuple(centroids.shape)}."
             )
-        return _Start(normalize(centroids, dim=1) if problem.spherical else centroids - problem.shift, [])
+        start = unit_rows(centroids) if problem.spherical else (centroids - problem.shift) / problem.scale
+        return _Start(start, [])
     if seeds is None:
         return _Start(points.new_zeros(n_clusters, points.shape[1]), list(range(n_clusters)))
     labels = _labels(seeds, points, n_clusters, what="seeds")

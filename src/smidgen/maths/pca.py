@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smidgen.errors import InputError
 from smidgen.maths.checks import finite_matrix
+from smidgen.maths.scaling import unit_rows
 
 _ROWS = 8192  # rows turned into float64 at once
 
@@ -41,7 +42,7 @@ class PCA:
         weights = (self.components * self.scale[:, None]).T
         blocks = [_wide(block, self.mean.device).sub_(self.mean) @ weights for block in x.split(_ROWS)]
         if self.l2:
-            blocks = [torch.nn.functional.normalize(block, dim=1) for block in blocks]
+            blocks = [unit_rows(block) for block in blocks]
         return torch.cat([block.to(torch.float32) for block in blocks]).to(x.device)
 
 

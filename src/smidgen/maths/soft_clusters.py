@@ -11,7 +11,9 @@ from smidgen.maths.matching import align
 _ROWS = 8192  # looked at together
 _HALF = 5000  # points that are clustered again
 _STARTS = 3
-_LEAST = 1e-30  # of a spread: below, points coincide with their centroids
+_LEAST = 1e-15  # of a deviation by the distance of centroids: below, points coincide with their centroids
+_HELD = 1e-30, 1e38  # what float32 holds with all its digits, and what it holds at all
+_FAR = 1e18  # deviations, whose square float32 still holds
 _DOUBLINGS = 12  # of the spread, at most
 
 
@@ -21,7 +23,8 @@ def spread_among_centroids(points: Tensor, centroids: Tensor, labels: Tensor) ->
     Along other directions a point is as far from every centroid, so that its distances say nothing, however large; in
     many dimensions they are most of what a mean squared distance adds up.
 
-    points: (n, features); centroids: (clusters, features); labels: (n,), the centroid of each point. Any scale.
+    points: (n, features); centroids: (clusters, features); labels: (n,), the centroid of each point. Any scale:
+    what float32 cannot hold comes in float64.
 
     >>> points = torch.tensor([[0.0, 9.0], [2.0, -9.0], [10.0, 9.0], [12.0, -9.0]])
     >>> spread_among_centroids(points, torch.tensor([[1.0, 0.0], [11.0, 0.0]]), torch.tensor([0, 0, 1, 1]))
@@ -29,7 +32,7 @@ def spread_among_centroids(points: Tensor, centroids: Tensor, labels: Tensor) ->
     """
     own = centroids.double()
     own = own - own.mean(0)
-    scale = own.abs().max().clamp_min(_LEAST)
+    scale = own.abs().max().clamp_min(torch.finfo(own.dtype).tiny)
     _, lengths, directions = torch.linalg.svd(own / scale, full_matrices=False)
     directions = directions[lengths > 1e-6 * max(1.0, float(lengths.max()))]  # (differing, features)
     if not len(directions):
@@ -38,7 +41,9 @@ def spread_among_centroids(points: Tensor, centroids: Tensor, labels: Tensor) ->
     for rows, near in zip(points.split(_ROWS), labels.split(_ROWS), strict=True):
         along = ((rows.double() - centroids[near].double()) / scale) @ directions.T
         total += along.square().sum()
-    return (2 * scale.square() * total / (len(points) * len(directions))).to(centroids)
+    spread = 2 * scale.square() * total / (len(points) * len(directions))
+    held = float(spread) == 0 or _HELD[0] < float(spread) < _HELD[1]
+    return spread.to(centroids) if held else spread
 
 
 def calibrated_spread(
@@ -93,6 +98,8 @@ def assignments_by_distance(points: Tensor, centroids: Tensor, spread: Tensor) -
     >>> assignments_by_distance(torch.tensor([[1.0]]), torch.tensor([[0.0], [2.0]]), torch.tensor(3.0))
     tensor([[0.5000, 0.5000]])
     """
-    unit = spread.clamp_min(_LEAST).sqrt()  # dividing first: squares of large and of small numbers leave float32
+    apart = (centroids - centroids.mean(0)).abs().max()
+    least = _LEAST * torch.where(apart > 0, apart, 1.0)
+    unit = torch.maximum(spread.sqrt().to(points), least.to(points))  # first: squares of large numbers leave float32
     distances = torch.cdist(points / unit, centroids / unit, compute_mode="donot_use_mm_for_euclid_dist")
-    return (-distances.square()).softmax(1)
+    return (-distances.clamp(max=_FAR).square()).softmax(1)

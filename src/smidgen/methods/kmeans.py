@@ -11,12 +11,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
 from smidgen.errors import InputError
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.pca import fit_pca
+from smidgen.maths.scaling import unit_rows
 from smidgen.maths.soft_clusters import assignments_by_distance, calibrated_spread
 from smidgen.methods.base import Embed, Method, Problem
 from smidgen.nets.encoders import make_encoder
@@ -92,7 +92,7 @@ class KMeans(Method):
             generator=generator,
         )
         self.centroids = found.centroids
-        points = F.normalize(features, dim=1) if config.spherical else features
+        points = unit_rows(features) if config.spherical else features
         self.spread = calibrated_spread(
             points, found.centroids, found.labels, generator=generator, spherical=config.spherical
         )
@@ -112,7 +112,7 @@ class KMeans(Method):
         features = self._raw_features(images)
         if self.config.features == "pca" and len(self.components):
             features = (features - self.mean) @ self.components.T
-        return F.normalize(features, dim=1) if self.config.spherical else features
+        return unit_rows(features) if self.config.spherical else features
 
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters) by distance: the hard labels of k-means, see `maths.soft_clusters`."""

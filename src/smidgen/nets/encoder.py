@@ -19,7 +19,7 @@ class Normalise(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        varies = [s > 1e-6 * abs(m) for m, s in zip(mean, std, strict=True)]  # by more than float32 rounds the mean
+        varies = [s > 1e-7 * abs(m) for m, s in zip(mean, std, strict=True)]  # by more than float32 rounds the mean
         self.register_buffer(
             "std", torch.tensor([s if v else 1.0 for s, v in zip(std, varies, strict=True)]).view(-1, 1, 1)
         )

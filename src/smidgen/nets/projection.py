@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.maths.pca import fit_pca
+from smidgen.maths.scaling import power_of_two
 from smidgen.nets.encoder import Encoder
 
 _MULTIPLE = 16  # of inputs and outputs: with others, BLAS gives a row another last bit wherever it lies in the batch
 _NORM = 38.0  # root mean square length of a projected row, whatever the data: learning rates mean the same everywhere
+
+_ROUNDED, _LEAST = 6e-8, 1e-30  # deviations up to this share of the mean are rounding; below this, weights overflow
 
 
 class Projection(Encoder):
@@ -38,21 +41,34 @@ class Projection(Encoder):
 
         Of fewer rows than components, as many components as rows are used.
         """
-        mean, deviation = inputs.mean(0), inputs.std(0, correction=0)
-        varies = deviation > 1e-6 * mean.abs().clamp_min(1e-12)
-        scale = torch.where(varies, 1 / deviation.clamp_min(1e-30), 0.0)
-        pca = fit_pca((inputs - mean) * scale, min(self.components, len(inputs)))
+        unit = power_of_two(inputs.abs().amax(0))  # dividing by it rounds nothing
+        scaled = inputs / unit
+        mean, deviation = _mean_and_deviation(scaled)
+        varies = (deviation > _ROUNDED * mean.abs()) & (deviation * unit > _LEAST)
+        scale = torch.where(varies, 1 / deviation.clamp_min(_LEAST), 0.0)
+        pca = fit_pca((scaled - mean) * scale, min(self.components, len(inputs)))
         total = float(pca.variances.sum())
         weights = scale[:, None].double() * pca.components.T * (_NORM / math.sqrt(total) if total > 0 else 1.0)
+        weights = weights / unit[:, None].double()
         self.weights.zero_()
         self.weights[: self.inputs, : weights.shape[1]] = weights.to(self.weights)
-        self.mean.copy_(mean)
+        self.mean.copy_(mean * unit)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (batch, features) float32, in float32 also under autocast: heads see small differences."""
         with torch.autocast(inputs.device.type, enabled=False):
             centred = inputs.flatten(1).float() - self.mean
             return F.pad(centred, (0, -self.inputs % _MULTIPLE)) @ self.weights
+
+
+def _mean_and_deviation(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each input; in float64 where float32 would round the small differences."""
+    mean, deviation = inputs.mean(0), inputs.std(0, correction=0)
+    offset = deviation < 1e-3 * mean.abs()
+    if bool(offset.any()):
+        wide = inputs[:, offset].double() if inputs.device.type != "mps" else inputs[:, offset].cpu().double()
+        mean[offset], deviation[offset] = wide.mean(0).to(mean), wide.std(0, correction=0).to(mean)
+    return mean, deviation
 
 
 class ProjectedEncoder(Encoder):

@@ -1,0 +1,36 @@
+"""Points brought to a scale at which float32 neither overflows nor vanishes when it squares them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+_SMALL, _LARGE = 1e-6, 1e12  # between these, sizes are left alone: their squares and sums of squares are exact enough
+
+
+def power_of_two(sizes: Tensor) -> Tensor:
+    """Return the largest power of two up to each size (at least 0), 1 for 0: dividing by it rounds nothing.
+
+    >>> power_of_two(torch.tensor([0.0, 0.3, 4.0, 5.0])).tolist()
+    [1.0, 0.25, 4.0, 4.0]
+    """
+    wide = sizes.cpu()  # frexp is not everywhere
+    return torch.where(wide > 0, wide / (2 * torch.frexp(wide).mantissa), 1.0).to(sizes)
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Return rows (n, features) of length one, whatever their scale; a zero row stays zero.
+
+    >>> unit_rows(torch.tensor([[3e30, 4e30], [3e-30, 4e-30], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    return normalize(x / _extreme(x.abs().amax(1, keepdim=True)), dim=1)
+
+
+def _extreme(sizes: Tensor) -> Tensor:
+    """Return what to divide by: a size that is very small or very large, 1 for any other and for 0."""
+    ordinary = ((sizes > _SMALL) & (sizes < _LARGE)) | (sizes == 0)
+    return torch.where(ordinary, torch.ones_like(sizes), sizes)
