@@ -159,10 +159,30 @@ def test_a_model_of_images_refuses_embeddings_and_the_other_way_round():
 # ----------------------------------------------------------------------------------------------------------- embeddings
 
 
-@pytest.mark.parametrize("scale", [1e-9, 1, 1e12])
+@pytest.mark.parametrize("scale", [1e-28, 1e-12, 1, 1e12, 1e18, 1e28])
 @pytest.mark.parametrize("make", [kmeans, lambda: fusion(steps=60)])
 def test_embeddings_of_any_scale_are_clustered(make, scale):
-    assert adjusted_rand_score(CLASSES, make().fit_predict(BLOBS * scale)) > 0.9
+    found = make().fit(BLOBS * scale)
+    assert adjusted_rand_score(CLASSES, found.labels_) > 0.9
+    assert adjusted_rand_score(CLASSES, found.predict_proba(BLOBS * scale).argmax(1)) > 0.9
+
+
+@pytest.mark.parametrize("change", ["offset", "constant feature", "large feature"])
+def test_embeddings_with_an_offset_or_odd_features_are_clustered(change):
+    x = BLOBS.astype(np.float64)
+    x = {"offset": x + 1e6, "constant feature": np.c_[x, np.full(len(x), 1e20)]}.get(change, x * [1e20, 1, 1, 1, 1])
+    assert adjusted_rand_score(CLASSES, fusion(steps=60).fit_predict(x)) > 0.9
+    if change != "large feature":  # distances are as large
+        assert adjusted_rand_score(CLASSES, kmeans().fit_predict(x)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [(BLOBS * 1e-200, "multiply them"), (BLOBS * 1e200, "multiply them"), (BLOBS + 1e12, "subtract the mean")],
+)
+def test_embeddings_that_float32_cannot_hold_are_refused(x, words):
+    with pytest.raises(InputError, match=words):
+        kmeans().fit(x)
 
 
 def test_the_names_of_the_features_say_who_made_them():

@@ -235,12 +235,12 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     # -------------------------------------------------------------------------------------------------------- images
 
     def _checked(self, X: Any, *, reset: bool) -> Any:
-        """Return a path or name as it is, anything else as an array: images, or embeddings (n, features) float32."""
+        """Return a path or name as it is, anything else as an array: images, or embeddings (n, features) of floats."""
         if isinstance(X, str | Path) or _n_dimensions(X) in (3, 4):
             if reset and hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_  # of a data frame that it was fitted on before
             return X if isinstance(X, str | Path) else np.asarray(X)
-        return validate_data(self, X, reset=reset, dtype=np.float32, ensure_min_samples=2 if reset else 1)
+        return validate_data(self, X, reset=reset, dtype=[np.float32, np.float64], ensure_min_samples=2 if reset else 1)
 
     def _images(self, X: Any) -> np.ndarray:
         """Return the images of X as the model wants them: (n, channels, height, width)."""

@@ -18,6 +18,9 @@ from smidgen.data.npz import Npz
 from smidgen.errors import InputError
 
 _CHUNK = 256
+_LEAST, _MOST = 1e-30, 1e30  # size of the largest embedding: float32 holds what is computed from it
+_LOST, _NOISE = 0.25, 1e-14  # share of a deviation that may be rounding; deviation that is itself rounding
+_SOME = 4096  # rows that show it
 _SPLITS = (*SPLITS, "val")
 _IMAGE_KEYS = ("images", "x", "X", "data", "arr_0", "embeddings", "features")
 _LABEL_KEYS = ("labels", "y", "Y", "targets", "arr_1")
@@ -92,8 +95,8 @@ def _without_alpha(images: np.ndarray) -> np.ndarray:
 def as_vectors(array: np.ndarray) -> np.ndarray:
     """Return ready embeddings (n, features) as float32 (n, features, 1, 1), the shape in which they travel.
 
-    They are neither scaled nor rounded. Raises InputError for another shape, and for values that are not finite or
-    lie beyond float32.
+    They are neither scaled nor shifted. Raises InputError for another shape, for values that are not finite, and where
+    float32 cannot hold their size (1e-30 to 1e30) or, beside a large offset, their differences.
 
     >>> as_vectors(np.ones((5, 7))).shape
     (5, 7, 1, 1)
@@ -103,15 +106,34 @@ def as_vectors(array: np.ndarray) -> np.ndarray:
         raise InputError(
             f"Embeddings must be a matrix (n, features) of numbers, got {array.dtype} of shape {tuple(array.shape)}."
         )
-    with np.errstate(over="ignore"):
-        vectors = np.ascontiguousarray(array, dtype=np.float32)
-    bad = np.flatnonzero(~np.isfinite(vectors).all(1))
+    bad = np.flatnonzero(~np.isfinite(array).all(1))
     if len(bad):
         raise InputError(
-            f"Embeddings must be finite in float32, got NaN or infinity in {len(bad)} of {len(vectors)} rows, first in"
-            f" row {bad[0]}: remove these rows."
+            f"Embeddings must be finite, got NaN or infinity in {len(bad)} of {len(array)} rows, first in row {bad[0]}:"
+            " remove these rows."
         )
+    largest = max(-float(array.min(initial=0)), float(array.max(initial=0)))
+    if not (_LEAST <= largest <= _MOST or largest == 0):
+        raise InputError(
+            f"Embeddings must reach from {_LEAST:g} to {_MOST:g} in size, got values up to {largest:.2g}: multiply them"
+            " by a number."
+        )
+    vectors = np.ascontiguousarray(array, dtype=np.float32)
+    _check_resolution(array, vectors)
     return vectors[:, :, None, None]
+
+
+def _check_resolution(array: np.ndarray, vectors: np.ndarray) -> None:
+    """Raise where most features vary by less than float32 resolves beside their offset."""
+    some = slice(None, None, max(1, len(array) // _SOME))
+    wide = array[some].astype(np.float64)
+    deviation, lost = wide.std(0), (wide - vectors[some]).std(0)
+    varies = deviation > _NOISE * np.abs(wide).max(0, initial=0)
+    if 2 * (varies & (lost > _LOST * deviation)).sum() > max(1, varies.sum()):
+        raise InputError(
+            f"Embeddings vary by {np.median(deviation[varies]):.2g} around {np.median(np.abs(wide)):.2g}, less than"
+            " float32 resolves there: subtract the mean of each feature first."
+        )
 
 
 def fitted(

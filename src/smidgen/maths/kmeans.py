@@ -18,6 +18,7 @@ EMPTY = ("farthest", "keep", "split")
 
 _ROWS = 8192  # rows assigned at once, measured: larger blocks leave the cache
 _FAR = 1e15  # beyond so many times the centroids' distances, float32 does not tell them apart
+_TOO_FAR, _SOME = 1e6, 1000  # times the distance of half of the rows, as some of them show it
 _BLOCK_ELEMENTS = 2**24  # scores (rows, clusters) kept at once
 
 
@@ -71,8 +72,8 @@ def kmeans(
         "keep" leaves it where it is.
     progress: called with (runs done, runs).
 
-    With fewer different rows than clusters the surplus clusters stay empty, which is valid; with fewer rows than
-    clusters, or values that are not finite, InputError is raised.
+    With fewer different rows than clusters the surplus clusters stay empty, which is valid; InputError is raised for
+    fewer rows than clusters, values that are not finite, and a row a million times as far out as most others.
 
     >>> x = torch.tensor([[0.0], [0.2], [9.0], [9.2]])
     >>> result = kmeans(x, 2, generator=torch.Generator().manual_seed(0))
@@ -168,6 +169,7 @@ def _problem(
     if spherical:
         points, shift, scale = unit_rows(x), x.new_zeros(x.shape[1]), x.new_ones(())
     else:
+        _check_range(x)
         points, shift = _centred(x)
         scale = power_of_two(points.abs().max())
         points = points / scale
@@ -175,6 +177,20 @@ def _problem(
     variance = float(squares.mean() - points.mean(0).square().sum()) / x.shape[1]
     weighted = rows if bool((weights == 1).all()) else rows * weights[:, None]
     return _Problem(rows, weighted, squares, weights, fixed, shift, scale, variance, spherical, empty)
+
+
+def _check_range(x: Tensor) -> None:
+    """Raise if one row lies so far out that the differences of the others are rounded away."""
+    some = x[:: max(1, len(x) // _SOME)]
+    middle = some.median(0).values
+    typical = float((some - middle).abs().amax(1).median())
+    farthest = float(torch.maximum(x.amax(0) - middle, middle - x.amin(0)).max())
+    if farthest > _TOO_FAR * typical > 0:
+        row = int((x - middle).abs().amax(1).argmax())
+        raise InputError(
+            f"Row {row} lies {farthest / typical:.0e} times as far from the middle as half of the rows, too far for"
+            " float32 to tell these apart beside it: remove it, or correct its values."
+        )
 
 
 def _centred(x: Tensor) -> tuple[Tensor, Tensor]:

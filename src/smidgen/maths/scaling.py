@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-_SMALL, _LARGE = 1e-6, 1e12  # between these, sizes are left alone: their squares and sums of squares are exact enough
+_SMALL, _LARGE = 1e-6, 1e12  # between these, squares and their sums are exact enough
 
 
 def power_of_two(sizes: Tensor) -> Tensor:
@@ -27,10 +27,6 @@ def unit_rows(x: Tensor) -> Tensor:
             [0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
-    return normalize(x / _extreme(x.abs().amax(1, keepdim=True)), dim=1)
-
-
-def _extreme(sizes: Tensor) -> Tensor:
-    """Return what to divide by: a size that is very small or very large, 1 for any other and for 0."""
-    ordinary = ((sizes > _SMALL) & (sizes < _LARGE)) | (sizes == 0)
-    return torch.where(ordinary, torch.ones_like(sizes), sizes)
+    largest = x.abs().amax(1, keepdim=True)
+    extreme = ((largest < _SMALL) | (largest > _LARGE)) & (largest > 0)
+    return normalize(x / torch.where(extreme, largest, 1.0), dim=1)

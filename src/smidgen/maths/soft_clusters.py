@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from smidgen.maths.kmeans import kmeans
+from smidgen.maths.kmeans import assign, kmeans
 from smidgen.maths.matching import align
 
 _ROWS = 8192  # looked at together
@@ -84,7 +84,7 @@ def stability(
     same = 0
     for own, other in ((first, second), (second, first)):
         found = kmeans(points[own], n_clusters, n_init=_STARTS, spherical=spherical, generator=generator)
-        again = torch.cdist(points[other], found.centroids).argmin(1)
+        again = assign(points[other], found.centroids, spherical=spherical)
         same += int((align(labels[other], again, n_clusters)[again] == labels[other]).sum())
     return same / (2 * half)
 
