@@ -2,6 +2,7 @@
 
 import csv
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from smidgen import runs
 from smidgen.errors import RunError
 from smidgen.runs import (
     RunFolder,
+    appearing_folder,
     atomic_write,
     guard_cell,
     read_csv,
@@ -25,6 +27,7 @@ from smidgen.runs import (
     write_json,
     write_toml,
 )
+from smidgen.training.callbacks import MetricsLog
 
 CONFIG = {"data": "digits", "seed": 0, "options": {"rate": 0.1, "widths": (16, 32)}}
 
@@ -69,9 +72,67 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
     assert read_json(path) == "new"
 
 
-def test_others_may_read_what_is_written(tmp_path):
-    write_json(tmp_path / "a.json", 1)
-    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
+@pytest.mark.parametrize(("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_the_umask_says_who_may_read_what_is_written(tmp_path, mask, file, folder):
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "a.json", 1)
+        with appearing_folder(tmp_path / "tables") as building:
+            write_csv(building / "a.csv", {"a": [1]})
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "a.json") == mode(tmp_path / "tables" / "a.csv") == file
+    assert mode(tmp_path / "tables") == folder
+
+
+def mode(path):
+    return path.stat().st_mode & 0o777
+
+
+@pytest.fixture
+def _small_files():
+    """No file of this process may be larger than 8 kB: as on a full disk, but repeatable."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("_small_files")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_json(path, "a" * 9000),
+        lambda path: write_csv(path, {"a": ["b" * 9000]}),
+        lambda path: write_toml(path, {"a": "b" * 9000}),
+        lambda path: RunFolder(path.parent).write_array(path.name, np.zeros(9000)),
+        lambda path: MetricsLog(path)._write("a" * 9000),
+    ],
+    ids=["json", "csv", "toml", "npy", "log"],
+)
+def test_what_cannot_be_written_is_named(tmp_path, write):
+    with pytest.raises(OSError, match=r"File too large|requested and") as failed:
+        write(tmp_path / "file")
+    assert failed.value.filename == str(tmp_path / "file")
+
+
+def test_an_error_about_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as failed, atomic_write(tmp_path / "a"):
+        (tmp_path / "b").read_bytes()
+    assert failed.value.filename == str(tmp_path / "b")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    out = tmp_path / "new" / "out"
+    with pytest.raises(FileNotFoundError) as failed, appearing_folder(out) as building:
+        (building / "a" / "b").write_text("a")
+    assert failed.value.filename == str(out / "a" / "b")
+    assert not list(tmp_path.iterdir())
+    out.mkdir(parents=True)
+    with appearing_folder(out) as building:
+        (building / "a").write_text("a")
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert (out / "a").read_text() == "a"
 
 
 def test_a_long_name_can_be_written(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from smidgen.options import convert, field_types
 from smidgen.prepare import Listener, open_data
 from smidgen.recipe import fit
 from smidgen.reports.seeds import seeds_in, summarise
-from smidgen.runs import RunFolder, atomic_write, read_toml, write_json
+from smidgen.runs import RunFolder, appearing_folder, atomic_write, read_toml, write_json
 from smidgen.schemas import decode_toml
 
 DEFAULT_BAGS = 2000
@@ -353,12 +352,9 @@ def with_evidence(recipe: Recipe, seed: int, folder: Path, *, anew: bool, listen
         )
         for note in notes:
             listener.say(f"Evidence: {note}")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        evidence.to_files(made)
-        made.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        made.replace(folder)
+        with appearing_folder(folder) as building:
+            evidence.to_files(building)
+            shutil.rmtree(folder, ignore_errors=True)
     return dataclasses.replace(config, evidence={kind: os.fspath(path) for kind, path in files_in(folder).items()})
 
 

@@ -9,7 +9,8 @@ import io
 import json
 import os
 import re
-import tempfile
+import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -46,22 +47,66 @@ def atomic_write(path: Path | str) -> Iterator[IO[bytes]]:
     """Open a binary file that appears under its name whole or not at all.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and the file is renamed; a full
-    disk or a killed process leaves what stood there before. Raises OSError as `open` and `write` do.
+    disk or a killed process leaves what stood there before. Raises OSError as `open` and `write` do, with `path`.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+    temporary = _beside(path)
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        with naming(path, instead_of=temporary):
+            with temporary.open("xb") as file:  # with the rights that the umask leaves
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(temporary).unlink()
+            temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def appearing_folder(path: Path | str) -> Iterator[Path]:
+    """Give a new folder to fill, which appears under its name, in place of an empty one, when the body is done.
+
+    Nothing is left of it if the body fails. An OSError about a file in it names where the file would have been.
+    """
+    path = Path(path)
+    missing = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = _beside(path)
+    building.mkdir()
+    try:
+        yield building
+        building.replace(path)
+    except BaseException as error:
+        shutil.rmtree(building, ignore_errors=True)
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename = str(error.filename).replace(str(building), str(path))
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
+    """Name a file in the OSError of whoever writes it: "No space left on device" comes from `write`, which knows none.
+
+    One that names another file, but for `instead_of`, stays as it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename not in (None, instead_of, str(instead_of)):
+            raise
+        reason = error.strerror or f"Writing failed ({error}): is the disk full?"  # of NumPy, which counts bytes
+        raise OSError(error.errno, reason.rstrip("."), str(path)) from error
+
+
+def _beside(path: Path) -> Path:
+    """Return a hidden name in the same folder that nothing has."""
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import signal
 
 import pytest
@@ -236,3 +237,14 @@ def test_what_is_missing_is_said(smidgen, photos, tmp_path, monkeypatch, options
 def test_an_unknown_kind_in_a_configuration_is_named():
     with pytest.raises(InputError, match=r"Unknown kind of evidence 'lables'\. Did you mean 'labels'"):
         fit(Config("digits", evidence={"lables": "x.csv"}))
+
+
+def test_simulate_leaves_nothing_behind_where_writing_fails(smidgen, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        said = smidgen("simulate", "digits", "--bags", 50, "--out", tmp_path / "new" / "evidence", "--quiet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert said.refusal() == f"File too large: {str(tmp_path / 'new' / 'evidence' / 'bags.csv')!r}."
+    assert not [*tmp_path.iterdir()]

@@ -43,7 +43,7 @@ def test_reader_that_stops_reading_is_no_error():
 def test_full_disk_behind_stdout_is_one_sentence():
     command = f"{sys.executable} -m smidgen list datasets > /dev/full"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (2, "smidgen: No space left on device.\n")
+    assert (done.returncode, done.stderr) == (2, "smidgen: No space left on device: standard output.\n")
 
 
 def test_help_names_every_verb(smidgen):
@@ -117,7 +117,7 @@ def test_bad_arguments_are_one_sentence(smidgen, tmp_path, monkeypatch, argv, se
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
-        (OSError(28, "No space left on device"), 2, "smidgen: No space left on device.\n"),
+        (OSError(28, "No space left on device"), 2, "smidgen: No space left on device: standard output.\n"),
         (PermissionError(13, "Permission denied", "/x"), 2, "smidgen: Permission denied: '/x'.\n"),
         (OSError("9 requested and 5 written"), 2, "smidgen: Writing failed (9 requested and 5 written): is the disk"),
         (MemoryError(), 2, "smidgen: Memory ran out"),

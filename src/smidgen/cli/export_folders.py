@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -18,7 +14,7 @@ from smidgen.cli.console import Progress
 from smidgen.cli.export_csv import chosen_rows
 from smidgen.cli.files import Names, require_new_folder
 from smidgen.errors import InputError
-from smidgen.runs import RunFolder, write_csv
+from smidgen.runs import RunFolder, appearing_folder, naming, write_csv
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +44,7 @@ def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
         )
     if len(rows) < len(keys):
         console.say(f"{len(keys) - len(rows):,} of the run's images are no longer there and left out.")
-    with _appearing(out) as building:
+    with appearing_folder(out) as building:
         folders = _make_folders(building, [table["cluster"][i] for i in rows])
         taken, files = {cluster: Names() for cluster in folders}, []
         for done, i in enumerate(rows, start=1):
@@ -145,21 +141,6 @@ def _link(original: Path, path: Path) -> None:
 
 
 def _write(read: Callable[[], bytes], path: Path) -> None:
-    with path.open("xb") as file:  # never over anything
-        file.write(read())
-
-
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """Give a new folder beside `out` to build in, and rename it when the body is done; nothing is left if it fails."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:40]}."))
-    try:
-        yield building
-        mask = os.umask(0)
-        os.umask(mask)
-        building.chmod(0o777 & ~mask)
-        building.replace(out)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+    content = read()
+    with naming(path), path.open("xb") as file:  # never over anything
+        file.write(content)

@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _about(error: OSError) -> str:
     if error.strerror is None:  # numpy's: "115008 requested and 5088 written"
         return f"Writing failed ({error}): is the disk full?"
-    return f"{error.strerror}{'' if error.filename is None else f': {error.filename!r}'}."
+    where = repr(error.filename) if error.filename is not None else "standard output"  # files of ours are named
+    return f"{error.strerror}: {where}."
 
 
 def _dispatch(argv: list[str]) -> int:

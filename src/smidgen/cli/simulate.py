@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
         from smidgen.data.bags import simulate
         from smidgen.data.datasets import open_splits
+        from smidgen.runs import appearing_folder
 
         _settings(args, n_classes=1)  # refuses what cannot be, before images are read
         train, _ = open_splits(args.data, allow_bad=args.allow_bad, progress=console.of("read images"))
@@ -95,8 +96,9 @@ def run(args: argparse.Namespace) -> int:
             class_names=train.class_names,
             generator=np.random.default_rng(args.seed),
         )
-        written = evidence.to_files(out)
-    _show(args, {kind: str(path) for kind, path in written.items()}, _sizes(evidence.sizes()), list(notes))
+        with appearing_folder(out) as building:
+            written = {kind: str(out / path.name) for kind, path in evidence.to_files(building).items()}
+    _show(args, written, _sizes(evidence.sizes()), list(notes))
     return 0
 
 

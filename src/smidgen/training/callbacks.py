@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from smidgen.methods.base import Method, Stage
+from smidgen.runs import naming
 
 
 @dataclass
@@ -84,7 +85,7 @@ class MetricsLog(Callback):
     def _write(self, line: str) -> None:
         if self.path is None:
             return
-        with self.path.open("ab") as file:
+        with naming(self.path), self.path.open("ab") as file:
             file.write(line.encode() + b"\n")
             self._bytes = file.tell()
 
