@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from smidgen import embedding
-from smidgen.data.folders import Item
+from smidgen.data.collection import Item
 from smidgen.embedding import embed_files, embed_images
 from smidgen.errors import InputError
 from smidgen.nets.pretrained import pretrained_encoder

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smidgen.checksums import read_array, write_array
+from smidgen.data.collection import Item
 from smidgen.data.decoding import Skipped
-from smidgen.data.folders import Item
 from smidgen.data.images import BadImage, Resize, check_options, decode_image, quiet_pillow
 from smidgen.data.sources import cache_folder
 from smidgen.errors import Damaged, InputError

@@ -284,6 +284,7 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         "progress": lambda done, total: listener.progress("read images", done, total),
     }
     train, held_out = open_splits(config.data if data is None else data, **options)
+    notes = list(train.notes)
     train = choose_images(train, images=config.images, imbalance=config.imbalance, seed=config.seed)
     test = config.test if test is None else test
     if test is not None:
@@ -291,8 +292,11 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         if not train.holds_vectors:
             options |= {"channels": shape[0], "size": shape[-1]}
         held_out = open_dataset(test, split="test", **options)
+        notes += held_out.notes
         if held_out.images.shape[1:] != shape or held_out.images.dtype != train.images.dtype:
             raise InputError(f"The test data are of shape {held_out.images.shape[1:]}, the training data of {shape}.")
+    for note in notes:
+        listener.say(note)
     what, size = "images", f"{'×'.join(map(str, train.images.shape[2:]))} pixels"
     if train.holds_vectors:
         what, size = "embeddings", f"{train.images.shape[1]:,} features"

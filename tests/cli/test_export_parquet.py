@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from smidgen.cli.export_parquet import _layout
 from smidgen.cli.main import main
-from smidgen.data.folders import path_from_id
+from smidgen.data.collection import path_from_id
 from smidgen.runs import read_csv, write_csv
 
 

@@ -1,6 +1,8 @@
 import io
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,6 +149,16 @@ def test_tar_that_ends_early_has_a_bad_last_image(tmp_path):
     path.write_bytes(path.read_bytes()[: 1024 + 512 + 20])
     with pytest.raises(InputError, match="can be read"):
         collect_tar(path)
+
+
+def test_no_zip_stays_open_and_members_are_read_at_once_by_several_threads(tmp_path):
+    path = packed(tmp_path / "a.zip", **{f"{i}.png": png(i) for i in range(40)})
+    items = collect_zip(path).items
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda item: item.read(), items)) == [png(i) for i in range(40)]
+    assert path not in [Path(link).resolve() for link in Path("/proc/self/fd").iterdir()]
+    path.unlink()
+    assert "cannot be unpacked" in reason(items[0])
 
 
 def test_damaged_and_encrypted_zip_members_are_bad_images(tmp_path):

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from smidgen.data import decoding
+from smidgen.data.collection import Item
 from smidgen.data.decoding import decode_items
-from smidgen.data.folders import Item
 from smidgen.errors import InputError
 
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from smidgen.data.folders import Item, arranged, collect_folder, id_from_path, natural_key, path_from_id
+from smidgen.data.collection import id_from_path, natural_key, path_from_id
+from smidgen.data.folders import collect_folder
 
 
 def picture(path):
@@ -92,6 +93,7 @@ def test_other_files_are_counted_and_hidden_ones_too(tmp_path):
     collection = made(tmp_path, "a.png")
     assert [item.id for item in collection.items] == ["a.png"]
     assert collection.ignored == 4  # hidden folders are not entered
+    assert "(1 .csv, 1 .txt, 1 without a usual extension)" in collection.notes[0]
 
 
 def test_files_without_extension_count_if_they_begin_like_an_image(tmp_path):
@@ -124,12 +126,6 @@ def test_train_and_test_are_splits_and_the_rest_belongs_to_neither(tmp_path):
 
 def test_train_beside_other_folders_is_a_class(tmp_path):
     assert made(tmp_path, "train/1.png", "bus/2.png").class_names() == ("bus", "train")
-
-
-def test_archives_may_be_wrapped_in_one_folder():
-    items = [Item(f"photos/{name}/1.png", bytes) for name in ("cat", "dog")]
-    assert [item.label for item in arranged(items, below_wrapper=True)] == ["cat", "dog"]
-    assert [item.label for item in arranged(items)] == [None, None]
 
 
 def test_links_to_folders_are_followed_but_never_in_a_loop(tmp_path):

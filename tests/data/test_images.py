@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import sys
 import tracemalloc
 import warnings
 import zlib
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from smidgen.data import images
-from smidgen.data.images import BadImage, load_image
+from smidgen.data.images import START, BadImage, image_format, image_size, load_image
 from smidgen.errors import InputError
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)  # every grey once: mean 127.5
@@ -78,6 +79,44 @@ ZOO: dict[str, tuple[Callable[[], bytes], float, float]] = {
 def test_zoo_is_read_with_the_right_mean(kind):
     make, expected, tolerance = ZOO[kind]
     assert load_image(make()).mean() == pytest.approx(expected, abs=max(tolerance, 1e-6))
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, **options)
+    return buffer.getvalue()
+
+
+def test_heic_is_read_upright_and_known_by_its_content(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = heic(photo(48, 32), quality=100, exif=exif.tobytes())
+    assert image_format(data[:START]) == "HEIC"
+    (tmp_path / "photo.jpg").write_bytes(data)
+    expected = np.asarray(photo(48, 32).transpose(Image.Transpose.ROTATE_270)).transpose(2, 0, 1)
+    np.testing.assert_allclose(load_image(tmp_path / "photo.jpg").astype(int), expected.astype(int), atol=12)
+    assert image_size(heic(photo(48, 32))) == (48, 32)
+    assert Image.registered_extensions().get(".heic") is None  # Pillow is left as it was
+
+
+def test_without_the_extra_heic_is_a_bad_image_that_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif.as_plugin", None)
+    for brand in (b"heic", b"mif1", b"hevc"):
+        with pytest.raises(BadImage, match=r"HEIC needs the package pillow-heif: `pip install 'smidgen\[heic\]'`"):
+            load_image(b"\0\0\0\x18ftyp" + brand + bytes(100))
+
+
+def test_avif_that_this_pillow_cannot_read_says_so(monkeypatch):
+    monkeypatch.setattr(images.features, "check", lambda name: False)
+    with pytest.raises(BadImage, match="this Pillow was built without AVIF"):
+        load_image(b"\0\0\0\x18ftypavif" + bytes(100))
+
+
+@pytest.mark.parametrize("start", [b"BMW 320", b"P5 is a class", b"\0\0\0\x18ftypmp42isom", b"\0\0\0\x18ftypqt  ", b""])
+def test_what_begins_a_little_like_an_image_is_none(start):
+    assert image_format(start) is None
 
 
 @pytest.mark.parametrize("kind", ["png grey", "png 16 bit", "jpeg", "gif animation"])
@@ -146,7 +185,7 @@ def test_resizing_is_pillows_bilinear_with_antialiasing():
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "empty"),
     "text": (lambda: b"Dear Sir or Madam", "not an image"),
-    "heic": (lambda: b"\0\0\0\x18ftypheic" + b"\0" * 20, "HEIC is not read"),
+    "heic": (lambda: b"\0\0\0\x18ftypheic" + b"\0" * 20, "damaged HEIC|HEIC needs"),
     "eps": (lambda: encoded(photo(8, 8), "EPS"), "not an image"),
     "icon": (lambda: encoded(photo(16, 16), "ICO"), "not an image"),
     "jpeg 2000": (lambda: encoded(photo(16, 16), "JPEG2000"), "not an image"),

@@ -76,3 +76,26 @@ def test_files_of_another_format_are_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match="cannot be read"):
         collect_manifest(tmp_path / name)
+
+
+def test_splits_are_spelled_as_people_do_and_said(tmp_path):
+    rows = [
+        {"path": f"{k}.png", "split": split} for k, split in enumerate(["Training", "VALID", "fold 3", "", "training"])
+    ]
+    collection = collect_manifest(written(tmp_path / "m.csv", rows))
+    assert [item.split for item in collection.items] == ["train", "test", "fold 3", None, "train"]
+    assert collection.notes == (
+        "Taken: 'Training' and 'training' for the training split (2 images), 'VALID' for the test split (1 image),"
+        " since there is no other for tests.",
+        "Neither: images without one and 'fold 3' (2 images), which `fit` leaves out.",
+    )
+
+
+def test_images_outside_the_manifests_folder_are_read_and_said(tmp_path):
+    (tmp_path / "lists").mkdir()
+    for name in ("a.png", "b.png", "lists/c.png"):
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    (tmp_path / "lists/m.csv").write_text(f"path\n../a.png\n{tmp_path}/b.png\nc.png\n")
+    collection = collect_manifest(tmp_path / "lists/m.csv")
+    assert all(item.read() for item in collection.items)
+    assert collection.notes == ("The manifest names 2 images outside its own folder, for example '../a.png'.",)

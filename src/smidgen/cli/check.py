@@ -188,15 +188,19 @@ def _write(path: Path, found: Findings) -> None:
 
 def _refusals(found: Findings, *, n_clusters: int, allow_bad: float) -> list[str]:
     """Return why `smidgen fit` would refuse, as sentences."""
-    n_good, n_bad = len(found.dataset), len(found.dataset.skipped)
-    n_train = n_good - sum(split not in ("", "train") for split in found.splits)
+    from smidgen.data.datasets import allowing, too_many_bad
+
+    n_train = sum(split in ("", "train") for split in found.splits)
     sentences = []
-    if n_bad > allow_bad * (n_good + n_bad):
-        share = -(-100 * n_bad // (n_good + n_bad)) / 100
-        sentences.append(
-            f"{n_bad:,} of {n_good + n_bad:,} images cannot be read: repair or remove them, or pass"
-            f" `--allow-bad {share:g}`."
-        )
+    good, bad = Counter(found.splits), Counter(skipped.split or "" for skipped in found.dataset.skipped)
+    for split in ("", "train", "test"):
+        total = good[split] + bad[split]
+        if too_many_bad(bad[split], total=total, allow_bad=allow_bad):
+            enough = allowing(bad[split], total=total)
+            sentences.append(
+                f"{bad[split]:,} of {total:,} {split and f'{split} '}images cannot be read: repair or remove"
+                f" them{enough and f', or pass `--allow-bad {enough}`'}."
+            )
     if n_train < n_clusters:
         sentences.append(
             f"{n_train:,} images cannot make {n_clusters} clusters: add images or pass `--clusters {max(n_train, 1)}`."
@@ -257,6 +261,7 @@ def _summary(found: Findings) -> dict[str, Any]:
         "classes": {name: classes[row] for row, name in enumerate(dataset.class_names)} if classes else {},
         "skipped": [{"image": bad.id, "reason": bad.reason} for bad in dataset.skipped],
         "ignored": dataset.ignored,
+        "notes": list(dataset.notes),
         "duplicates": [[str(dataset.ids[row]) for row in rows] for rows in found.groups],
         "issues": {
             kind: {"images": len(issues), "worst": [_as_table(dataset, issue) for issue in issues[:_EXAMPLES]]}
@@ -288,8 +293,7 @@ def _shown(found: Findings) -> list[str]:
         ("copies", _shown_copies(found)),
         ("unreadable", f"{len(summary['skipped']):,}"),
     ]
-    if summary["ignored"]:
-        rows.append(("passed over", f"{summary['ignored']:,} files of other kinds"))
+    rows += [("read as" if row == 0 else "", note) for row, note in enumerate(found.dataset.notes)]
     lines = [f"{name:<12}{value}" for name, value in rows]
     reasons = Counter(bad["reason"] for bad in summary["skipped"])
     at = lines.index(f"{'unreadable':<12}{len(summary['skipped']):,}") + 1

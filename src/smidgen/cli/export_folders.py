@@ -85,8 +85,8 @@ def find_originals(
 
 
 def _in_source(run: RunFolder, source: str, *, split: str, link: bool, console: Progress) -> dict[Key, Original]:
+    from smidgen.data.collection import path_from_id
     from smidgen.data.datasets import find_data, list_images
-    from smidgen.data.folders import path_from_id
 
     try:
         items = list_images(source)

@@ -81,8 +81,8 @@ def _paths(run: RunFolder, table: dict[str, list[str]], *, data: str | None) -> 
 
 def _files(source: str) -> dict[str, Path]:
     """Return the files of a folder or manifest by image id; nothing for archives, arrays, and what is not there."""
+    from smidgen.data.collection import path_from_id
     from smidgen.data.datasets import find_data, list_images
-    from smidgen.data.folders import path_from_id
 
     try:
         items = list_images(source)
@@ -139,5 +139,5 @@ def _write(
 
 
 def _repaired(cell: str) -> str:
-    """Return a text as UTF-8 can hold it; image ids can be held as they are, see `folders.id_from_path`."""
+    """Return a text as UTF-8 can hold it; image ids can be held as they are, see `collection.id_from_path`."""
     return cell.encode(errors="surrogateescape").decode(errors="backslashreplace")

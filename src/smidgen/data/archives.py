@@ -7,12 +7,14 @@ import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from smidgen.data.folders import Collection, Item, arranged, id_from_path, is_candidate, refused
-from smidgen.data.images import MAX_BYTES, BadImage
+from smidgen.data.candidates import Sieve
+from smidgen.data.collection import Collection, Item, id_from_path, refused
+from smidgen.data.images import MAX_BYTES, START, BadImage
+from smidgen.data.splits import arranged
 from smidgen.errors import InputError
 
 MAX_MEMBERS = 5_000_000
@@ -34,17 +36,19 @@ class _SoundTarInfo(tarfile.TarInfo):
         return super()._block(count)  # type: ignore[misc]
 
 
-def collect_tar(path: Path) -> Collection:
+def collect_tar(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
     """Return the images in an uncompressed tar, in natural order of their names.
+
+    exclude: patterns of members to leave out, see `candidates.Sieve`.
 
     Links, devices, sparse files and names that leave the archive become bad images if their name promises an image.
 
     Raises InputError if the file is compressed, damaged, no tar, or holds more than `MAX_MEMBERS` members.
     """
     with path.open("rb") as file:
-        _refuse_compressed(path, file.read(16))
+        _refuse_compressed(path, file.read(8))
     items: dict[str, Item] = {}
-    ignored = 0
+    sieve = Sieve(exclude)
     try:
         with tarfile.open(path, "r:", tarinfo=_SoundTarInfo) as archive:
             n_members = 0
@@ -55,30 +59,39 @@ def collect_tar(path: Path) -> Collection:
                 if member.isdir():
                     continue
                 read = partial(_read_span, path, member.offset_data, member.size)
-                if is_candidate(member.name, partial(_start_of_span, path, member)):
+                if sieve.admits_member(member.name, partial(_start_of_span, path, member)):
                     problem = _tar_problem(member)
                     _add(items, member.name, partial(refused, problem) if problem else read)
-                else:
-                    ignored += 1
             _check_end(path, archive.offset)
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{os.fspath(path)!r} is not a tar archive that can be read ({error}).") from error
-    return Collection(arranged(items.values(), below_wrapper=True), ignored)
+    return _collected(items, sieve)
 
 
-def collect_zip(path: Path) -> Collection:
+def collect_zip(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
     """Return the images in a zip, in natural order of their names.
+
+    exclude: patterns of members to leave out, see `candidates.Sieve`.
 
     Encrypted members, those that unpack to more than `MAX_BYTES` or `MAX_RATIO` times their length, and names that
     leave the archive become bad images if their name promises an image.
 
     Raises InputError if the file is damaged, no zip, holds too many members or would unpack to too much in all.
     """
+    sieve = Sieve(exclude)
     try:
-        archive = zipfile.ZipFile(path)  # stays open, for the items read from it
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            _check_sizes(path, members)
+            items = _zip_items(path, archive, members, sieve)
+    except InputError:
+        raise
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise InputError(f"{os.fspath(path)!r} is not a zip archive that can be read ({error}).") from error
-    members = [member for member in archive.infolist() if not member.is_dir()]
+    return _collected(items, sieve)
+
+
+def _check_sizes(path: Path, members: list[zipfile.ZipInfo]) -> None:
     _check_count(path, len(members))
     total = sum(member.file_size for member in members)
     if total > max(MAX_RATIO * path.stat().st_size, 64 * _SMALL):
@@ -86,16 +99,20 @@ def collect_zip(path: Path) -> Collection:
             f"{os.fspath(path)!r} would unpack to {total / 1e9:.1f} GB, more than {MAX_RATIO} times its length; "
             "if it can be trusted, unpack it and give the folder."
         )
+
+
+def _zip_items(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], sieve: Sieve) -> dict[str, Item]:
     items: dict[str, Item] = {}
-    ignored = 0
     for member in members:
-        if is_candidate(member.filename, partial(_zip_start, archive, member)):
+        if sieve.admits_member(member.filename, partial(_zip_start, archive, member)):
             problem = _zip_problem(member)
-            read = partial(refused, problem) if problem else partial(_read_member, archive, member)
-            _add(items, member.filename, read)
-        else:
-            ignored += 1
-    return Collection(arranged(items.values(), below_wrapper=True), ignored)
+            _add(items, member.filename, partial(refused, problem) if problem else partial(_read_member, path, member))
+    return items
+
+
+def _collected(items: dict[str, Item], sieve: Sieve) -> Collection:
+    found = arranged(items.values())
+    return Collection(found.items, sieve.ignored, found.notes + sieve.notes())
 
 
 def _refuse_compressed(path: Path, start: bytes) -> None:
@@ -150,7 +167,7 @@ def _start_of_span(path: Path, member: tarfile.TarInfo) -> bytes:
         return b""
     with path.open("rb") as file:
         file.seek(member.offset_data)
-        return file.read(min(16, member.size))
+        return file.read(min(START, member.size))
 
 
 def _read_span(path: Path, start: int, length: int) -> bytes:
@@ -183,15 +200,25 @@ def _zip_start(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return b""
     try:
         with archive.open(member) as file:
-            return file.read(16)
+            return file.read(START)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError):
         return b""
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Return a member's bytes; zipfile unpacks no more than the size in the directory, which was checked."""
+class _OneMember(zipfile.ZipFile):
+    """A zip opened for a member that is known: the directory, which may be long, is not read again."""
+
+    def _RealGetContents(self) -> None:
+        pass
+
+
+def _read_member(path: Path, member: zipfile.ZipInfo) -> bytes:
+    """Return a member's bytes, no more than the size in the directory, which was checked.
+
+    Opening the file each time lets every thread read on its own, and leaves none open.
+    """
     try:
-        with archive.open(member) as file:
+        with _OneMember(path) as archive, archive.open(member) as file:
             return file.read(member.file_size)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise BadImage(f"cannot be unpacked ({error})") from error

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smidgen.data.collection import SPLITS, natural_key
 from smidgen.data.decoding import NATIVE_LIMIT, Progress, default_size, in_threads, new_images
-from smidgen.data.folders import SPLITS, natural_key
 from smidgen.data.images import BACKGROUND, Resize, as_pixels, resized
 from smidgen.data.names import class_names, name_of
 from smidgen.data.npz import Npz

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from smidgen.data.collection import Item
 from smidgen.data.decoding import Skipped
-from smidgen.data.folders import Item
 from smidgen.data.images import BadImage, flat_image, image_size, quiet_pillow
 
 
@@ -27,6 +27,7 @@ class Dataset:
         user gives them as evidence.
     class_names: in natural order.
     skipped: images that could not be read. ignored: how many files were no images and passed over.
+    notes: sentences on how the collection was understood: what is a split, a class, an image by content, passed over.
     items: the files behind the images, where there are any; sizes: (n, 2) int32, their own width and height.
     """
 
@@ -40,6 +41,7 @@ class Dataset:
     ignored: int = 0
     items: tuple[Item, ...] | None = None
     sizes: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +12,25 @@ import numpy as np
 
 from smidgen.data.archives import collect_tar, collect_zip
 from smidgen.data.arrays import ArrayPart, as_images, as_vectors, fitted, read_npz
+from smidgen.data.collection import SPLITS, Collection, Item
 from smidgen.data.dataset import Dataset
 from smidgen.data.decoding import NATIVE_LIMIT, Progress, Skipped, decode_items
-from smidgen.data.folders import SPLITS, Collection, Item, collect_folder
+from smidgen.data.folders import collect_folder
 from smidgen.data.image_names import MANIFESTS
 from smidgen.data.images import Resize, check_options
 from smidgen.data.manifests import collect_manifest
 from smidgen.data.named import DATASETS, NamedDataset
+from smidgen.data.paths import (
+    Paths,
+    collect_several,
+    find_data,
+    find_glob,
+    find_path,
+    find_several,
+    holds_paths,
+    is_image_file,
+    of_path,
+)
 from smidgen.errors import InputError, unknown
 
 __all__ = [
@@ -26,16 +38,19 @@ __all__ = [
     "Dataset",
     "NamedDataset",
     "Skipped",
+    "allowing",
     "find_data",
+    "holds_paths",
     "list_images",
     "open_dataset",
     "open_like",
     "open_splits",
+    "too_many_bad",
 ]
 
 Split = Literal["train", "test", "all"]
 
-_COLLECTORS: dict[str, Callable[[Path], Collection]] = {
+_COLLECTORS: dict[str, Callable[..., Collection]] = {
     ".tar": collect_tar,
     ".zip": collect_zip,
     **dict.fromkeys(MANIFESTS, collect_manifest),
@@ -44,7 +59,7 @@ _COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".
 
 
 def open_dataset(
-    data: str | Path | np.ndarray,
+    data: Paths | np.ndarray,
     *,
     split: Split = "train",
     size: int | None = None,
@@ -52,14 +67,16 @@ def open_dataset(
     resize: Resize = "crop",
     allow_bad: float = 0.05,
     other_size: int = NATIVE_LIMIT,
+    exclude: str | Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Dataset:
     """Return the images of one split of whatever `data` is.
 
-    data: a name in `DATASETS`; a folder (flat, nested, one folder per class, top-level `train/` and `test/` as
-        splits); a manifest (.csv, .parquet, .jsonl); an uncompressed .tar or a .zip; or an array, as it is or in an
-        .npz: (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, uint16 or floats in [0, 1], or ready embeddings
-        (n, features).
+    data: a name in `DATASETS`; a folder (flat, nested, one folder per class, with folders like `train/` and `test/` as
+        splits, see `splits.arranged`); a manifest (.csv, .parquet, .jsonl); an uncompressed .tar or a .zip; or an
+        array, as it is or in an .npz: (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, uint16 or floats in [0, 1], or
+        ready embeddings (n, features). Also an image file, a glob, or a list of image files, folders and globs: the
+        images are in the order of the list, and their ids begin in the folder that holds all of them.
         A name wins over a folder of that name: write `./mnist` for the folder. A relative path begins where the
         program runs or, if nothing is there, in `$SMIDGEN_DATA`.
     split: "train", "test" or "all". Data without splits of its own are taken whole under any of these, as what
@@ -69,6 +86,7 @@ def open_dataset(
     channels: 1 (grey) or 3 (RGB). None means 1 if every image is grey in every pixel, otherwise 3.
     resize: "crop", "pad" or "squash", see `images.load_image`.
     allow_bad: share, 0..1, of the files that may be unreadable; they are in `skipped`, with the reason.
+    exclude: patterns of files and folders to leave out, as in a .gitignore: `*.gif`, `thumbs/`, `/2019/**/draft-*`.
     progress: called with (done, total).
 
     Raises InputError if there is no such data, split or image, or more files are bad than allowed.
@@ -79,17 +97,18 @@ def open_dataset(
     """
     _check_split(split)
     options = _Options(size, channels, resize, allow_bad, progress, other_size)
-    return _opened(data).of_split(split, options)
+    return _opened(data, exclude).of_split(split, options)
 
 
 def open_splits(
-    data: str | Path | np.ndarray,
+    data: Paths | np.ndarray,
     *,
     size: int | None = None,
     channels: int | None = None,
     resize: Resize = "crop",
     allow_bad: float = 0.05,
     other_size: int = NATIVE_LIMIT,
+    exclude: str | Sequence[str] = (),
     progress: Progress | None = None,
 ) -> tuple[Dataset, Dataset | None]:
     """Return the training and the test images, the latter None if the data have no test split of their own.
@@ -101,7 +120,7 @@ def open_splits(
     (1438, 359)
     """
     options = _Options(size, channels, resize, allow_bad, progress, other_size)
-    opened = _opened(data)
+    opened = _opened(data, exclude)
     train = opened.of_split("train", options)
     if "test" not in opened.splits():
         return train, None
@@ -112,12 +131,13 @@ def open_splits(
 
 
 def open_like(
-    data: str | Path | np.ndarray,
+    data: Paths | np.ndarray,
     shape: tuple[int, ...],
     *,
     split: Split = "all",
     resize: Resize = "crop",
     allow_bad: float = 0.05,
+    exclude: str | Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Dataset:
     """Return the images or embeddings of one split in the shape of those that a model was fitted on.
@@ -129,9 +149,16 @@ def open_like(
     if not wants_vectors:
         channels, size = shape[0], shape[-1]
         dataset = open_dataset(
-            data, split=split, size=size, channels=channels, resize=resize, allow_bad=allow_bad, progress=progress
+            data,
+            split=split,
+            size=size,
+            channels=channels,
+            resize=resize,
+            allow_bad=allow_bad,
+            exclude=exclude,
+            progress=progress,
         )
-    elif isinstance(data, (str, Path)) and list_images(data) is not None:  # nothing need be decoded to know
+    elif holds_paths(data) and list_images(data) is not None:  # nothing need be decoded to know
         raise _refused_like("images", shape)
     else:
         dataset = open_dataset(data, split=split)
@@ -146,27 +173,7 @@ def _refused_like(given: str, shape: tuple[int, ...]) -> InputError:
     return InputError(f"This model was fitted on {wanted}, and was given {given}: give it what it was fitted on.")
 
 
-def find_data(data: str | Path) -> Path:
-    """Return where a file or folder of images is: at the path or, if nothing is, at that path in `$SMIDGEN_DATA`.
-
-    A string that could be a name is not looked for there: MNIST, misspelt, would be found as its folder of raw files.
-    Nothing is read. Raises InputError if there is nothing.
-    """
-    given = os.fspath(data)
-    is_name = isinstance(data, str) and _could_be_name(data)
-    root = None if is_name else os.environ.get("SMIDGEN_DATA")
-    if given and "\0" not in given:
-        path = Path(given).expanduser()
-        for place in (path, Path(root) / path) if root else (path,):
-            if place.exists():
-                return place
-    if is_name:
-        raise unknown("dataset", given, DATASETS)
-    there = f", here or in {root!r}" if root else ""
-    raise InputError(f"There is no file or folder {given!r}{there}; known names are {', '.join(DATASETS)}.")
-
-
-def list_images(data: str | Path) -> tuple[Item, ...] | None:
+def list_images(data: Paths) -> tuple[Item, ...] | None:
     """Return the image files of all splits behind `data`, listed but not read; None if it is made of arrays.
 
     Raises InputError if there is no such data.
@@ -236,6 +243,7 @@ class _Files:
             ignored=self.collection.ignored,
             items=kept,
             sizes=sizes,
+            notes=self.collection.notes,
         )
 
 
@@ -293,55 +301,84 @@ class _Arrays:
         )
 
 
-def _opened(data: Any) -> _Files | _Arrays:
+def _opened(data: Any, exclude: str | Sequence[str] = ()) -> _Files | _Arrays:
     """Return what `data` is, listed but not decoded."""
-    if isinstance(data, str) and data in DATASETS:
+    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    is_name = isinstance(data, str) and data in DATASETS
+    if holds_paths(data) and not is_name:
+        return _opened_path(data, exclude)
+    _refuse_exclude(exclude, data if is_name else "array")
+    if is_name:
         named = DATASETS[data]
         return _Arrays(data, lambda split: ArrayPart(*named.read(split)), SPLITS, named.class_names)
-    if isinstance(data, (str, Path)):
-        return _opened_path(data)
     if not hasattr(data, "__array__"):
         raise InputError(f"The data must be a name, a path or an array of images, got {type(data).__name__}.")
     array = np.asarray(data)
     return _Arrays("array", lambda _split: ArrayPart(array, None), ("",))
 
 
-def _could_be_name(data: str) -> bool:
-    return not any(sign in data for sign in ("/", os.sep, ".", "~", "\0"))
+def _refuse_exclude(exclude: tuple[str, ...], name: str) -> None:
+    if exclude:
+        raise InputError(f"`exclude` leaves out files, and {name!r} is made of arrays: leave it away.")
 
 
-def _opened_path(given: str | Path) -> _Files | _Arrays:
-    path, given = find_data(given), os.fspath(given)
+def _opened_path(given: Paths, exclude: tuple[str, ...]) -> _Files | _Arrays:
+    if not isinstance(given, (str, Path)):
+        if len(given) > 1:
+            return _Files(_name_of(given), collect_several(find_several(given), exclude=exclude))
+        return _opened(given[0], exclude)
+    path, given = find_path(given), os.fspath(given)
+    if path is None:
+        return _Files(given, collect_several([find_glob(given)], exclude=exclude))
     if path.is_dir():
-        return _Files(given, collect_folder(path))
+        return _Files(given, collect_folder(path, exclude=exclude))
     if path.name.lower().endswith(_COMPRESSED_TAR):
         return _Files(given, collect_tar(path))  # refuses it, in the right words
     kind = path.suffix.lower()
     if kind == ".npz":
+        _refuse_exclude(exclude, given)
         parts, class_names = read_npz(path)
         return _Arrays(given, parts.__getitem__, tuple(parts), class_names)
-    if kind not in _COLLECTORS or not path.is_file():
+    if kind in _COLLECTORS and path.is_file():
+        return _Files(given, _COLLECTORS[kind](path, exclude=exclude))
+    if not is_image_file(path):
         raise InputError(
             f"The file {given!r} is not a collection of images; give a folder, {', '.join(_COLLECTORS)} or .npz, "
-            f"or one of the names {', '.join(DATASETS)}."
+            f"an image file, or one of the names {', '.join(DATASETS)}."
         )
-    return _Files(given, _COLLECTORS[kind](path))
+    return _Files(given, collect_several([of_path(path)], exclude=exclude))
+
+
+def _name_of(given: Sequence[str | Path]) -> str:
+    names = [os.fspath(one) for one in given]
+    return f"{names[0]} and {len(names) - 1} more"
 
 
 def _refuse_nothing(name: str, split: str, *, ignored: int, has: tuple[str, ...]) -> None:
     if has:
-        raise InputError(f"{name!r} has no {split!r} split, only {' and '.join(map(repr, has))}.")
+        remedy = "; to train on it, give that folder itself" if has == ("test",) and split == "train" else ""
+        raise InputError(f"{name!r} has no {split!r} split, only {' and '.join(map(repr, has))}{remedy}.")
     passed = f" ({ignored} files of other kinds were passed over)" if ignored else ""
     raise InputError(f"{name!r} holds no images{passed}; give one that holds JPEG, PNG or other image files.")
 
 
+def too_many_bad(n_bad: int, *, total: int, allow_bad: float) -> bool:
+    """Tell whether so many unreadable images of one split, `total` with the readable ones, stop a fit."""
+    return n_bad > allow_bad * total or n_bad == total > 0
+
+
+def allowing(n_bad: int, *, total: int) -> str:
+    """Return the least `allow_bad`, in whole hundredths, that lets so many pass; "" if no image can be read."""
+    return "" if n_bad == total else f"{np.ceil(100 * n_bad / total) / 100:g}"
+
+
 def _check_bad(name: str, skipped: tuple[Skipped, ...], *, total: int, allow_bad: float) -> None:
-    if len(skipped) <= allow_bad * total and len(skipped) < total:
+    if not too_many_bad(len(skipped), total=total, allow_bad=allow_bad):
         return
     first = "; ".join(f"{bad.id!r}: {bad.reason}" for bad in skipped[:3])
-    share = np.ceil(100 * len(skipped) / total) / 100
-    allow = f" (more than the allowed share of {allow_bad:g})" if len(skipped) < total else ""
-    remedy = f", or allow them with `allow_bad={share:g}`" if len(skipped) < total else ""
+    enough = allowing(len(skipped), total=total)
+    allow = f" (more than the allowed share of {allow_bad:g})" if enough else ""
+    remedy = f", or allow them with `allow_bad={enough}`" if enough else ""
     raise InputError(
         f"{len(skipped)} of {total} images in {name!r} cannot be read{allow}: "
         f"{first}{'; …' if len(skipped) > 3 else ''}; repair or remove them{remedy}."

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from smidgen.data.folders import Item
+from smidgen.data.collection import Item
 from smidgen.data.images import BadImage, Resize, decode_image, quiet_pillow
 from smidgen.data.sources import cache_folder
 from smidgen.errors import InputError
@@ -31,10 +31,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that could not be read: its id, and why in a few words."""
+    """An image that could not be read: its id, why in a few words, and the split it is of, as `Item` has it."""
 
     id: str
     reason: str
+    split: str | None = None
 
 
 class DecodedItems(NamedTuple):
@@ -144,7 +145,7 @@ def _decode_as(shape: _Shape, items: Sequence[Item], *, resize: Resize, progress
         if progress is not None:
             progress(done, len(items))
     good = np.array([row for row in range(len(items)) if row not in bad], dtype=np.int64)
-    skipped = tuple(Skipped(items[row].id, bad[row]) for row in sorted(bad))
+    skipped = tuple(Skipped(items[row].id, bad[row], items[row].split) for row in sorted(bad))
     return DecodedItems(_compact(images, good), good, skipped, sizes[good])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from smidgen.data.folders import path_from_id
+from smidgen.data.collection import path_from_id
 
 MANIFESTS = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson")
 """What the names of tables that list images end with."""

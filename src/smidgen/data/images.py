@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from PIL.Image import Resampling, Transpose
 
 from smidgen.errors import InputError, unknown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""What is read, told by the file's content; its extension says nothing."""
+"""What is read, by content and not by extension; and HEIC, where the extra `smidgen[heic]` is installed."""
 
 MAX_PIXELS = 50_000_000
 """An image whose header promises more pixels is refused before anything is decoded."""
@@ -44,6 +44,22 @@ _TURNS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+START = 32
+"""As many bytes of a file tell its format."""
+
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+_BMP_HEADERS = b"\x0c\x28\x34\x38\x40\x6c\x7c"  # their possible lengths
+_AVIF = {b"avif", b"avis"}
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _ORIENTATION = 0x0112  # the EXIF tag
 _BITS_PER_SAMPLE = 258  # the TIFF tag
 
@@ -155,30 +171,22 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def image_format(start: bytes) -> str | None:
-    """Return the format that the first 16 bytes of a file belong to, or None; a hint, not a proof.
+    """Return the format that the first `START` bytes of a file belong to, or None; a hint, not a proof.
 
     >>> image_format(b"\\x89PNG\\r\\n\\x1a\\n"), image_format(b"RIFF....WEBPVP8 "), image_format(b"Dear Sir,")
     ('PNG', 'WEBP', None)
     """
-    magic = {
-        b"\xff\xd8\xff": "JPEG",
-        b"\x89PNG\r\n\x1a\n": "PNG",
-        b"GIF87a": "GIF",
-        b"GIF89a": "GIF",
-        b"BM": "BMP",
-        b"II*\0": "TIFF",
-        b"MM\0*": "TIFF",
-        b"II+\0": "TIFF",
-        b"MM\0+": "TIFF",
-    }
-    for prefix, name in magic.items():
+    for prefix, name in _MAGIC.items():
         if start.startswith(prefix):
             return name
+    if start[:2] == b"BM" and start[14:15] in _BMP_HEADERS and start[15:18] == b"\0\0\0":
+        return "BMP"
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "WEBP"
     if start[4:8] == b"ftyp":
-        return "AVIF" if start[8:12] in (b"avif", b"avis") else "HEIC"
-    if start[:1] == b"P" and start[1:2] in b"123456f" and start[2:3].isspace():
+        brands = {start[at : at + 4] for at in range(8, len(start), 4)}
+        return "AVIF" if brands & _AVIF else "HEIC" if brands & _HEIC else None
+    if start[:1] == b"P" and start[1:2] in b"123456f" and start[2:3].isspace() and start[3:4] in b"#0123456789":
         return "PPM"
     return None
 
@@ -229,7 +237,8 @@ def flat_image(data: bytes, *, size: int | None = None, resize: Resize = "crop")
 def _opened(data: bytes) -> Iterator[Image.Image]:
     """Open a file's bytes; whatever Pillow and its codecs raise on damaged files becomes BadImage."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        is_heic = image_format(data[:START]) == "HEIC"
+        with _open_heic(data) if is_heic else Image.open(io.BytesIO(data), formats=FORMATS) as image:
             yield image
     except (BadImage, MemoryError):
         raise
@@ -239,17 +248,25 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise BadImage(f"more than {MAX_PIXELS // 10**6} megapixels") from error
     except Exception as error:  # SyntaxError, struct.error, zlib.error, EOFError, IndexError …: depends on the codec
         words = " ".join(str(error).split()) or type(error).__name__
-        raise BadImage(f"damaged {image_format(data[:16]) or 'image'} ({words})") from error
+        raise BadImage(f"damaged {image_format(data[:START]) or 'image'} ({words})") from error
 
 
 def _unidentified(data: bytes) -> str:
     if not data:
         return "the file is empty"
-    seen = image_format(data[:16])
-    if seen in FORMATS:
-        return f"damaged or truncated {seen}"
-    kind = "HEIC is not read; convert it to JPEG or PNG" if seen == "HEIC" else "not an image"
-    return f"{kind} (known: {', '.join(FORMATS)})" if seen is None else kind
+    seen = image_format(data[:START])
+    if seen == "AVIF" and not features.check("avif"):
+        return "this Pillow was built without AVIF; `pip install --upgrade pillow` gets one that has it"
+    return f"damaged or truncated {seen}" if seen else f"not an image (known: {', '.join(FORMATS)})"
+
+
+def _open_heic(data: bytes) -> Image.Image:
+    """Open a HEIC file by pillow-heif, which need not be there; Pillow's own list of formats stays as it is."""
+    try:
+        from pillow_heif.as_plugin import HeifImageFile
+    except ImportError as error:
+        raise BadImage("HEIC needs the package pillow-heif: `pip install 'smidgen[heic]'`") from error
+    return HeifImageFile(io.BytesIO(data))
 
 
 def _check_pixels(width: int, height: int) -> None:

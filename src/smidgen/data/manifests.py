@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import posixpath
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from smidgen.data.folders import SPLITS, Collection, Item, id_from_path, path_from_id
+from smidgen.data.candidates import Sieve
+from smidgen.data.collection import Collection, Item, id_from_path, path_from_id
 from smidgen.data.image_names import FilesBelow, plain_path, prefix_of_folder
 from smidgen.data.images import read_capped
 from smidgen.data.names import class_names, name_of
+from smidgen.data.splits import splits_of_values
 from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, Records, read_records
 from smidgen.errors import InputError, InputWarning, RunError
 from smidgen.runs import read_toml
@@ -22,13 +24,14 @@ from smidgen.runs import read_toml
 SPLIT_COLUMN = "split"
 
 
-def collect_manifest(path: Path) -> Collection:
+def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
     r"""Return the images that a manifest names, in its order.
 
     Paths are relative to the manifest's folder and, as they are on the disk and tidied of `./`, are the image ids; they
-    may be written as other systems do (`.\a.jpg`, another Unicode form, `C:\photos\a.jpg` in a folder `photos`). Of the
-    label and split columns missing cells mean unknown and no split; splits other than "train" and "test" are taken by
-    "all" only. Other columns are ignored with a warning.
+    may be written as other systems do (`.\a.jpg`, another Unicode form, `C:\photos\a.jpg` in a folder `photos`). Those
+    that lead out of the folder are read too, and a note says so. Of the label and split columns missing cells mean
+    unknown and no split; splits are spelled as `splits.splits_of_values` knows them, and any other is taken by "all"
+    only. Other columns are ignored with a warning. exclude: patterns of paths to leave out, see `candidates.Sieve`.
 
     Raises InputError if the file cannot be parsed, has no path column, names an image twice, or only images that are
     not there.
@@ -58,8 +61,27 @@ def collect_manifest(path: Path) -> Collection:
     _refuse_strangers(path, records, ids)
     records.warn_of_ignored([name for name in (names, label, split) if name is not None])
     splits = [_split_name(path, cell) for cell in (records.columns[split] if split is not None else nothing)]
-    reads = [partial(read_capped, path.parent / path_from_id(image_id)) for image_id in ids]
-    return Collection(tuple(starmap(Item, zip(ids, reads, splits, labels, strict=True))))
+    known, sieve = splits_of_values(filter(None, splits)), Sieve(exclude)
+    kept = [row for row, image_id in enumerate(ids) if not sieve.excludes(image_id)]
+    items = tuple(
+        Item(
+            ids[row],
+            partial(read_capped, path.parent / path_from_id(ids[row])),
+            known.of(splits[row]) if splits[row] in known.roles else splits[row],
+            labels[row],
+        )
+        for row in kept
+    )
+    notes = known.described(Counter(splits[row] for row in kept), where="{}") if known.roles else ()
+    return Collection(items, notes=(*notes, *_about_outside(items), *sieve.notes()))
+
+
+def _about_outside(items: Sequence[Item]) -> tuple[str, ...]:
+    """Say which images lie outside the manifest's folder: whoever wrote it chose files of this machine."""
+    outside = [item.id for item in items if item.id.startswith(("/", "../"))]
+    if not outside:
+        return ()
+    return (f"The manifest names {len(outside):,} images outside its own folder, for example {outside[0]!r}.",)
 
 
 def _image_name(path: Path, row: int, cell: Any) -> str:
@@ -128,7 +150,6 @@ def _data(path: Path) -> str:
 
 def _split_name(path: Path, cell: Any) -> str | None:
     try:
-        split = name_of(cell)
+        return name_of(cell) or None
     except ValueError as error:
         raise InputError(f"The manifest {os.fspath(path)!r}: a split {error}.") from None
-    return split.lower() if split.lower() in SPLITS else split or None

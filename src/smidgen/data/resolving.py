@@ -14,7 +14,7 @@ import torch
 from scipy.sparse import coo_matrix, csgraph
 from torch import Tensor
 
-from smidgen.data.folders import natural_key
+from smidgen.data.collection import natural_key
 from smidgen.data.image_names import folder_of_images, plain_path, prefix_of_folder
 from smidgen.data.names import name_of
 from smidgen.data.resolved import Resolved

@@ -1,0 +1,75 @@
+"""What `check` and `fit` say of a collection: its splits, what is no image, and how many may be unreadable."""
+
+import pytest
+from cli_samples import QUICK, fill, png
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "VAL"), ("training", "Testing"), ("archive/pets/train", "archive/pets/dev")]
+)
+def test_check_and_fit_say_which_folder_is_which_split(smidgen, tmp_path, names):
+    data = tmp_path / "data"
+    train, test = (fill(data / name, per_class=n) and name for name, n in zip(names, (8, 2), strict=True))
+    taken = f"Taken: '{train}/' for the training split (24 images), '{test}/' for the test split (6 images)"
+    classes = "Folders are taken for 3 classes: 'black', 'grey' and 'white'."
+    said = smidgen("check", data, "--clusters", 3)
+    assert taken in said.out
+    assert classes in said.out
+    found = smidgen("check", data, "--clusters", 3, "--json").json
+    assert found["splits"] == {"test": 6, "train": 24}
+    assert found["notes"][-1] == classes
+    loud = [word for word in QUICK if word != "--quiet"]
+    said = smidgen("fit", data, *loud, "--out", tmp_path / "run")
+    assert taken in said.err
+    assert "24 training images of 8×8 pixels, 6 test images." in said.err
+    assert "test  accuracy  100.0 %" in said.out
+
+
+def test_check_and_fit_say_what_is_left_out_and_passed_over(smidgen, tmp_path):
+    data = tmp_path / "data"
+    for name in ("train", "val", "test"):
+        fill(data / name, per_class=4)
+    (data / "train/black/photo.png?w=100").write_bytes(png(20, mark=40))
+    (data / "train/black/@eaDir").mkdir()
+    (data / "train/black/@eaDir/thumb.png").write_bytes(png(99))
+    (data / "notes.txt").write_text("hello")
+    loud = [word for word in QUICK if word != "--quiet"]
+    for shown in (smidgen("check", data).out, smidgen("fit", data, *loud, "--out", tmp_path / "run").err):
+        assert "'train/' for the training split (13 images), 'test/' for the test split (12 images)." in shown
+        assert "Neither: 'val/' (12 images), which `fit` leaves out: nothing is tuned on further splits." in shown
+        assert "read as an image by its content, not by name: 'train/black/photo.png?w=100'." in shown
+        assert "1 files of other kinds (1 .txt)" in shown
+        assert "hidden and system files and folders, '@eaDir'" in shown
+
+
+def test_folders_that_may_be_splits_are_named_by_check_and_fit(smidgen, tmp_path):
+    fill(tmp_path / "data/pets/train", per_class=4)
+    fill(tmp_path / "data/pets/test", per_class=4)
+    (tmp_path / "data/preview.png").write_bytes(png(7))
+    assert "Not taken for splits: 'pets/test/' and 'pets/train/'" in smidgen("check", tmp_path / "data").out
+    said = smidgen("fit", tmp_path / "data", *QUICK[:-1], "--dry-run", "--out", tmp_path / "run")
+    assert "Not taken for splits: 'pets/test/' and 'pets/train/'" in said.err
+
+
+def test_only_a_test_folder_is_refused_with_what_to_give(smidgen, tmp_path):
+    fill(tmp_path / "data/Test", per_class=4)
+    refusal = smidgen("fit", tmp_path / "data", *QUICK, "--out", tmp_path / "run").refusal()
+    assert "has no 'train' split, only 'test'; to train on it, give that folder itself." in refusal
+
+
+@pytest.mark.parametrize("bad_split", ["train", "test"])
+def test_check_and_fit_count_the_unreadable_of_each_split_alike(smidgen, tmp_path, bad_split):
+    other = {"train": "test", "test": "train"}[bad_split]
+    fill(tmp_path / "data" / bad_split, per_class=6)
+    fill(tmp_path / "data" / other, per_class=30)
+    for mark in range(2):
+        (tmp_path / "data" / bad_split / "black" / f"{mark}.png").write_bytes(b"no image")
+    checked = smidgen("check", tmp_path / "data", "--clusters", 3)
+    assert checked.code == 2
+    assert (
+        f"2 of 18 {bad_split} images cannot be read: repair or remove them, or pass `--allow-bad 0.12`." in checked.out
+    )
+    assert "2 of 18 images" in smidgen("fit", tmp_path / "data", *QUICK, "--out", tmp_path / "run").refusal()
+    allowed = ["--allow-bad", 0.12]
+    assert smidgen("check", tmp_path / "data", "--clusters", 3, *allowed).code == 0
+    assert smidgen("fit", tmp_path / "data", *QUICK, *allowed, "--out", tmp_path / "run").code == 0
