@@ -212,3 +212,34 @@ def test_paths_that_are_none_are_refused_with_their_row(photos, row):
 def test_other_endings_of_manifests(photos, name):
     text = "path\tlabel\na.png\tcat\n" if name == "m.tsv" else '{"path": "a.png", "label": "cat"}\n'
     assert open_dataset(written(photos, text, name=name)).class_names == ("cat",)
+
+
+def test_folders_of_evidence_in_any_format(photos):
+    written(photos, '{"image": "a.png", "label": 1.0}\n{"image": "b.png", "label": null}\n', name="labels.jsonl")
+    written(photos, "bag\timage\n1\ta.png\n", name="bags.tsv")
+    evidence = Evidence.from_folder(photos)
+    assert (evidence.labels, evidence.bags) == ((("a.png", "1"),), (("1", "a.png"),))
+    written(photos, "image,label\n", name="labels.csv")
+    with pytest.raises(InputError, match=r"both labels\.csv and labels\.jsonl; keep one"):
+        Evidence.from_folder(photos)
+
+
+def test_a_folder_is_known_by_the_name_of_a_link_to_it(photos):
+    (photos.parent / "link").symlink_to(photos)
+    labels = Evidence.from_labels(["x", "y"], ids=["link/a.png", "link\\b.png"])
+    with pytest.warns(InputWarning, match="read without 'link/'"):
+        assert labels.resolve(IDS, data=photos.parent / "link").labels.tolist() == [0, 1, -1]
+
+
+def test_two_columns_of_one_name_matter_only_if_they_mean_something(photos):
+    with pytest.warns(InputWarning, match="ignored the column 'notes'"):
+        assert both(written(photos, "image,notes,label,notes\na.png,x,cat,y\nb.png,,dog,\n")) == ["cat", "dog", None]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_classes_in_another_encoding_are_refused(photos, encoding):
+    path = written(photos, "image,label\na.png,éléphant\n", encoding=encoding)
+    with pytest.raises(InputError, match=r"row 1: a class must be UTF-8 text, got '\\udce9l\\udce9phant'\.$"):
+        open_dataset(path)
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        Evidence.from_files(labels=path)

@@ -20,7 +20,9 @@ _COLUMNS = {
 
 def add_evidence(parser: argparse.ArgumentParser) -> None:
     """Add a group with an option for each file of evidence, and `--evidence` for a folder of them."""
-    group = parser.add_argument_group("what is known of the training images (CSV files, in any mixture)")
+    group = parser.add_argument_group(
+        "what is known of the training images (tables: CSV, JSONL or Parquet; in any mixture)"
+    )
     for kind, columns in _COLUMNS.items():
         group.add_argument(f"--{kind}", metavar="FILE", type=text, help=columns)
     group.add_argument(
@@ -44,7 +46,7 @@ def evidence_paths(args: argparse.Namespace) -> dict[str, str]:
     paths = folder | {kind: getattr(args, kind) for kind in _COLUMNS if getattr(args, kind) is not None}
     for kind, path in paths.items():
         if not Path(path).is_file():
-            raise InputError(f"`--{kind}` {path!r} is not a file: give the path of a CSV file ({_COLUMNS[kind]}).")
+            raise InputError(f"`--{kind}` {path!r} is not a file: give the path of a table ({_COLUMNS[kind]}).")
         if kind in ("counts", "proportions", "presence") and "bags" not in paths:
             raise InputError(f"`--{kind}` speaks of bags: pass `--bags FILE` too, which lists their images.")
     return paths

@@ -276,7 +276,7 @@ def _value(read: Callable[[Any], Any], value: Any, what: str) -> Any:
 
 
 def _keys(images: Iterable[Any], what: str) -> list[ImageKey]:
-    if isinstance(images, str):
+    if isinstance(images, str) or not isinstance(images, Iterable):
         raise InputError(f"{what}: a list of images is wanted, got {images!r}.")
     return [_value(image_key, image, f"{what}: an image") for image in images]
 
@@ -307,6 +307,8 @@ def _by_name(values: Mapping[str, Any] | Sequence[Any], bags: Mapping[str, Any] 
     """Return name → value; a list is in the order of `bags`, or names them."""
     if isinstance(values, Mapping):
         return {_value(name_of, name, "The name of a bag"): value for name, value in values.items()}
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise InputError(f"Bags, and what is known of each, are a list or {{name: value}}, got {values!r}.")
     names = [f"bag{i}" for i in range(len(values))] if bags is None else list(bags)
     if len(names) != len(values):
         raise InputError(f"There are {len(names)} bags, but {len(values)} values for them; give None where not known.")

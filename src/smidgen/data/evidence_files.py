@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smidgen.data.cells import is_missing, number, truth, whole_number
+from smidgen.data.image_names import MANIFESTS
 from smidgen.data.names import class_names, name_of
 from smidgen.data.statements import ImageKey
 from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, Records, read_records
@@ -40,11 +41,19 @@ class Table:
 
 
 def files_in(folder: Path | str) -> dict[str, Path]:
-    """Return kind → path of the evidence files `labels.csv`, `bags.csv`, … in a folder; InputError if there is none."""
-    paths = {kind: Path(folder) / f"{kind}.csv" for kind in FILES}
-    there = {kind: path for kind, path in paths.items() if path.is_file()}
+    """Return kind → path of the evidence files `labels.csv`, `bags.csv`, … in a folder, or of another kind of table.
+
+    Raises InputError if there is none, or two of a kind.
+    """
+    there: dict[str, Path] = {}
+    for kind in FILES:
+        paths = [path for end in MANIFESTS if (path := Path(folder) / f"{kind}{end}").is_file()]
+        if len(paths) > 1:
+            raise InputError(f"{str(folder)!r} holds both {paths[0].name} and {paths[1].name}; keep one of them.")
+        if paths:
+            there[kind] = paths[0]
     if not there:
-        raise InputError(f"{str(folder)!r} holds no evidence; wanted {', '.join(p.name for p in paths.values())}.")
+        raise InputError(f"{str(folder)!r} holds no evidence; wanted {', '.join(f'{kind}.csv' for kind in FILES)}.")
     return there
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -27,39 +27,35 @@ def plain_path(name: str) -> str:
     return posixpath.normpath(name.replace("\\", "/"))
 
 
-def folder_of_images(data: Path | str) -> str:
-    """Return the name of the folder that images are in, or would be if they were unpacked.
+def folders_of_images(data: Path | str) -> tuple[str, ...]:
+    """Return the name of the folder that images are in, or would be if they were unpacked, with links and without.
 
-    >>> folder_of_images("x/photos/"), folder_of_images("x/photos.zip"), folder_of_images("/x/photos/list.csv")
-    ('photos', 'photos', 'photos')
+    >>> folders_of_images("x/photos/"), folders_of_images("x/photos.zip"), folders_of_images("/x/photos/list.csv")
+    (('photos',), ('photos',), ('photos',))
     """
-    path = Path(data).expanduser().resolve()
+    given = Path(data).expanduser().absolute()
+    return tuple(dict.fromkeys(_folder_name(path) for path in (given, given.resolve())))
+
+
+def _folder_name(path: Path) -> str:
     if path.suffix.lower() in MANIFESTS:
         return path.parent.name
     return path.stem if path.suffix.lower() in (".zip", ".tar") else path.name
 
 
-def prefix_of_folder(names: Sequence[str], folder: str, exists: Callable[[str], bool]) -> str | None:
+def prefix_of_folder(names: Sequence[str], folders: Collection[str], exists: Callable[[str], bool]) -> str | None:
     """Return what comes before the names of images that begin outside their folder, "C:/photos/" of "C:/photos/a.jpg".
 
-    names: plain paths. folder: the name of the images' own folder, which the prefix has to end with.
+    names: plain paths. folders: names of the images' own folder, one of which the prefix has to end with.
     exists: whether there is an image of a name. None if no or more than one prefix fits all names.
 
-    >>> prefix_of_folder(["C:/photos/a.jpg"], "photos", lambda name: name == "a.jpg")
+    >>> prefix_of_folder(["C:/photos/a.jpg"], ["photos"], lambda name: name == "a.jpg")
     'C:/photos/'
     """
-    end = plain_path(folder) + "/"
-
-    def prefixes(name: str) -> Iterator[str]:
-        for at in range(len(name)):
-            if name.startswith(end, at) and (at == 0 or name[at - 1] == "/"):
-                yield name[: at + len(end)]
-
-    fitting = [
-        prefix
-        for prefix in (prefixes(names[0]) if names and folder else ())
-        if all(name.startswith(prefix) and exists(name[len(prefix) :]) for name in names)
-    ]
+    first = names[0].split("/") if names else []
+    ends = {plain_path(folder) for folder in folders if folder}
+    prefixes = ["/".join(first[:i]) + "/" for i in range(1, len(first)) if first[i - 1] in ends]
+    fitting = [p for p in prefixes if all(name.startswith(p) and exists(name[len(p) :]) for name in names)]
     return fitting[0] if len(fitting) == 1 else None
 
 

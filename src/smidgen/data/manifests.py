@@ -13,7 +13,7 @@ from typing import Any
 
 from smidgen.data.candidates import Sieve
 from smidgen.data.collection import Collection, Item, id_from_path, path_from_id
-from smidgen.data.image_names import FilesBelow, plain_path, prefix_of_folder
+from smidgen.data.image_names import FilesBelow, folders_of_images, plain_path, prefix_of_folder
 from smidgen.data.images import read_capped
 from smidgen.data.names import class_names, name_of
 from smidgen.data.splits import splits_of_values
@@ -101,7 +101,7 @@ def _image_ids(path: Path, names: Sequence[str]) -> list[str]:
     files = FilesBelow(path.parent)
     found = [files.find(name) for name in names]
     missing = [plain_path(name) for name, file in zip(names, found, strict=True) if file is None]
-    prefix = prefix_of_folder(missing, path.absolute().parent.name, files.has)
+    prefix = prefix_of_folder(missing, folders_of_images(path), files.has)
     if prefix is not None:
         warnings.warn(InputWarning(f"{path}: read without {prefix!r}, which paths begin with."), stacklevel=2)
         found = [

@@ -38,6 +38,8 @@ def name_of(value: Any) -> str:
             return name_of(value.item())
         raise ValueError(f"must be a single text or number, got a {type(value).__name__}")
     text = unicodedata.normalize("NFC", _as_text(value)).strip()
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes of another encoding
+        raise ValueError(f"must be UTF-8 text, got {text!r}")
     whole = _WHOLE.fullmatch(text)
     return text if whole is None else whole[1]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,13 +13,11 @@ from scipy.sparse import coo_matrix, csgraph
 from torch import Tensor
 
 from smidgen.data.collection import natural_key
-from smidgen.data.image_names import folder_of_images, plain_path, prefix_of_folder
+from smidgen.data.image_index import ImageIndex
 from smidgen.data.names import name_of
 from smidgen.data.resolved import Resolved
 from smidgen.data.statements import ImageKey, Statements
-from smidgen.errors import InputError, InputWarning, unknown
-
-_UNKNOWN, _SKIPPED = -1, -2
+from smidgen.errors import InputError, unknown
 
 
 def resolve(
@@ -36,7 +32,7 @@ def resolve(
     data: Path | str = "",
 ) -> Resolved:
     """Return the evidence over the images `ids`; see `Evidence.resolve`."""
-    walk = _Walk(evidence, ids, skipped, kind_of_images, data)
+    walk = _Walk(evidence, ImageIndex(ids, skipped=skipped, kind_of_images=kind_of_images, data=data))
     names = _class_names(evidence, class_names, n_clusters)
     labels = walk.labels(names)
     bags = walk.bags()
@@ -113,64 +109,12 @@ class _Bags:
 class _Walk:
     """Turns image keys into rows, and the statements about images and bags of images into arrays."""
 
-    def __init__(
-        self,
-        evidence: Statements,
-        ids: Sequence[str] | np.ndarray,
-        skipped: Collection[str],
-        kind_of_images: str,
-        data: Path | str,
-    ) -> None:
-        self.evidence, self.ids, self.kind_of_images = evidence, ids, kind_of_images
-        self.index: dict[ImageKey, int] = dict.fromkeys(skipped, _SKIPPED)
-        self.index |= {str(name): row for row, name in enumerate(ids)}
-        self.folder = folder_of_images(data) if data else ""
+    def __init__(self, evidence: Statements, images: ImageIndex) -> None:
+        self.evidence, self.images, self.ids = evidence, images, images.ids
 
     def rows(self, kind: str, keys: Sequence[ImageKey]) -> np.ndarray:
-        """Return the row of each image, _SKIPPED for one that could not be read; raise for one that is unknown."""
-        rows = np.fromiter((self.index.get(key, _UNKNOWN) for key in keys), np.int64, len(keys))
-        unusual = {i: keys[i] for i in np.flatnonzero(rows == _UNKNOWN).tolist()}
-        for i, key in unusual.items():
-            if isinstance(key, str):
-                rows[i] = self._by_plain_path.get(plain_path(key), _UNKNOWN)
-            elif 0 <= key < len(self.ids):
-                rows[i] = key
-        prefix = self._prefix(kind, [plain_path(str(key)) for i, key in unusual.items() if rows[i] == _UNKNOWN])
-        for i, key in unusual.items():
-            if rows[i] == _UNKNOWN:
-                rows[i] = self._by_plain_path.get(plain_path(str(key)).removeprefix(prefix), _UNKNOWN)
-            if rows[i] == _UNKNOWN:
-                raise InputError(
-                    f"{self.evidence.where(kind, i)}: image {key!r} is not among the {len(self.ids):,}"
-                    f" {self.kind_of_images}{self._hint(key)}."
-                )
-        return rows
-
-    @cached_property
-    def _by_plain_path(self) -> dict[str, int]:
-        """The row of each image by its id as `plain_path` has it, where only one has it."""
-        rows: dict[str, int] = {}
-        for key, row in self.index.items():
-            plain = plain_path(str(key))
-            rows[plain] = _UNKNOWN if plain in rows else row
-        return rows
-
-    def _prefix(self, kind: str, names: Sequence[str]) -> str:
-        """Return the folders that names begin with outside of the images' own, and say so; "" if there are none."""
-        prefix = prefix_of_folder(names, self.folder, lambda name: self._by_plain_path.get(name, _UNKNOWN) != _UNKNOWN)
-        if prefix is None:
-            return ""
-        source = self.evidence.origins_of(kind)[0].source or kind.capitalize()
-        message = f"{source}: the names of images are read without {prefix!r}, which they begin with."
-        warnings.warn(InputWarning(message), stacklevel=2)
-        return prefix
-
-    def _hint(self, key: ImageKey) -> str:
-        if not len(self.ids):
-            return ""
-        end = plain_path(str(key)).rpartition("/")[2].lower()
-        near = next((name for name in map(str, self.index) if name.lower().endswith(end)), None) if end else None
-        return f"; did you mean {near!r}?" if near else f", which are named like {str(self.ids[0])!r}"
+        """Return the row of each image that statements of a kind name, below 0 for one that could not be read."""
+        return self.images.rows(keys, where=lambda i: self.evidence.where(kind, i), source=self.evidence.source(kind))
 
     def labels(self, names: tuple[str, ...]) -> Tensor:
         statements = self.evidence.labels

@@ -75,6 +75,11 @@ class Statements:
             i -= len(origin.lines)
         raise IndexError(i)
 
+    def source(self, kind: str) -> str:
+        """Return where the first statement of a kind comes from: a file, or the name of the kind for Python."""
+        origins = self.origins_of(kind)
+        return (origins[0].source if origins else "") or kind.replace("_", " ").capitalize()
+
     def class_mentions(self) -> Iterator[tuple[str, int, str]]:
         """Yield (kind, number of the statement, class) wherever a class is named."""
         for kind in ("labels", "proportions", "class_counts", "presence"):

@@ -68,13 +68,13 @@ def read_records(
             return _parquet(path, known)
         text = _decoded(path, errors)
     except FileNotFoundError:
-        raise InputError(f"{str(path)!r} is missing; give the path of a CSV file.") from None
+        raise InputError(f"{str(path)!r} is missing; give the path of a table.") from None
     except InputError:
         raise
     except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's, too
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{str(path)!r} cannot be read ({str(reason).rstrip('.')}).") from None
-    return _json_lines(path, text) if kind in _JSON_LINES else _csv(path, text, known, required)
+    return _json_lines(path, text, known) if kind in _JSON_LINES else _csv(path, text, known, required)
 
 
 def _holds(cell: Any) -> bool:
@@ -95,10 +95,10 @@ def _decoded(path: Path, errors: str) -> str:
         raise ValueError(f"it is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from None
 
 
-def _titled(path: Path, names: Sequence[Any]) -> list[str]:
-    """Return the names of columns as they are compared; raises InputError if two are the same."""
+def _titled(path: Path, names: Sequence[Any], known: Collection[str]) -> list[str]:
+    """Return the names of columns as they are compared; raises InputError if two that mean something are the same."""
     titles = [str(name).strip().strip("\"'").strip().lower() for name in names]
-    twice = next((name for i, name in enumerate(titles) if name and name in titles[:i]), None)
+    twice = next((name for i, name in enumerate(titles) if name in known and name in titles[:i]), None)
     if twice is not None:
         raise InputError(f"{path}: two columns are called {twice!r}; keep one.")
     return titles
@@ -107,7 +107,7 @@ def _titled(path: Path, names: Sequence[Any]) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- JSONL and Parquet
 
 
-def _json_lines(path: Path, text: str) -> Records:
+def _json_lines(path: Path, text: str, known: Collection[str]) -> Records:
     rows, lines = [], []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -120,7 +120,7 @@ def _json_lines(path: Path, text: str) -> Records:
         rows.append(row)
         lines.append(number)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    titles = _titled(path, names)
+    titles = _titled(path, names, known)
     return Records(
         str(path), {title: [row.get(name) for row in rows] for title, name in zip(titles, names, strict=True)}, lines
     )
@@ -140,7 +140,7 @@ def _parquet(path: Path, known: Collection[str]) -> Records:
 
     file = parquet.ParquetFile(path)
     names = list(file.schema_arrow.names)
-    titles = _titled(path, names)
+    titles = _titled(path, names, known)
     wanted = {title: name for title, name in zip(titles, names, strict=True) if title in known}
     table = file.read(columns=list(wanted.values()))
     return Records(
@@ -157,7 +157,7 @@ def _parquet(path: Path, known: Collection[str]) -> Records:
 def _csv(path: Path, text: str, known: Collection[str], required: Collection[str]) -> Records:
     text, delimiter = _with_delimiter(text, known)
     (_, header), *body = _parsed(path, text, delimiter) or [(1, [])]
-    titles = _titled(path, header)
+    titles = _titled(path, header, known)
     if _has_untitled_index(titles, [cells for _, cells in body]):
         titles = ["", *titles]
     least = max((titles.index(name) + 1 for name in required if name in titles), default=0)

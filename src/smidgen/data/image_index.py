@@ -1,0 +1,85 @@
+"""Rows of images by what people call them: ids, rows, or an id as other systems and spreadsheets write it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from smidgen.data.image_names import folders_of_images, plain_path, prefix_of_folder
+from smidgen.data.statements import ImageKey
+from smidgen.errors import InputError, InputWarning
+
+_UNKNOWN, _SKIPPED = -1, -2
+
+
+class ImageIndex:
+    """The rows of a set of images by their ids.
+
+    skipped: ids of images that could not be read. kind_of_images: what messages call them. data: where they are from,
+    "" if that is not known.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str] | np.ndarray,
+        *,
+        skipped: Collection[str] = (),
+        kind_of_images: str = "training images",
+        data: Path | str = "",
+    ) -> None:
+        self.ids, self._kind = ids, kind_of_images
+        self._rows: dict[ImageKey, int] = dict.fromkeys(skipped, _SKIPPED)
+        self._rows |= {str(name): row for row, name in enumerate(ids)}
+        self._folders = folders_of_images(data) if data else ()
+
+    def rows(self, keys: Sequence[ImageKey], *, where: Callable[[int], str], source: str) -> np.ndarray:
+        """Return the row of each image, (n,) int64, below 0 for one that could not be read.
+
+        An id comes first, then an image whose id alone is spelt alike (`plain_path`), then ids after the path of the
+        images' own folder, if all the rest are such, which is said in a warning.
+        where: the place of the i-th key, and source: what they are from, for messages.
+        Raises InputError for an image that is unknown.
+        """
+        rows = np.fromiter((self._rows.get(key, _UNKNOWN) for key in keys), np.int64, len(keys))
+        unusual = {i: keys[i] for i in np.flatnonzero(rows == _UNKNOWN).tolist()}
+        for i, key in unusual.items():
+            if isinstance(key, str):
+                rows[i] = self._spelt_alike(plain_path(key))
+            elif 0 <= key < len(self.ids):
+                rows[i] = key
+        strange = {i: plain_path(str(key)) for i, key in unusual.items() if rows[i] == _UNKNOWN}
+        prefix = prefix_of_folder(list(strange.values()), self._folders, lambda n: self._spelt_alike(n) != _UNKNOWN)
+        for i, name in strange.items():
+            if prefix is None:
+                raise InputError(
+                    f"{where(i)}: image {keys[i]!r} is not among the {len(self.ids):,} {self._kind}{self._hint(name)}."
+                )
+            rows[i] = self._spelt_alike(name.removeprefix(prefix))
+        if prefix is not None:
+            message = f"{source}: the names of images are read without {prefix!r}, which they begin with."
+            warnings.warn(InputWarning(message), stacklevel=2)
+        return rows
+
+    def _spelt_alike(self, plain: str) -> int:
+        return self._by_plain_path.get(plain, _UNKNOWN)
+
+    @cached_property
+    def _by_plain_path(self) -> dict[str, int]:
+        """The row of each image by its id as `plain_path` has it, where only one has it."""
+        rows: dict[str, int] = {}
+        for key, row in self._rows.items():
+            plain = plain_path(str(key))
+            rows[plain] = _UNKNOWN if plain in rows else row
+        return rows
+
+    def _hint(self, plain: str) -> str:
+        if not len(self.ids):
+            return ""
+        end = plain.rpartition("/")[2].lower()
+        names = [name for name in map(str, self._rows) if name.lower().endswith(end)] if end else []
+        near = next((name for name in names if name.rpartition("/")[2].lower() == end), next(iter(names), None))
+        return f"; did you mean {near!r}?" if near else f", which are named like {str(self.ids[0])!r}"
