@@ -237,12 +237,12 @@ def test_pairs_that_are_not_known_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Evidence.from_bags("abc"), lambda: Evidence.from_bags(3), lambda: Evidence.from_bags([[0]], counts=2),
-        lambda: Evidence.from_bags([0, 1]), lambda: Evidence.from_bags(["a.png"]),
-        lambda: Evidence.from_pairs(same=[1, 2]), lambda: Evidence.from_pairs(same=[(0, 1, 2)]), lambda: Evidence.from_pairs(same="ab"),
+        *(lambda bags=bags: Evidence.from_bags(bags) for bags in ("abc", 3, [0, 1], ["a.png"])),
+        *(lambda pairs=pairs: Evidence.from_pairs(same=pairs) for pairs in ([1, 2], [(0, 1, 2)], "ab")),
+        lambda: Evidence.from_bags([[0]], counts=2),
         lambda: Evidence(labels=(("a.png", 1.0),)).resolve(["a.png"]),
     ],
-)  # fmt: skip
+)
 def test_evidence_of_another_form_is_refused_in_one_sentence(make):
     with pytest.raises(InputError, match=r"^[^\n]+\.$"):
         make()

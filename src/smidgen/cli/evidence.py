@@ -20,9 +20,7 @@ _COLUMNS = {
 
 def add_evidence(parser: argparse.ArgumentParser) -> None:
     """Add a group with an option for each file of evidence, and `--evidence` for a folder of them."""
-    group = parser.add_argument_group(
-        "what is known of the training images (tables: CSV, JSONL or Parquet; in any mixture)"
-    )
+    group = parser.add_argument_group("what is known of the training images (CSV, JSONL or Parquet, in any mixture)")
     for kind, columns in _COLUMNS.items():
         group.add_argument(f"--{kind}", metavar="FILE", type=text, help=columns)
     group.add_argument(
