@@ -263,3 +263,15 @@ def test_words_that_may_be_names_are_mentioned_and_empty_cells_are_not(tmp_path)
         Evidence.from_labels([1.0, np.nan, None])
     with pytest.warns(InputWarning, match="'NA' or 'None' is read as a class that is not known .2 of 3."):
         Evidence.from_labels(["NA", "None", "cat"])
+
+
+def test_folders_name_classes_as_evidence_does(tmp_path):
+    from PIL import Image
+
+    for folder in ("1.0", "cafe\u0301", " x "):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (4, 4), len(folder)).save(tmp_path / folder / "a.png")
+    dataset = open_dataset(tmp_path)
+    assert dataset.class_names == ("1", "caf\u00e9", "x")
+    labels = Evidence.from_labels([1, "café", "x "], ids=["1.0/a.png", "café/a.png", " x /a.png"])
+    assert labels.resolve(dataset.ids).class_names == dataset.class_names

@@ -141,10 +141,10 @@ def test_names_in_another_unicode_form(tmp_path, form):
     assert labels == [0 if i == image else -1 for i in ids]
 
 
-@pytest.mark.parametrize("start", ["C:\\Users\\me\\photos\\", "D:/photos/", "/home/me/photos/", "photos/"])
+@pytest.mark.parametrize("start", ["C:\\Users\\me\\photos\\", "D:/Photos/", "/home/me/photos/", "photos/"])
 def test_paths_from_outside_the_folder_of_the_images(photos, start):
     path = written(photos, f"image,label\n{start}a.png,cat\n{start}{'sub/c.png'.replace('/', start[-1])},dog\n")
-    with pytest.warns(InputWarning, match="read without '.*photos/', which"):
+    with pytest.warns(InputWarning, match="read without '.*hotos/', which"):
         assert both(path) == ["cat", None, "dog"]
 
 
@@ -243,3 +243,30 @@ def test_classes_in_another_encoding_are_refused(photos, encoding):
         open_dataset(path)
     with pytest.raises(InputError, match="is not UTF-8 text"):
         Evidence.from_files(labels=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("a.json", b'[{"image": "a.png"}]', r"JSON is read from \.jsonl files, one object a line"),
+        ("a.xlsx", b"PK\x03\x04...", "it is a workbook or an archive; save it as CSV in UTF-8"),
+        ("a.xls", b"\xd0\xcf\x11\xe0...", "it is a workbook"),
+    ],
+)
+def test_other_formats_are_answered_with_what_to_do(photos, name, content, hint):
+    (photos / name).write_bytes(content)
+    with pytest.raises(InputError, match=hint):
+        Evidence.from_files(labels=photos / name)
+
+
+def test_the_hint_is_the_image_whose_path_ends_alike():
+    ids = ["black/3.png", "x3.png", "white/3.png"]
+    for given, meant in (("Elsewhere\\White\\3.PNG", "white/3.png"), ("/a/b/3.png", "black/3.png"), ("r3.png", "")):
+        with pytest.raises(InputError, match=f"did you mean {meant!r}" if meant else "named like 'black/3.png'"):
+            Evidence.from_labels(["x"], ids=[given]).resolve(ids)
+
+
+def test_shares_in_percent(photos):
+    bags = written(photos, "bag,image\n1,a.png\n1,b.png\n", name="bags.csv")
+    shares = written(photos, "bag,label,share\n1,cat,25%\n1,dog,75 %\n")
+    assert Evidence.from_files(bags=bags, proportions=shares).proportions == (("1", "cat", 0.25), ("1", "dog", 0.75))

@@ -39,11 +39,13 @@ def whole_number(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    """Return a finite number, of text also with a decimal comma; raises ValueError.
+    """Return a finite number, of text also with a decimal comma or in percent; raises ValueError.
 
-    >>> number("0.5"), number("0,5"), number(1)
-    (0.5, 0.5, 1.0)
+    >>> number("0.5"), number("0,5"), number("50 %"), number(1)
+    (0.5, 0.5, 0.5, 1.0)
     """
+    if isinstance(value, str) and value.rstrip().endswith("%"):
+        return number(value.rstrip()[:-1]) / 100
     found = _number(value.replace(",", ".") if isinstance(value, str) else value)
     if not math.isfinite(found):
         raise ValueError("must be a number")

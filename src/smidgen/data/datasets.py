@@ -16,7 +16,6 @@ from smidgen.data.collection import SPLITS, Collection, Item
 from smidgen.data.dataset import Dataset
 from smidgen.data.decoding import NATIVE_LIMIT, Progress, Skipped, decode_items
 from smidgen.data.folders import collect_folder
-from smidgen.data.image_names import MANIFESTS
 from smidgen.data.images import Resize, check_options
 from smidgen.data.manifests import collect_manifest
 from smidgen.data.named import DATASETS, NamedDataset
@@ -31,6 +30,7 @@ from smidgen.data.paths import (
     is_image_file,
     of_path,
 )
+from smidgen.data.tabular import TABLES
 from smidgen.errors import InputError, unknown
 
 __all__ = [
@@ -53,7 +53,7 @@ Split = Literal["train", "test", "all"]
 _COLLECTORS: dict[str, Callable[..., Collection]] = {
     ".tar": collect_tar,
     ".zip": collect_zip,
-    **dict.fromkeys(MANIFESTS, collect_manifest),
+    **dict.fromkeys(TABLES, collect_manifest),
 }
 _COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 

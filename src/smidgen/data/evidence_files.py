@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from smidgen.data.cells import is_missing, number, truth, whole_number
-from smidgen.data.image_names import MANIFESTS
 from smidgen.data.names import class_names, name_of
 from smidgen.data.statements import ImageKey
-from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, Records, read_records
+from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, TABLES, Records, read_records
 from smidgen.errors import InputError, unknown
 from smidgen.runs import write_csv
 
@@ -47,7 +46,7 @@ def files_in(folder: Path | str) -> dict[str, Path]:
     """
     there: dict[str, Path] = {}
     for kind in FILES:
-        paths = [path for end in MANIFESTS if (path := Path(folder) / f"{kind}{end}").is_file()]
+        paths = [path for end in TABLES if (path := Path(folder) / f"{kind}{end}").is_file()]
         if len(paths) > 1:
             raise InputError(f"{str(folder)!r} holds both {paths[0].name} and {paths[1].name}; keep one of them.")
         if paths:

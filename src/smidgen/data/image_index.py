@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,14 @@ class ImageIndex:
     def _hint(self, plain: str) -> str:
         if not len(self.ids):
             return ""
-        end = plain.rpartition("/")[2].lower()
-        names = [name for name in map(str, self._rows) if name.lower().endswith(end)] if end else []
-        near = next((name for name in names if name.rpartition("/")[2].lower() == end), next(iter(names), None))
+        wanted = plain.lower().split("/")
+        near = max(map(str, self._rows), key=lambda name: _equal_at_the_end(name.lower().split("/"), wanted))
+        if _equal_at_the_end(near.lower().split("/"), wanted) == 0:
+            near = next((name for name in map(str, self._rows) if name.lower().endswith(wanted[-1])), "")
         return f"; did you mean {near!r}?" if near else f", which are named like {str(self.ids[0])!r}"
+
+
+def _equal_at_the_end(some: Sequence[str], others: Sequence[str]) -> int:
+    """Return how many parts of two paths are the same, counted from the end."""
+    pairs = zip(reversed(some), reversed(others), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -10,9 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from smidgen.data.collection import path_from_id
-
-MANIFESTS = (".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson")
-"""What the names of tables that list images end with."""
+from smidgen.data.tabular import TABLES
 
 
 def plain_path(name: str) -> str:
@@ -38,7 +36,7 @@ def folders_of_images(data: Path | str) -> tuple[str, ...]:
 
 
 def _folder_name(path: Path) -> str:
-    if path.suffix.lower() in MANIFESTS:
+    if path.suffix.lower() in TABLES:
         return path.parent.name
     return path.stem if path.suffix.lower() in (".zip", ".tar") else path.name
 
@@ -53,8 +51,8 @@ def prefix_of_folder(names: Sequence[str], folders: Collection[str], exists: Cal
     'C:/photos/'
     """
     first = names[0].split("/") if names else []
-    ends = {plain_path(folder) for folder in folders if folder}
-    prefixes = ["/".join(first[:i]) + "/" for i in range(1, len(first)) if first[i - 1] in ends]
+    ends = {plain_path(folder).casefold() for folder in folders if folder}
+    prefixes = ["/".join(first[:i]) + "/" for i in range(1, len(first)) if first[i - 1].casefold() in ends]
     fitting = [p for p in prefixes if all(name.startswith(p) and exists(name[len(p) :]) for name in names)]
     return fitting[0] if len(fitting) == 1 else None
 

@@ -17,7 +17,7 @@ from smidgen.data.image_names import FilesBelow, folders_of_images, plain_path, 
 from smidgen.data.images import read_capped
 from smidgen.data.names import class_names, name_of
 from smidgen.data.splits import splits_of_values
-from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, Records, read_records
+from smidgen.data.tabular import IMAGE_COLUMNS, JSON_LINES, LABEL_COLUMNS, PARQUET, Records, read_records
 from smidgen.errors import InputError, InputWarning, RunError
 from smidgen.runs import read_toml
 
@@ -49,7 +49,8 @@ def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
     if names is None:
         raise InputError(
             f"The manifest {os.fspath(path)!r} needs a column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, "
-            f"but has: {', '.join(filter(None, records.columns)) or 'none'}."
+            f"but has: {', '.join(filter(None, records.columns)) or 'none'}"
+            f"{'' if path.suffix.lower() in (*JSON_LINES, *PARQUET) else '; its first line must name the columns'}."
         )
     nothing = [None] * len(records.lines)
     ids = _image_ids(path, [_image_name(path, row, cell) for row, cell in enumerate(records.columns[names], start=1)])
@@ -86,7 +87,7 @@ def _about_outside(items: Sequence[Item]) -> tuple[str, ...]:
 
 def _image_name(path: Path, row: int, cell: Any) -> str:
     """Return the name of an image as it stands."""
-    if not isinstance(cell, str | bytes | int | float | None):
+    if not isinstance(cell, str | bytes | int | float | None) or isinstance(cell, bool):
         raise InputError(
             f"The manifest {os.fspath(path)!r} holds a {type(cell).__name__} in row {row} where the path of an image is"
             " wanted."

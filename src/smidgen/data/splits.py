@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from smidgen.data.collection import Item, natural_key
+from smidgen.data.names import name_of
 
 _SPELLINGS = {
     "train": ("train", "training", "trn", "trainval"),
@@ -143,7 +144,7 @@ def arranged(items: Iterable[Item]) -> Arranged:
         return Arranged(labelled, splits.described(tops, where=f"{wrapper}{{}}/") + _about_classes(labelled))
     if (splits := _splits_in_classes(items, depth, tops)) is not None:
         labelled = tuple(
-            replace(item, label=_part(item, depth) if item.split != "elsewhere" else None)
+            replace(item, label=_class_of(item, depth) if item.split != "elsewhere" else None)
             for item in _with_splits(items, splits, depth + 1)
         )
         sizes = _parts(items, depth + 1)
@@ -196,7 +197,12 @@ def _with_classes(items: list[Item], depths: Mapping[str | None, int]) -> tuple[
     known = {split for split, names in by_split.items() if None not in names and split != "elsewhere"}
     if len(set().union(*(by_split[split] for split in known))) < 2:
         return tuple(items)
-    return tuple(Item(i.id, i.read, i.split, _part(i, depths[i.split])) if i.split in known else i for i in items)
+    return tuple(replace(i, label=_class_of(i, depths[i.split])) if i.split in known else i for i in items)
+
+
+def _class_of(item: Item, depth: int) -> str | None:
+    """Return the class of an image by its folder, named as evidence names it."""
+    return name_of(_part(item, depth)) or None
 
 
 def _about_classes(items: Iterable[Item]) -> tuple[str, ...]:

@@ -22,8 +22,10 @@ LABEL_COLUMNS = ("label", "class")
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _INDEX = "__index_level_0__"  # pandas writes a frame's index under this name
-_JSON_LINES = (".jsonl", ".ndjson")
-_PARQUET = (".parquet", ".pq")
+JSON_LINES = (".jsonl", ".ndjson")
+PARQUET = (".parquet", ".pq")
+TABLES = (".csv", ".tsv", *PARQUET, *JSON_LINES)
+"""What the names of tables end with."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def read_records(
     """
     path, kind = Path(path), Path(path).suffix.lower()
     try:
-        if kind in _PARQUET:
+        if kind in PARQUET:
             return _parquet(path, known)
         text = _decoded(path, errors)
     except FileNotFoundError:
@@ -74,7 +76,7 @@ def read_records(
     except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's, too
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{str(path)!r} cannot be read ({str(reason).rstrip('.')}).") from None
-    return _json_lines(path, text, known) if kind in _JSON_LINES else _csv(path, text, known, required)
+    return _json_lines(path, text, known) if kind in JSON_LINES else _csv(path, text, known, required)
 
 
 def _holds(cell: Any) -> bool:
@@ -83,6 +85,10 @@ def _holds(cell: Any) -> bool:
 
 def _decoded(path: Path, errors: str) -> str:
     data = path.read_bytes()
+    if path.suffix.lower() == ".json":
+        raise ValueError("JSON is read from .jsonl files, one object a line")
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):  # .xlsx and .ods, .xls
+        raise ValueError("it is a workbook or an archive; save it as CSV in UTF-8")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     elif b"\0" in data[:2]:
