@@ -214,3 +214,17 @@ def test_files_are_read_while_the_net_runs_and_bad_ones_are_skipped_with_their_r
         assert rows.tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
         assert [(bad.id, bad.reason[:12]) for bad in skipped] == [("5.png", "not an image")]
         assert (found == embed_images(photos[rows], encoder, cache=False)).all()
+
+
+def test_files_of_more_than_8_bits_are_read_by_one_range(encoder):
+    photos = np.random.default_rng(1).integers(0, 128, (3, 32, 32))
+    items = []
+    for row, photo in enumerate([*photos, *(photos * 32)]):
+        buffer = io.BytesIO()
+        Image.fromarray(photo.astype(np.uint16)).save(buffer, "PNG")
+        items.append(Item(f"{row}.png", buffer.getvalue))
+    found = embed_files(items, encoder, cache=False)[0]
+    alike = [np.rint(photo * (255 / 4095)).astype(np.uint8) for photo in [*photos, *(photos * 32)]]
+    assert (found == embed_images(np.stack(alike)[:, None], encoder, cache=False)).all()
+    low = embed_files(items[:3], encoder, cache=False)[0]
+    assert (low == embed_images(photos.astype(np.uint8)[:, None], encoder, cache=False)).all()

@@ -125,7 +125,7 @@ def test_unreadable_images_have_no_row_and_a_warning_says_so(folder):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.full((60, 8, 8), np.nan), r"must lie in \[0, 1\], got values from nan"),
+        (np.full((60, 8, 8), np.nan), "must be finite, got NaN or infinity in 60 of 60, first in row 0"),
         (np.zeros((60, 4, 8, 8)), None),
         (np.zeros((60, 2, 8, 8)), "1, 3 or 4 channels"),
         ("no-such-dataset", "Unknown dataset"),

@@ -18,7 +18,8 @@ class Config:
     """What to fit on what; `options` are the fields of the method's own config.
 
     data, test: as `open_dataset` takes them, by name or path. n_clusters: None for the class count of a named dataset,
-    otherwise 10. size, channels, resize: how images become arrays. encoder: a pretrained net whose embeddings of the
+    otherwise 10. size, channels, resize: how images become arrays. value_range: which values are black
+    and white, "0:4095" or "12-bit", None for the images to decide. encoder: a pretrained net whose embeddings of the
     images, made once, the method works on; with fine_tune, or if it is not pretrained, the method trains it; None
     leaves the choice to `prepare.choose_encoder`. weights: a file with those of the net `encoder`.
     device: "auto", "cpu", "cuda", … threads: of torch
@@ -38,6 +39,7 @@ class Config:
     size: Annotated[int, Meta(ge=1, le=4096)] | None = None
     channels: Literal[1, 3] | None = None
     resize: Literal["crop", "pad", "squash"] = "crop"
+    value_range: str | None = None
     encoder: str | None = None
     weights: str | None = None
     fine_tune: bool = False

@@ -24,9 +24,10 @@ from torch.nn import functional as F
 
 from smidgen.checksums import read_array, write_array
 from smidgen.data.collection import Item
-from smidgen.data.decoding import Skipped
+from smidgen.data.decoding import Skipped, extents_of_items
 from smidgen.data.images import BadImage, Resize, check_options, decode_image, quiet_pillow
 from smidgen.data.sources import cache_folder
+from smidgen.data.values import ValueRange, as_value_range
 from smidgen.errors import Damaged, InputError
 from smidgen.hardware import fast_dtype
 from smidgen.nets.fast import FAST_BATCH
@@ -94,6 +95,7 @@ def embed_files(
     encoder: PretrainedEncoder,
     *,
     resize: Resize = "crop",
+    value_range: object = None,
     cache: Path | str | bool = True,
     threads: int | None = None,
     device: torch.device | str = "cpu",
@@ -104,12 +106,18 @@ def embed_files(
     """Return embeddings (n_good, features) of image files, the rows (n_good,) of `items` they show, and the others.
 
     Files are decoded at the encoder's own size while the net runs on others; the pixels are never held together. Every
-    file is read twice, first for the cache's key (without a cache, once). Arguments otherwise as for `embed_images`.
+    file is read three times, first for the range of values and for the cache's key (without a cache, twice).
+
+    value_range: the values of black and white, see `open_dataset`; None decides them by those of all files, of which
+        most are read to the end of the header for that. Other arguments are those of `embed_images`.
     """
     size = encoder.preprocess.size
     check_options(size=size, channels=3, resize=resize)
-    source = _Files(items, size, resize)
     with quiet_pillow():
+        values = as_value_range(value_range)
+        if values.integers is None or values.floats is None:
+            values = values.decided(extents_of_items(items, n_threads=os.cpu_count() or 1).overall())
+        source = _Files(items, size, resize, values)
         whole = _embed(source, encoder, _Options(cache, threads, torch.device(device), dtype, progress, say))
         bad = np.flatnonzero(np.isnan(whole[:, 0])) if len(whole) else np.empty(0, dtype=np.int64)
         skipped = tuple(Skipped(items[row].id, source.reason(row)) for row in bad.tolist())
@@ -153,12 +161,13 @@ class _Files:
     items: Sequence[Item]
     size: int
     resize: Resize
+    values: ValueRange
 
     def __len__(self) -> int:
         return len(self.items)
 
     def fingerprint(self) -> str:
-        hasher = hashlib.sha256(f"files {len(self)} {self.resize}".encode())
+        hasher = hashlib.sha256(f"files {len(self)} {self.resize} {self.values.as_table()}".encode())
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             for digests in pool.map(self._digests, range(0, len(self), BLOCK)):
                 hasher.update(digests)
@@ -178,15 +187,18 @@ class _Files:
         good = np.ones(stop - start, dtype=bool)
         for row, item in enumerate(self.items[start:stop]):
             try:
-                pixels[row] = decode_image(item.read(), size=self.size, channels=3, resize=self.resize).pixels
+                pixels[row] = self._decode(item)
             except BadImage:
                 good[row] = False
         return pixels, good
 
+    def _decode(self, item: Item) -> np.ndarray:
+        return decode_image(item.read(), size=self.size, channels=3, resize=self.resize, values=self.values).pixels
+
     def reason(self, row: int) -> str:
         """Return why an image could not be read: asked again, because the cache holds embeddings only."""
         try:
-            decode_image(self.items[row].read(), size=self.size, channels=3, resize=self.resize)
+            self._decode(self.items[row])
         except BadImage as error:
             return error.reason
         return "it could not be read when its embedding was made"

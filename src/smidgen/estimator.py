@@ -23,6 +23,7 @@ from smidgen.config import Config
 from smidgen.data.datasets import Dataset, open_like
 from smidgen.data.evidence import Evidence
 from smidgen.data.resolved import Resolved
+from smidgen.data.values import as_text
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_methods import predict_bags_of
 from smidgen.evaluation.bag_predictions import BagPredictions
@@ -44,7 +45,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         `smidgen list methods NAME`. The shorthand wins.
     max_seconds: how long training may take, None for as long as its steps do. A fit that the clock ends is not
         repeatable bit for bit.
-    size, resize, allow_bad: how files become arrays, see `open_dataset`.
+    size, resize, value_range, allow_bad: how images become arrays, see `open_dataset`. New images are read as those
+        that it was fitted on.
     random_state: an integer of at least 0, which the result then depends on alone; a RandomState to draw one from; or
         None for another result every time. Global generators are neither used nor changed.
     device: "auto", "cpu", "cuda", … n_threads: of torch on the CPU, None for as many as it has. Other numbers of
@@ -57,7 +59,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     - a folder, archive, manifest or the name of a dataset, as `open_dataset` takes them. Where it has a training and
       a test split, `fit` trains on the one and scores on the other; everything else takes the training split too, so
       that the same X gives the same rows. Files that cannot be read have no row, and a warning says so.
-    - images (n, h, w), (n, h, w, c) or (n, c, h, w), uint8 or floats in [0, 1];
+    - images (n, h, w), (n, h, w, c) or (n, c, h, w), integers, floats or bool;
     - ready embeddings (n, features), floats of any scale: a matrix, data frame or list of lists. They are clustered
       as they are, and images whose pixels were laid in a row are embeddings too.
 
@@ -87,6 +89,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         max_seconds: float | None = None,
         size: int | None = None,
         resize: Literal["crop", "pad", "squash"] = "crop",
+        value_range: Any = None,
         allow_bad: float = 0.05,
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
@@ -103,6 +106,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.max_seconds = max_seconds
         self.size = size
         self.resize = resize
+        self.value_range = value_range
         self.allow_bad = allow_bad
         self.random_state = random_state
         self.device = device
@@ -147,7 +151,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             raise
         assert outcome.train is not None
         assert outcome.assignments is not None
-        _warn_of_skipped(outcome.train)
+        _warn_of(outcome.train)
         self._take(outcome.model)
         self.labels_ = outcome.assignments.argmax(1)
         self.image_ids_ = outcome.train.ids
@@ -162,6 +166,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             n_clusters=self.n_clusters,
             size=self.size,
             resize=self.resize,
+            value_range=as_text(self.value_range),
             encoder=self.encoder,
             seed=_seed(self.random_state),
             device=self.device,
@@ -256,9 +261,13 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
                 f"This model was fitted on {'ready embeddings' if takes_vectors else 'images'}, and was given"
                 f" {'images' if takes_vectors else 'a matrix'}: give it what it was fitted on."
             )
-        how: dict[str, Any] = {"resize": self.model_.preprocessing.resize, "allow_bad": self.allow_bad}
+        how: dict[str, Any] = {
+            "resize": self.model_.preprocessing.resize,
+            "value_range": self.model_.preprocessing.value_range,
+            "allow_bad": self.allow_bad,
+        }
         dataset = open_like(self._checked(X, reset=False), shape, split="train", **how)
-        _warn_of_skipped(dataset)
+        _warn_of(dataset)
         return dataset
 
     # ------------------------------------------------------------------------------------------------------- keeping
@@ -350,7 +359,10 @@ def _as_evidence(evidence: Any, data: Any) -> Evidence | Resolved | None:
     return Evidence.from_labels(evidence)
 
 
-def _warn_of_skipped(dataset: Dataset) -> None:
+def _warn_of(dataset: Dataset) -> None:
+    """Warn of images without a row, and of values that look as if they were read by the wrong range."""
+    for doubt in dataset.doubts:
+        warnings.warn(doubt, stacklevel=3)
     if dataset.skipped:
         first = dataset.skipped[0]
         warnings.warn(

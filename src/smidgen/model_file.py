@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from smidgen.checksums import check_seal, sealed
+from smidgen.data.values import OPEN, ValueRange
 from smidgen.errors import Damaged, RunError
 from smidgen.options import Count, Positive, Share
 from smidgen.runs import read_json, write_json
@@ -23,11 +24,15 @@ _LARGEST_IMAGE = 2**27  # numbers in one image: beyond them a description is not
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images were made into arrays: the side in pixels, 1 or 3 channels, and how other shapes are resized."""
+    """How images were made into arrays: the side in pixels, 1 or 3 channels, and how other shapes are resized.
+
+    value_range: the values that were black and white, for new images to be read alike.
+    """
 
     size: Count
     channels: Count
     resize: Literal["crop", "pad", "squash"] = "crop"
+    value_range: ValueRange = OPEN
 
 
 class ExtractorTable(msgspec.Struct, forbid_unknown_fields=True):

@@ -76,11 +76,12 @@ def to_onnx(model: Model, *, images: np.ndarray | None = None) -> tuple[bytes, f
 def describe(model: Model) -> dict[str, Any]:
     """Return what one has to know to use the model elsewhere."""
     channels, height, width = model.image_shape
-    pixels: dict[str, str] = {}
+    pixels: dict[str, Any] = {}
     if (height, width) != (1, 1):  # otherwise ready embeddings, as they are
         pixels = {
             "colour": "grey (ITU-R 601-2 luma)" if channels == 1 else "RGB",
             "range": "0 to 1: 8-bit values divided by 255",
+            "value_range": model.preprocessing.value_range.as_table(),
             "orientation": "upright: EXIF orientation applied, transparency laid on white",
             "resize": model.preprocessing.resize,
             "interpolation": "bilinear, antialiased",

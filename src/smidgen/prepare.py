@@ -17,6 +17,7 @@ from smidgen.data.evidence_files import FILES
 from smidgen.data.feasibility import feasibility
 from smidgen.data.resolved import Resolved
 from smidgen.data.subsets import choose_images
+from smidgen.data.values import as_text
 from smidgen.errors import InputError, unknown
 from smidgen.hardware import choose_device, choose_precision
 from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config, method_class
@@ -68,6 +69,7 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
     return dataclasses.replace(
         config,
         n_clusters=n_clusters,
+        value_range=as_text(config.value_range),
         options=options,
         threads=config.threads or torch.get_num_threads(),
         device=device,
@@ -279,22 +281,24 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         "size": config.size,
         "channels": config.channels,
         "resize": config.resize,
+        "value_range": config.value_range,
         "allow_bad": config.allow_bad,
-        "other_size": _other_size(config),
+        "other_size": other_size(config),
         "progress": lambda done, total: listener.progress("read images", done, total),
     }
     train, held_out = open_splits(config.data if data is None else data, **options)
-    notes = list(train.notes)
+    notes = [*train.notes, *train.doubts]
     train = choose_images(train, images=config.images, imbalance=config.imbalance, seed=config.seed)
     test = config.test if test is None else test
     if test is not None:
         shape = train.images.shape[1:]
         if not train.holds_vectors:
-            options |= {"channels": shape[0], "size": shape[-1]}
+            options |= {"channels": shape[0], "size": shape[-1], "value_range": train.value_range}
         held_out = open_dataset(test, split="test", **options)
-        notes += held_out.notes
         if held_out.images.shape[1:] != shape or held_out.images.dtype != train.images.dtype:
             raise InputError(f"The test data are of shape {held_out.images.shape[1:]}, the training data of {shape}.")
+    if held_out is not None:
+        notes += [note for note in (*held_out.notes, *held_out.doubts) if note not in notes]
     for note in notes:
         listener.say(note)
     what, size = "images", f"{'×'.join(map(str, train.images.shape[2:]))} pixels"
@@ -306,7 +310,7 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
     return train, held_out
 
 
-def _other_size(config: Config) -> int:
+def other_size(config: Config) -> int:
     """Return the side of images that are not of one small size: what the encoder reads best, where one may be used."""
     name = config.encoder or config.options.get("encoder")
     if name is not None and (not is_trained_here(name) or name.startswith(SCRATCH)):

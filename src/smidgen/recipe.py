@@ -166,8 +166,8 @@ class _Fit:
             write_skipped(self.run_folder, self.shown)
         tell_of_evidence(self.method, self.listener)
         trained = self._train()
-        images = self.shown[0].images
-        preprocessing = Preprocessing(images.shape[-1], images.shape[1], self.config.resize)
+        images, values = self.shown[0].images, self.shown[0].value_range
+        preprocessing = Preprocessing(images.shape[-1], images.shape[1], self.config.resize, values)
         names = self._class_names
         others = map(str, range(len(names), self.problem.n_clusters))
         names = names + tuple(f"cluster {k}" if k in names else k for k in others)  # a class may be called "3"

@@ -112,7 +112,13 @@ def write_issues(
     embeddings = np.load(run.path / "embeddings.npy", mmap_mode="c", allow_pickle=False)
     images = [dataset.images for dataset in datasets]
     sizes = [np.zeros((len(d), 2), dtype=np.int32) if d.sizes is None else d.sizes for d in datasets]  # 0: unknown
-    issues = find_issues(images, embeddings=embeddings, sizes=np.concatenate(sizes), progress=progress)
+    firsts = np.cumsum([0, *map(len, datasets)])
+
+    def content(row: int) -> bytes:
+        place = int(np.searchsorted(firsts, row, side="right")) - 1
+        return datasets[place].content(row - int(firsts[place]))
+
+    issues = find_issues(images, embeddings=embeddings, sizes=np.concatenate(sizes), content=content, progress=progress)
     if issues:
         ids = [image for dataset in datasets for image in dataset.ids]
         splits = [dataset.split for dataset in datasets for _ in dataset.ids]
@@ -152,6 +158,7 @@ def describe(config: Config, train: Dataset, test: Dataset | None = None) -> dic
             "test_images": 0 if test is None else len(test),
             "skipped": len(train.skipped),
             "shape": list(train.images.shape[1:]),
+            "value_range": train.value_range.as_table(),
             "classes": list(train.class_names),
             "fingerprint": train.fingerprint(),
         },

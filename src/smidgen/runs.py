@@ -351,6 +351,13 @@ class RunFolder:
         return shape[0], shape[1], shape[2]
 
     @property
+    def value_range(self) -> dict[str, Sequence[float]]:
+        """The values that were black and white, by kind of number; nothing in runs that do not say."""
+        data = self.manifest.get("data")
+        found = data.get("value_range") if isinstance(data, dict) else None
+        return found or {}
+
+    @property
     def assignments(self) -> dict[str, list[str]]:
         """The columns of `assignments.csv`; RunError if it is missing or lacks one that every run writes."""
         path = self.path / "assignments.csv"

@@ -44,6 +44,7 @@ class KnownData(TypedDict, total=False):
 
     name: str
     shape: tuple[Count, Count, Count]
+    value_range: dict[str, tuple[float, float]]
     fingerprint: str
 
 

@@ -42,7 +42,7 @@ RED = Image.new("RGB", (20, 20), (255, 0, 0))
     ],
 )
 def test_default_size_and_channels(pictures, shape):
-    images, good, skipped, _ = decode_items(items(*pictures))
+    images, good, skipped, *_ = decode_items(items(*pictures))
     assert images.shape == (len(pictures), *shape)
     assert images.dtype == np.uint8
     assert (len(good), skipped) == (len(pictures), ())
@@ -65,7 +65,7 @@ def test_bad_images_are_left_out_and_the_rest_keep_their_order(n_threads, monkey
     monkeypatch.setattr(decoding, "_SMALL_AREA", 0 if n_threads > 1 else 10**9)
     monkeypatch.setattr(decoding.os, "cpu_count", lambda: n_threads)
     pictures = [b"no image" if row % 7 == 0 else grey(8, row) for row in range(200)]
-    images, good, skipped, _ = decode_items(items(*pictures))
+    images, good, skipped, *_ = decode_items(items(*pictures))
     assert good.tolist() == [row for row in range(200) if row % 7]
     assert images[:, 0, 0, 0].tolist() == good.tolist()
     assert [bad.id for bad in skipped][:2] == ["0.png", "7.png"]

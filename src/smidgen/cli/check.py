@@ -81,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
             split="all",
             size=args.size,
             resize=args.resize,
+            value_range=args.value_range,
             allow_bad=1.0,
+            other_size=_other_size(args),
             progress=console.of("read images"),
         )
         if dataset.holds_vectors:
@@ -107,6 +109,14 @@ def run(args: argparse.Namespace) -> int:
     return 2 if refusals else 0
 
 
+def _other_size(args: argparse.Namespace) -> int:
+    """Return the side of images that are not of one small size, as `smidgen fit` has it."""
+    from smidgen.config import Config
+    from smidgen.prepare import other_size
+
+    return other_size(Config(data=args.data, encoder=args.encoder))
+
+
 def look(dataset: Dataset, console: Progress, *, encoder: str | None = None, device: str = "cpu") -> Findings:
     """Return what is in a dataset: sizes as the files have them, groups of the same bytes, and images with issues.
 
@@ -122,7 +132,7 @@ def look(dataset: Dataset, console: Progress, *, encoder: str | None = None, dev
     rows_of: defaultdict[bytes, list[int]] = defaultdict(list)
     for row in range(len(dataset)):
         try:
-            content = dataset.images[row].tobytes() if dataset.items is None else dataset.items[row].read()
+            content = dataset.content(row) if dataset.items is None else dataset.items[row].read()
             size = dataset.images.shape[:1:-1] if dataset.items is None else image_size(content)
         except BadImage:  # gone since it was read
             continue
@@ -134,7 +144,12 @@ def look(dataset: Dataset, console: Progress, *, encoder: str | None = None, dev
     found.groups = [rows for rows in rows_of.values() if len(rows) > 1]
     embeddings = None if encoder is None else _embedded(dataset, encoder, console, device)
     issues = find_issues(
-        [dataset.images], embeddings=embeddings, look_alikes=True, sizes=sizes, progress=console.update
+        [dataset.images],
+        embeddings=embeddings,
+        look_alikes=True,
+        sizes=sizes,
+        content=dataset.content,
+        progress=console.update,
     )
     for issue in issues:
         found.issues.setdefault(issue.kind, []).append(issue)
@@ -210,7 +225,7 @@ def _refusals(found: Findings, *, n_clusters: int, allow_bad: float) -> list[str
 
 def _advice(found: Findings, *, n_clusters: int) -> list[str]:
     """Return what is worth knowing, as sentences."""
-    dataset, sentences = found.dataset, []
+    dataset, sentences = found.dataset, list(map(with_option_names, found.dataset.doubts))
     n_train = sum(split in ("", "train") for split in found.splits)
     if n_clusters <= n_train < _FEW_PER_CLUSTER * n_clusters:
         sentences.append(
@@ -257,6 +272,7 @@ def _summary(found: Findings) -> dict[str, Any]:
         "n_images": len(dataset),
         "splits": {split: n for split, n in Counter(found.splits).items() if split},
         "image_shape": [int(length) for length in dataset.images.shape[1:]],
+        "value_range": dataset.value_range.as_table(),
         "sizes": [{"width": w, "height": h, "images": n} for (w, h), n in found.sizes.most_common(20)],
         "classes": {name: classes[row] for row, name in enumerate(dataset.class_names)} if classes else {},
         "skipped": [{"image": bad.id, "reason": bad.reason} for bad in dataset.skipped],
@@ -293,7 +309,8 @@ def _shown(found: Findings) -> list[str]:
         ("copies", _shown_copies(found)),
         ("unreadable", f"{len(summary['skipped']):,}"),
     ]
-    rows += [("read as" if row == 0 else "", note) for row, note in enumerate(found.dataset.notes)]
+    notes = map(with_option_names, found.dataset.notes)
+    rows += [("read as" if row == 0 else "", note) for row, note in enumerate(notes)]
     lines = [f"{name:<12}{value}" for name, value in rows]
     reasons = Counter(bad["reason"] for bad in summary["skipped"])
     at = lines.index(f"{'unreadable':<12}{len(summary['skipped']):,}") + 1

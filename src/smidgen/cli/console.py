@@ -47,6 +47,7 @@ _OPTIONS = {
     "n_clusters": "--clusters",
     "allow_bad": "--allow-bad",
     "size": "--size",
+    "value_range": "--value-range",
     "keep_contradictory_pairs": "--keep-contradictory-pairs",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from smidgen.cli.parsing import one_of, share, text, whole_number
+from smidgen.cli.parsing import one_of, share, text, value_range, whole_number
 
 RESIZE = ("crop", "pad", "squash")
 SPLITS = ("train", "test", "all")
@@ -22,13 +22,13 @@ def add_data(parser: argparse.ArgumentParser, help: str = DATA_HELP, *, optional
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add how images become arrays: `--size`, `--resize`, `--allow-bad`."""
+    """Add how images become arrays: `--size`, `--resize`, `--value-range`, `--allow-bad`."""
     parser.add_argument(
         "--size",
         metavar="PX",
         type=whole_number(1, 4096),
         help="side of the squares that images are made into (default: their own if all share one of at most 64 pixels,"
-        " otherwise 64)",
+        " otherwise what the encoder reads best: 160 for lite2, the usual one, and 64 for nets that are trained here)",
     )
     parser.add_argument(
         "--resize",
@@ -37,7 +37,21 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         type=one_of("way to resize", RESIZE),
         help="crop cuts the longer side, pad adds white margins, squash changes the proportions (default: crop)",
     )
+    add_value_range(parser)
     add_allow_bad(parser)
+
+
+def add_value_range(
+    parser: argparse.ArgumentParser, default: str = "decided for all images together by their largest value"
+) -> None:
+    """Add `--value-range`."""
+    parser.add_argument(
+        "--value-range",
+        metavar="LOW:HIGH",
+        type=value_range,
+        help="the values of pixels that become black and white, as in 0:4095, or 12-bit for the same; a negative LOW"
+        f" needs a =, as in --value-range=-1024:3071 (default: {default}; 8-bit images keep 0:255)",
+    )
 
 
 def add_allow_bad(parser: argparse.ArgumentParser) -> None:

@@ -110,6 +110,7 @@ def _in_source(run: RunFolder, source: str, *, split: str, link: bool, console: 
 def _in_arrays(run: RunFolder, source: str, *, split: str, console: Progress) -> dict[Key, Original]:
     """Return the images of a named dataset or an .npz, as PNG files of what the method saw."""
     from smidgen.data.datasets import open_dataset
+    from smidgen.data.values import ValueRange
 
     channels, _, side = run.image_shape
     dataset = open_dataset(
@@ -118,6 +119,7 @@ def _in_arrays(run: RunFolder, source: str, *, split: str, console: Progress) ->
         size=side,
         channels=channels,
         resize=run.setting("resize"),
+        value_range=ValueRange.from_table(run.value_range),
         progress=console.of("read images"),
     )
     return {

@@ -42,6 +42,7 @@ def _pictures(run: RunFolder, preprocessing: Preprocessing) -> np.ndarray | None
     from smidgen.data.images import load_image
 
     stored = [*run.thumbnails().values()][:_MOST]
+    # They were made by the range of values, and are of 8 bits now.
     how = preprocessing.size, preprocessing.channels, preprocessing.resize
     pictures = [load_image(data, size=how[0], channels=how[1], resize=how[2]) for data in stored]
     return np.stack(pictures) if pictures else None

@@ -131,7 +131,12 @@ def run(args: argparse.Namespace) -> int:
             tell(f"Stopped. {_how_to_go_on(args, out)}")
             return 128 + stop.signal
     if args.json:
-        print(json.dumps({"run": str(out), "report": str(out / "report.html"), **outcome.metrics}, indent=2))
+        about = {
+            "run": str(out),
+            "report": str(out / "report.html"),
+            "value_range": outcome.model.preprocessing.value_range.as_table(),
+        }
+        print(json.dumps(about | outcome.metrics, indent=2))
     elif not args.quiet:
         print("\n".join(map(printable, _summary(out, outcome.metrics))))
     return 0
@@ -168,6 +173,7 @@ def _config(args: argparse.Namespace, options: dict[str, Any], evidence: dict[st
         test=args.test,
         size=args.size,
         resize=args.resize,
+        value_range=args.value_range,
         encoder=args.encoder,
         weights=args.weights,
         fine_tune=args.fine_tune,
@@ -221,6 +227,7 @@ def plan(config: Config, listener: Listener) -> dict[str, Any]:
         "test_images": 0 if test is None else len(test),
         "skipped": len(train.skipped) + (0 if test is None else len(test.skipped)),
         "image_shape": list(train.images.shape[1:]),
+        "value_range": train.value_range.as_table(),
         "encoder": config.encoder or config.options.get("encoder"),
         "classes": list(train.class_names) if train.classes is not None else [],
         "n_clusters": problem.n_clusters,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smidgen.cli.console import Progress
+from smidgen.cli.console import Progress, with_option_names
 from smidgen.recipe import Listener
 
 
@@ -14,7 +14,7 @@ class ConsoleListener(Listener):
 
     def say(self, text: str) -> None:
         """Pass on a sentence."""
-        self._console.say(text)
+        self._console.say(with_option_names(text))
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         """Pass on how far it is."""

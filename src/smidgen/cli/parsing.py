@@ -119,6 +119,21 @@ def share(text: str) -> float:
     return value
 
 
+def value_range(text: str) -> str:
+    """Return a range of values as it was given, once it is known to be one.
+
+    >>> value_range("12-bit")
+    '12-bit'
+    """
+    from smidgen.data.values import as_value_range
+
+    try:
+        as_value_range(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("`value_range` ").rstrip(".")) from None
+    return text
+
+
 def seconds(text: str) -> float:
     """Return a time in seconds, above 0.
 

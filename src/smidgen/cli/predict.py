@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smidgen.cli.console import Progress, progress, tell
-from smidgen.cli.data import SPLITS, add_allow_bad, add_data, require_data
+from smidgen.cli.console import Progress, progress, tell, with_option_names
+from smidgen.cli.data import SPLITS, add_allow_bad, add_data, add_value_range, require_data
 from smidgen.cli.files import require_new_file
 from smidgen.cli.machine import add_machine, machine
 from smidgen.cli.parsing import one_of, text
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=one_of("split", SPLITS),
         help="train, test or all, for images that have splits (default: all)",
     )
+    add_value_range(parser, "that of the images that the run was trained on")
     add_allow_bad(parser)
     add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -170,9 +171,12 @@ def open_run(args: argparse.Namespace, console: Progress, *, device: str) -> tup
         model.image_shape,
         split=args.split,
         resize=model.preprocessing.resize,
+        value_range=args.value_range or model.preprocessing.value_range,
         allow_bad=args.allow_bad,
         progress=console.of("read images"),
     )
+    for note in (*dataset.notes, *dataset.doubts):
+        console.say(with_option_names(note))
     return model, dataset
 
 

@@ -11,10 +11,12 @@ import numpy as np
 from PIL import Image
 
 from smidgen.data.collection import SPLITS, natural_key
+from smidgen.data.contents import digest_of
 from smidgen.data.decoding import NATIVE_LIMIT, Progress, default_size, in_threads, new_images
-from smidgen.data.images import BACKGROUND, Resize, as_pixels, resized
+from smidgen.data.flat import BACKGROUND, Resize, as_pixels, resized
 from smidgen.data.names import class_names, name_of
 from smidgen.data.npz import Npz
+from smidgen.data.values import KINDS, OPEN, Extents, ValueRange, decide, kind_of, to_levels
 from smidgen.errors import InputError
 
 _CHUNK = 256
@@ -34,21 +36,31 @@ class ArrayPart:
     classes: np.ndarray | None
 
 
-def as_images(array: np.ndarray) -> np.ndarray:
+def as_images(array: np.ndarray, *, values: ValueRange = OPEN) -> np.ndarray:
     """Return any array of images as uint8 (n, channels, height, width), channels 1 or 3.
 
     array: (n, h, w) grey; (n, h, w, c) or (n, c, h, w) with 1, 3 or 4 channels, the fourth being alpha, laid on
         white. The channels are the first of these that fits: the second axis with length 1 or 3 (smidgen's own
         layout), the last with 1 or 3, the second with 4, the last with 4.
-        uint8 as it is; bool as black and white; uint16 scaled by 257; other integers must lie in 0..255 and floats
-        in [0, 1], which is scaled by 255.
+        uint8 as it is; bool as black and white; other integers and floats by a range of values.
+    values: the values of black and white; a range that is open is decided by the array's own values.
 
-    Raises InputError for other shapes, types or values.
+    Raises InputError for other shapes or types, and for values that are not finite.
 
     >>> as_images(np.ones((5, 8, 8, 3))).shape
     (5, 3, 8, 8)
+    >>> int(as_images(np.full((1, 8, 8), 127, dtype=np.uint16)).max())
+    127
     """
+    images = channels_second(array)
+    found = values.decided(extents_of(images).overall())
+    return as_levels(images, found)
+
+
+def channels_second(array: np.ndarray) -> np.ndarray:
+    """Return an array of images as (n, channels, h, w), values as they are; raises InputError for other shapes."""
     array = np.asarray(array)
+    kind_of(array.dtype)
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and _channels_last(array.shape[1], array.shape[3]):
@@ -58,38 +70,54 @@ def as_images(array: np.ndarray) -> np.ndarray:
             "Images must be an array (n, h, w), (n, h, w, channels) or (n, channels, h, w) with 1, 3 or 4 channels, "
             f"got shape {tuple(array.shape)}."
         )
-    return np.ascontiguousarray(_without_alpha(_as_bytes(array)))
+    return array
 
 
 def _channels_last(second: int, last: int) -> bool:
     return second not in (1, 3) and (last in (1, 3) or (second != 4 and last == 4))
 
 
-def _as_bytes(array: np.ndarray) -> np.ndarray:
-    kind = array.dtype
-    if kind == np.uint8 or array.size == 0:
-        return array.astype(np.uint8, copy=False)
-    if kind == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if kind == np.uint16:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if not (np.issubdtype(kind, np.integer) or np.issubdtype(kind, np.floating)):
-        raise InputError(f"Images must be uint8, uint16 or floats in [0, 1], got an array of {kind}.")
-    low, high = array.min(), array.max()
-    top = 255 if np.issubdtype(kind, np.integer) else 1
-    if not (low >= 0 and high <= top):  # also refuses NaN
+def extents_of(images: np.ndarray) -> Extents:
+    """Return what values images (n, channels, h, w) hold, alpha aside; InputError for those that are not finite."""
+    n = len(images)
+    extents = Extents.empty(n)
+    extents.kinds[:] = KINDS.index(kind_of(images.dtype))
+    for start in range(0, n, _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        colours = images[rows, :3].reshape(len(images[rows]), -1)
+        extents.low[rows], extents.high[rows] = colours.min(1), colours.max(1)
+    bad = np.flatnonzero(~(np.isfinite(extents.low) & np.isfinite(extents.high)))
+    if len(bad):
         raise InputError(
-            f"Images of {kind} must lie in [0, {top}], got values from {low} to {high}; "
-            f"scale them{', for example by / 255' if top == 1 and low >= 0 else ''} or give uint8."
+            f"Images must be finite, got NaN or infinity in {len(bad):,} of {n:,}, first in row {bad[0]}: remove or"
+            " mend these."
         )
-    return array.astype(np.uint8) if top == 255 else np.rint(array * 255.0).astype(np.uint8)
+    return extents
 
 
-def _without_alpha(images: np.ndarray) -> np.ndarray:
-    if images.shape[1] != 4:
-        return images
-    share = images[:, 3:].astype(np.float32) / 255
-    return np.rint(images[:, :3] * share + BACKGROUND * (1 - share)).astype(np.uint8)
+def as_levels(images: np.ndarray, values: ValueRange) -> np.ndarray:
+    """Return images (n, 1, 3 or 4, h, w) as uint8 (n, 1 or 3, h, w), with the ranges of `values`."""
+    kind = kind_of(images.dtype)
+    pair = values.of(kind) or (0, 255)
+    if images.dtype == np.uint8 and pair == (0, 255) and images.shape[1] != 4:
+        return np.ascontiguousarray(images)
+    n, n_channels, height, width = images.shape
+    result = new_images((n, 3 if n_channels == 4 else n_channels, height, width))
+    opaque = decide(0, max(float(images[:, 3].max(initial=0)), 0), kind=kind)[1] if n_channels == 4 else 1
+    for start in range(0, n, _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        levels = to_levels(images[rows, :3], pair)
+        if n_channels == 4:
+            share = np.clip(images[rows, 3:].astype(np.float32) / opaque, 0, 1)
+            levels = np.rint(levels * share + BACKGROUND * (1 - share)).astype(np.uint8)
+        result[rows] = levels
+    return result
+
+
+def contents_of(images: np.ndarray) -> np.ndarray:
+    """Return a digest (n,) uint64 of all that each of the images (n, channels, h, w) holds."""
+    digests = b"".join(digest_of(image.transpose(1, 2, 0)) for image in images)
+    return np.frombuffer(digests, dtype=np.uint64)
 
 
 def as_vectors(array: np.ndarray) -> np.ndarray:

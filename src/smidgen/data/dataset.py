@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
 
 from smidgen.data.collection import Item
+from smidgen.data.contents import content_of, digest_of
 from smidgen.data.decoding import Skipped
 from smidgen.data.images import BadImage, flat_image, image_size, quiet_pillow
+from smidgen.data.values import ValueRange
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +29,11 @@ class Dataset:
         user gives them as evidence.
     class_names: in natural order.
     skipped: images that could not be read. ignored: how many files were no images and passed over.
-    notes: sentences on how the collection was understood: what is a split, a class, an image by content, passed over.
+    notes: sentences on how the collection was understood: what is a split, a class, an image by content, black and
+        white, passed over.
     items: the files behind the images, where there are any; sizes: (n, 2) int32, their own width and height.
+    value_range: which values are black and white; doubts: sentences on what speaks against it.
+    contents: (n,) uint64, digests of images that came as arrays and were scaled or resized since; None otherwise.
     """
 
     name: str
@@ -41,7 +46,10 @@ class Dataset:
     ignored: int = 0
     items: tuple[Item, ...] | None = None
     sizes: np.ndarray | None = None
+    value_range: ValueRange = field(default_factory=ValueRange)
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    contents: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -67,6 +75,7 @@ class Dataset:
             classes=None if self.classes is None else self.classes[chosen],
             items=None if self.items is None else tuple(self.items[row] for row in chosen),
             sizes=None if self.sizes is None else self.sizes[chosen],
+            contents=None if self.contents is None else self.contents[chosen],
         )
 
     def split_of(self, row: int) -> str:
@@ -94,16 +103,26 @@ class Dataset:
             hasher.update(np.ascontiguousarray(self.images[start : start + 4096]).data)
         return hasher.hexdigest()
 
+    def content(self, row: int) -> bytes:
+        """Return a digest of all that an image held before it was scaled and resized: the same for the same picture."""
+        if self.contents is not None:
+            return self.contents[row].tobytes()
+        if self.items is None:
+            return digest_of(self.images[row].transpose(1, 2, 0))
+        try:
+            return content_of(self.items[row].read())
+        except BadImage:  # gone since it was read
+            return f"row {row}".encode()
+
     def original(self, row: int) -> Image.Image | None:
         """Return the upright original (mode L or RGB) behind a row, None if there is no file or it is gone."""
         if self.items is None:
             return None
         try:
             with quiet_pillow():
-                flat = flat_image(self.items[row].read())
+                return flat_image(self.items[row].read(), values=self.value_range).image
         except BadImage:
             return None
-        return flat.convert("L") if flat.mode == "F" else flat
 
     def thumbnail(self, row: int, size: int = 64) -> bytes:
         """Return a small picture of an image, at most `size` pixels a side: PNG up to 32 pixels, otherwise JPEG.
@@ -126,10 +145,9 @@ class Dataset:
         try:
             data = self.items[row].read()
             with quiet_pillow():
-                image = flat_image(data, size=min(size, *image_size(data)))
+                return flat_image(data, size=min(size, *image_size(data)), values=self.value_range).image
         except BadImage:
             return None
-        return image.convert("L") if image.mode == "F" else image
 
 
 def _as_picture(pixels: np.ndarray) -> Image.Image:

@@ -11,7 +11,16 @@ from typing import Any, Literal
 import numpy as np
 
 from smidgen.data.archives import collect_tar, collect_zip
-from smidgen.data.arrays import ArrayPart, as_images, as_vectors, fitted, read_npz
+from smidgen.data.arrays import (
+    ArrayPart,
+    as_levels,
+    as_vectors,
+    channels_second,
+    contents_of,
+    extents_of,
+    fitted,
+    read_npz,
+)
 from smidgen.data.collection import SPLITS, Collection, Item
 from smidgen.data.dataset import Dataset
 from smidgen.data.decoding import NATIVE_LIMIT, Progress, Skipped, decode_items
@@ -31,6 +40,7 @@ from smidgen.data.paths import (
     of_path,
 )
 from smidgen.data.tabular import TABLES
+from smidgen.data.values import ValueRange, as_value_range, decision, doubts, joined
 from smidgen.errors import InputError, unknown
 
 __all__ = [
@@ -65,6 +75,7 @@ def open_dataset(
     size: int | None = None,
     channels: int | None = None,
     resize: Resize = "crop",
+    value_range: Any = None,
     allow_bad: float = 0.05,
     other_size: int = NATIVE_LIMIT,
     exclude: str | Sequence[str] = (),
@@ -74,8 +85,8 @@ def open_dataset(
 
     data: a name in `DATASETS`; a folder (flat, nested, one folder per class, with folders like `train/` and `test/` as
         splits, see `splits.arranged`); a manifest (.csv, .parquet, .jsonl); an uncompressed .tar or a .zip; or an
-        array, as it is or in an .npz: (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8, uint16 or floats in [0, 1], or
-        ready embeddings (n, features). Also an image file, a glob, or a list of image files, folders and globs: the
+        array, as it is or in an .npz: (n, h, w), (n, h, w, c) or (n, c, h, w) of integers, floats or bool, or ready
+        embeddings (n, features). Also an image file, a glob, or a list of image files, folders and globs: the
         images are in the order of the list, and their ids begin in the folder that holds all of them.
         A name wins over a folder of that name: write `./mnist` for the folder. A relative path begins where the
         program runs or, if nothing is there, in `$SMIDGEN_DATA`.
@@ -85,6 +96,11 @@ def open_dataset(
         most 64 pixels; otherwise it is `other_size`.
     channels: 1 (grey) or 3 (RGB). None means 1 if every image is grey in every pixel, otherwise 3.
     resize: "crop", "pad" or "squash", see `images.load_image`.
+    value_range: the values of black and white, (low, high), "low:high" or "12-bit". None decides them for all images of
+        more than 8 bits together, by the largest value of the training images: 8, 10, 12, 14 or 16 bits, floats up to
+        1, see `values.decide`; those of 8 bits keep 0 to 255. The result has it as `value_range`, which may be given
+        here for other images to be read alike, and says in `notes` what was
+        decided, and in `doubts` what speaks against it.
     allow_bad: share, 0..1, of the files that may be unreadable; they are in `skipped`, with the reason.
     exclude: patterns of files and folders to leave out, as in a .gitignore: `*.gif`, `thumbs/`, `/2019/**/draft-*`.
     progress: called with (done, total).
@@ -96,7 +112,7 @@ def open_dataset(
     ((1438, 1, 8, 8), ('0', '1', '2'))
     """
     _check_split(split)
-    options = _Options(size, channels, resize, allow_bad, progress, other_size)
+    options = _Options(size, channels, resize, as_value_range(value_range), allow_bad, progress, other_size)
     return _opened(data, exclude).of_split(split, options)
 
 
@@ -106,6 +122,7 @@ def open_splits(
     size: int | None = None,
     channels: int | None = None,
     resize: Resize = "crop",
+    value_range: Any = None,
     allow_bad: float = 0.05,
     other_size: int = NATIVE_LIMIT,
     exclude: str | Sequence[str] = (),
@@ -113,20 +130,21 @@ def open_splits(
 ) -> tuple[Dataset, Dataset | None]:
     """Return the training and the test images, the latter None if the data have no test split of their own.
 
-    The test images get the training images' size and channels. Arguments and errors are those of `open_dataset`.
+    The test images get the training images' size, channels and range of values. Arguments and errors are those of
+    `open_dataset`.
 
     >>> train, test = open_splits("digits")
     >>> len(train), len(test)
     (1438, 359)
     """
-    options = _Options(size, channels, resize, allow_bad, progress, other_size)
+    options = _Options(size, channels, resize, as_value_range(value_range), allow_bad, progress, other_size)
     opened = _opened(data, exclude)
     train = opened.of_split("train", options)
     if "test" not in opened.splits():
         return train, None
     if not train.holds_vectors:
         n_channels, _, side = train.images.shape[1:]
-        options = replace(options, size=side, channels=n_channels)
+        options = replace(options, size=side, channels=n_channels, values=train.value_range)
     return train, opened.of_split("test", options)
 
 
@@ -136,6 +154,7 @@ def open_like(
     *,
     split: Split = "all",
     resize: Resize = "crop",
+    value_range: Any = None,
     allow_bad: float = 0.05,
     exclude: str | Sequence[str] = (),
     progress: Progress | None = None,
@@ -154,6 +173,7 @@ def open_like(
             size=size,
             channels=channels,
             resize=resize,
+            value_range=value_range,
             allow_bad=allow_bad,
             exclude=exclude,
             progress=progress,
@@ -194,6 +214,7 @@ class _Options:
     size: int | None
     channels: int | None
     resize: Resize
+    values: ValueRange
     allow_bad: float
     progress: Progress | None
     other_size: int = NATIVE_LIMIT
@@ -219,12 +240,14 @@ class _Files:
         items = self.collection.of_split(split)
         if not items:
             _refuse_nothing(self.name, split, ignored=self.collection.ignored, has=self.splits())
-        images, good, skipped, sizes = decode_items(
+        images, good, skipped, sizes, values, extents = decode_items(
             items,
             size=options.size,
             channels=options.channels,
             resize=options.resize,
             other_size=options.other_size,
+            values=options.values,
+            deciding=[item.split == "train" for item in items],
             progress=options.progress,
         )
         _check_bad(self.name, skipped, total=len(items), allow_bad=options.allow_bad)
@@ -232,10 +255,11 @@ class _Files:
         names = self.collection.class_names()
         rows = {name: row for row, name in enumerate(names)}
         classes = np.array([rows.get(item.label or "", -1) for item in kept], dtype=np.int64)
+        ids = _id_array(item.id for item in kept)
         return Dataset(
             name=self.name,
             split=split,
-            ids=_id_array(item.id for item in kept),
+            ids=ids,
             images=images,
             classes=classes if (classes >= 0).any() else None,
             class_names=names,
@@ -243,7 +267,9 @@ class _Files:
             ignored=self.collection.ignored,
             items=kept,
             sizes=sizes,
-            notes=self.collection.notes,
+            value_range=values,
+            notes=(*self.collection.notes, *decision(extents, values)),
+            doubts=doubts(extents, values, ids),
         )
 
 
@@ -269,36 +295,53 @@ class _Arrays:
             _refuse_nothing(self.name, split, ignored=0, has=self.splits())
         known = [np.full(len(p.images), -1, dtype=np.int64) if p.classes is None else p.classes for p in parts]
         classes = np.concatenate(known)
-        return Dataset(
+        ids = _id_array(
+            f"{name or split}/{row:05d}"
+            for name, part in zip(wanted, parts, strict=True)
+            for row in range(len(part.images))
+        )
+        dataset = Dataset(
             name=self.name,
             split=split,
-            ids=_id_array(
-                f"{name or split}/{row:05d}"
-                for name, part in zip(wanted, parts, strict=True)
-                for row in range(len(part.images))
-            ),
-            images=self._joined(parts, options),
+            ids=ids,
+            images=np.empty((0, 1, 1, 1), dtype=np.uint8),
             classes=classes if (classes >= 0).any() else None,
             class_names=self.class_names,
         )
+        if all(part.images.ndim == 2 for part in parts):
+            return replace(dataset, images=self._joined([as_vectors(part.images) for part in parts]))
+        return self._with_images(dataset, dict(zip(wanted, parts, strict=True)), options)
 
-    def _joined(self, parts: list[ArrayPart], options: _Options) -> np.ndarray:
-        vectors = all(part.images.ndim == 2 for part in parts)
-        arrays = [as_vectors(part.images) if vectors else as_images(part.images) for part in parts]
-        shapes = {array.shape[1:] for array in arrays}
-        if len(shapes) > 1:
-            raise InputError(f"The splits of {self.name!r} must have one shape, got {' and '.join(map(str, shapes))}.")
-        whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        if vectors:
-            return whole
-        return fitted(
-            whole,
+    def _with_images(self, dataset: Dataset, parts: dict[str, ArrayPart], options: _Options) -> Dataset:
+        given = {name: channels_second(part.images) for name, part in parts.items()}
+        extents = {name: extents_of(array) for name, array in given.items()}
+        decides = "train" if "train" in parts else next(iter(parts))
+        whole = joined([*extents.values()])
+        values = options.values.decided(extents[decides].overall()).decided(whole.overall())
+        images = fitted(
+            self._joined([as_levels(array, values) for array in given.values()]),
             size=options.size,
             channels=options.channels,
             resize=options.resize,
             other_size=options.other_size,
             progress=options.progress,
         )
+        kept = all(array.dtype == np.uint8 and array.shape[1:] == images.shape[1:] for array in given.values())
+        contents = None if kept and values.eight_bits == (0, 255) else [contents_of(array) for array in given.values()]
+        return replace(
+            dataset,
+            images=images,
+            value_range=values,
+            notes=decision(whole, values),
+            doubts=doubts(whole, values, dataset.ids),
+            contents=None if contents is None else np.concatenate(contents),
+        )
+
+    def _joined(self, arrays: list[np.ndarray]) -> np.ndarray:
+        shapes = {array.shape[1:] for array in arrays}
+        if len(shapes) > 1:
+            raise InputError(f"The splits of {self.name!r} must have one shape, got {' and '.join(map(str, shapes))}.")
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _opened(data: Any, exclude: str | Sequence[str] = ()) -> _Files | _Arrays:

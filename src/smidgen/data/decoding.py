@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from smidgen.data.collection import Item
-from smidgen.data.images import BadImage, Resize, decode_image, quiet_pillow
+from smidgen.data.contents import extent_of
+from smidgen.data.images import BadImage, Decoded, Resize, decode_image, quiet_pillow
 from smidgen.data.sources import cache_folder
+from smidgen.data.values import OPEN, Extents, ValueRange
 from smidgen.errors import InputError
 
 MEMORY_LIMIT = 4 * 2**30
@@ -43,17 +46,23 @@ class DecodedItems(NamedTuple):
 
     images: (n_good, channels, size, size) uint8. rows: (n_good,) int64, which items they show; skipped: the others.
     sizes: (n_good, 2) int32, the files' own width and height in pixels, upright.
+    values: which values are black and white; extents: the values that the n_good images hold.
     """
 
     images: np.ndarray
     rows: np.ndarray
     skipped: tuple[Skipped, ...]
     sizes: np.ndarray
+    values: ValueRange
+    extents: Extents
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What all images are decoded to, and how; `native` and `grey` are guesses that an image can refute."""
+    """What all images are decoded to, and how; `native`, `grey` and open `values` are guesses that can be refuted.
+
+    given: the values that were asked for, whose ranges images may exceed. settled: whether `values` are final.
+    """
 
     size: int
     channels: int
@@ -61,11 +70,24 @@ class _Shape:
     grey: bool = False
     n_threads: int = 1
     other_size: int = NATIVE_LIMIT
+    given: ValueRange = OPEN
+    values: ValueRange = OPEN
+    settled: bool = False
+
+    def holds(self, image: Decoded) -> bool:
+        """Tell whether the values of an image that helps to decide them lie within the guess, if it is one."""
+        pair = self.values.of(image.kind)
+        fixed = self.settled or self.given.of(image.kind) is not None
+        return pair is not None and (fixed or (pair[0] <= image.low and image.high <= pair[1]))
 
 
 class _GuessRefuted(Exception):
     def __init__(self, shape: _Shape) -> None:
         self.shape = shape
+
+
+class _ValuesRefuted(Exception):
+    """An image has values that the guess does not hold."""
 
 
 def decode_items(
@@ -75,6 +97,8 @@ def decode_items(
     channels: int | None = None,
     resize: Resize = "crop",
     other_size: int = NATIVE_LIMIT,
+    values: ValueRange = OPEN,
+    deciding: Sequence[bool] | None = None,
     progress: Progress | None = None,
 ) -> DecodedItems:
     """Return the pixels of image files, all of one size and number of channels, and which could not be read.
@@ -83,16 +107,23 @@ def decode_items(
         `other_size`.
     channels: None means 1 if all images are grey (red = green = blue in every pixel), otherwise 3.
         Both are first guessed from 32 images; an image that refutes the guess starts the reading again, once for each.
+    values: the values of black and white; ranges that are open are decided by all the images that they are of, or by
+        those `deciding` if there are such. They too are guessed; if an image refutes that, all are read for them first.
 
     Raises InputError if the cache folder has no room for pixels that exceed the memory limit.
     """
     with quiet_pillow():
-        shape = _guess(items, size=size, channels=channels, resize=resize, other_size=other_size)
+        decides = np.ones(len(items), dtype=bool) if deciding is None or not any(deciding) else np.array(deciding)
+        shape = _guess(items, decides, values, size=size, channels=channels, resize=resize, other_size=other_size)
         while True:
             try:
-                return _decode_as(shape, items, resize=resize, progress=progress)
+                return _decode_as(shape, items, decides, resize=resize, progress=progress)
             except _GuessRefuted as refuted:
                 shape = refuted.shape
+            except _ValuesRefuted:
+                extents = extents_of_items(items, n_threads=shape.n_threads, progress=progress)
+                found = values.decided(extents.at(decides).overall()).decided(extents.overall())
+                shape = replace(shape, values=found, settled=True)
 
 
 def default_size(sizes: set[tuple[int, int]], *, other: int = NATIVE_LIMIT) -> int:
@@ -105,15 +136,26 @@ def default_size(sizes: set[tuple[int, int]], *, other: int = NATIVE_LIMIT) -> i
     return first[0] if len(sizes) == 1 and first[0] == first[1] <= NATIVE_LIMIT else other
 
 
-def _guess(items: Sequence[Item], *, size: int | None, channels: int | None, resize: Resize, other_size: int) -> _Shape:
-    sizes, colour = set(), False
-    for row in np.unique(np.linspace(0, len(items) - 1, min(_LOOK, len(items))).astype(int)):
+def _guess(
+    items: Sequence[Item],
+    decides: np.ndarray,
+    given: ValueRange,
+    *,
+    size: int | None,
+    channels: int | None,
+    resize: Resize,
+    other_size: int,
+) -> _Shape:
+    sizes, colour, extents = set(), False, Extents.empty(len(items))
+    rows = np.unique(np.linspace(0, len(items) - 1, min(_LOOK, len(items))).astype(int))
+    for row in rows:
         try:
             seen = decode_image(items[row].read(), size=size or other_size, channels=None, resize=resize)
         except BadImage:
             continue
         sizes.add((seen.width, seen.height))
         colour = colour or seen.colour
+        extents.note(row, seen.kind, seen.low, seen.high)
     common = (default_size(sizes, other=other_size),) * 2
     side = size or common[0]
     areas = [max(width * height, side * side) for width, height in sizes]
@@ -124,19 +166,49 @@ def _guess(items: Sequence[Item], *, size: int | None, channels: int | None, res
         grey=channels is None and bool(sizes) and not colour,
         n_threads=1 if all(area < _SMALL_AREA for area in areas) else os.cpu_count() or 1,
         other_size=other_size,
+        given=given,
+        values=given.decided(extents.at(rows[decides[rows]]).overall()),
     )
 
 
-def _decode_as(shape: _Shape, items: Sequence[Item], *, resize: Resize, progress: Progress | None) -> DecodedItems:
+def extents_of_items(items: Sequence[Item], *, n_threads: int, progress: Progress | None = None) -> Extents:
+    """Return the values that image files of more than 8 bits hold; nothing is noted of others and of unreadable ones.
+
+    To be called inside `quiet_pillow`.
+    """
+    extents = Extents.empty(len(items))
+
+    def note_chunk(start: int) -> int:
+        stop = min(start + _CHUNK, len(items))
+        for row in range(start, stop):
+            with contextlib.suppress(BadImage):
+                found = extent_of(items[row].read())
+                if found is not None:
+                    extents.note(row, *found)
+        return stop
+
+    for done in in_threads(note_chunk, range(0, len(items), _CHUNK), n_threads=n_threads):
+        if progress is not None:
+            progress(done, len(items))
+    return extents
+
+
+def _decode_as(
+    shape: _Shape, items: Sequence[Item], decides: np.ndarray, *, resize: Resize, progress: Progress | None
+) -> DecodedItems:
     images = new_images((len(items), shape.channels, shape.size, shape.size))
     sizes = np.zeros((len(items), 2), dtype=np.int32)
+    extents = Extents.empty(len(items))
     bad: dict[int, str] = {}
 
     def decode_chunk(start: int) -> int:
         stop = min(start + _CHUNK, len(items))
         for row in range(start, stop):
             try:
-                images[row], sizes[row] = _decode_one(shape, items[row], resize=resize)
+                decoded = _decode_one(shape, items[row], decides=bool(decides[row]), resize=resize)
+                images[row] = decoded.pixels[: shape.channels]  # a grey RGB image where all are grey: any channel
+                sizes[row] = decoded.width, decoded.height
+                extents.note(row, decoded.kind, decoded.low, decoded.high)
             except BadImage as error:
                 bad[row] = error.reason
         return stop
@@ -146,11 +218,14 @@ def _decode_as(shape: _Shape, items: Sequence[Item], *, resize: Resize, progress
             progress(done, len(items))
     good = np.array([row for row in range(len(items)) if row not in bad], dtype=np.int64)
     skipped = tuple(Skipped(items[row].id, bad[row], items[row].split) for row in sorted(bad))
-    return DecodedItems(_compact(images, good), good, skipped, sizes[good])
+    return DecodedItems(_compact(images, good), good, skipped, sizes[good], shape.values, extents.at(good))
 
 
-def _decode_one(shape: _Shape, item: Item, *, resize: Resize) -> tuple[np.ndarray, tuple[int, int]]:
-    decoded = decode_image(item.read(), size=shape.size, channels=None if shape.grey else shape.channels, resize=resize)
+def _decode_one(shape: _Shape, item: Item, *, decides: bool, resize: Resize) -> Decoded:
+    channels = None if shape.grey else shape.channels
+    decoded = decode_image(item.read(), size=shape.size, channels=channels, resize=resize, values=shape.values)
+    if shape.values.of(decoded.kind) is None or (decides and not shape.holds(decoded)):
+        raise _ValuesRefuted
     native = shape.native and (decoded.width, decoded.height) == (shape.size, shape.size)
     grey = shape.grey and not decoded.colour
     if (native, grey) != (shape.native, shape.grey):
@@ -163,8 +238,7 @@ def _decode_one(shape: _Shape, item: Item, *, resize: Resize) -> tuple[np.ndarra
                 grey=grey,
             )
         )
-    pixels = decoded.pixels[: shape.channels]  # a grey RGB image where all are grey: any of its channels
-    return pixels, (decoded.width, decoded.height)
+    return decoded
 
 
 def in_threads(function: Callable[[int], int], starts: Sequence[int], *, n_threads: int) -> Iterator[int]:

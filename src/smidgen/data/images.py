@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
-from PIL.Image import Resampling, Transpose
+from PIL import Image, ImageFile, UnidentifiedImageError, features
+from PIL.Image import Transpose
 
+from smidgen.data.deep import deep_pixels
+from smidgen.data.flat import (
+    RESIZE,
+    BadImage,
+    Flat,
+    Resize,
+    array_of,
+    as_pixels,
+    channels_last,
+    flat_8_bits,
+    flat_array,
+    flat_deep,
+    resized,
+    scaled_size,
+)
+from smidgen.data.values import OPEN, ValueRange, as_value_range
 from smidgen.errors import InputError, unknown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -28,13 +44,6 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 512 * 2**20
 """A file longer than this is not read: 50 megapixels of 16-bit RGB take 300 MB."""
 
-BACKGROUND = 255
-"""Transparent pixels and the margins of `resize="pad"` are white."""
-
-Resize = Literal["crop", "pad", "squash"]
-RESIZE = ("crop", "pad", "squash")
-
-_BILINEAR = Resampling.BILINEAR
 _TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -61,15 +70,9 @@ _BMP_HEADERS = b"\x0c\x28\x34\x38\x40\x6c\x7c"  # their possible lengths
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _ORIENTATION = 0x0112  # the EXIF tag
-_BITS_PER_SAMPLE = 258  # the TIFF tag
 
-
-class BadImage(InputError):
-    """A file that cannot be read as an image; `reason` says why in a few words."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"This image cannot be read: {reason}.")
-        self.reason = reason
+Source = bytes | np.ndarray
+"""An image not read yet: a file's bytes; or its values, (h, w), (h, w, c) or (c, h, w) with c of 1, 3 or 4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +82,25 @@ class Decoded:
     pixels: (channels, height, width) uint8, after resizing.
     width, height: its own size in pixels, upright, before resizing.
     colour: whether red, green and blue differ anywhere; False for every image decoded as one channel.
+    kind: one of `values.KINDS`; low, high: its own least and largest value, before they were made 0..255.
     """
 
     pixels: np.ndarray
     width: int
     height: int
     colour: bool
+    kind: str
+    low: float
+    high: float
 
 
 def load_image(
-    source: Path | bytes, *, size: int | None = None, channels: int = 3, resize: Resize = "crop"
+    source: str | Path | bytes | np.ndarray | Image.Image,
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    resize: Resize = "crop",
+    value_range: object = None,
 ) -> np.ndarray:
     """Return an image file as uint8 pixels (channels, height, width), upright and flattened.
 
@@ -96,29 +108,37 @@ def load_image(
 
     - only the formats of `FORMATS`, told by content, up to `MAX_PIXELS` by the header; of animations the first frame;
     - EXIF orientation is applied; transparency is laid on white; CMYK and palettes become RGB;
-    - 16-bit greys (also 9 to 15 bits in TIFF) are scaled to 0..255, not clipped. 32-bit integers and floats do not
-      say their range: within [0, 1] (floats only) they are scaled by 255, within [0, 255] (floats only) kept, within
-      [0, 65535] taken as 16 bits, and otherwise their own least and greatest value become 0 and 255;
+    - values of more than 8 bits, grey or colour, become 0..255 by a range that `values.decide` finds for the largest of
+      them, whatever the file could hold: an image alone by its own, those of a collection all by one;
     - grey from colour is ITU-R 601-2 luma.
 
-    source: a path, or the file's bytes.
+    source: a path, the file's bytes, an array of one image, or an image of Pillow's.
     size: side of the square result in pixels; None keeps the image's own size.
     channels: 1 (grey) or 3 (RGB).
     resize: "crop" cuts the longer side about the centre, "pad" adds white margins, "squash" changes the proportions;
         always bilinear with antialiasing.
+    value_range: the values of black and white, as `values.as_value_range` takes them; None decides it.
 
     Raises BadImage if the file is not an image that can be read, InputError if an option is not valid.
 
     >>> buffer = io.BytesIO()
-    >>> Image.new("I;16", (6, 4), 65535 // 2).save(buffer, "PNG")
+    >>> Image.new("I;16", (6, 4), 127).save(buffer, "PNG")
     >>> load_image(buffer.getvalue(), size=2, channels=1)
     array([[[127, 127],
             [127, 127]]], dtype=uint8)
+    >>> int(load_image(buffer.getvalue(), value_range="16-bit").max())
+    0
     """
     check_options(size=size, channels=channels, resize=resize)
-    data = read_capped(source) if isinstance(source, Path) else source
+    values = as_value_range(value_range)
     with quiet_pillow():
-        return decode_image(data, size=size, channels=channels, resize=resize).pixels
+        return decode_image(_as_source(source), size=size, channels=channels, resize=resize, values=values).pixels
+
+
+def _as_source(source: str | Path | bytes | np.ndarray | Image.Image) -> Source:
+    if isinstance(source, str | Path):
+        return read_capped(source)
+    return array_of(source) if isinstance(source, Image.Image) else source
 
 
 def check_options(*, size: int | None, channels: int | None, resize: str) -> None:
@@ -191,50 +211,71 @@ def image_format(start: bytes) -> str | None:
     return None
 
 
-def image_size(data: bytes) -> tuple[int, int]:
+def image_size(source: Source) -> tuple[int, int]:
     """Return the width and height in an image file's header, not yet turned upright; raises BadImage."""
-    with _opened(data) as image:
+    if isinstance(source, np.ndarray):
+        height, width = channels_last(source).shape[:2]
+        return width, height
+    with opened(source) as image:
         return image.size
 
 
-def decode_image(data: bytes, *, size: int | None, channels: int | None, resize: Resize) -> Decoded:
+def decode_image(
+    source: Source, *, size: int | None, channels: int | None, resize: Resize, values: ValueRange = OPEN
+) -> Decoded:
     """Return the decoded image, by the policy of `load_image`; trusts its options, call it inside `quiet_pillow`.
 
     channels: None keeps the image's own, 1 or 3, and looks whether its colours differ.
+    values: the values of black and white; a range that is open is decided by those of this image.
 
     Raises BadImage.
     """
-    image = flat_image(data, size=size, resize=resize)
-    width, height = image.info["native"]
-    pixels = as_pixels(image, channels=channels)
-    return Decoded(pixels, width, height, colour=channels is None and _has_colour(pixels))
+    flat = flat_image(source, size=size, resize=resize, values=values)
+    pixels = as_pixels(flat.image, channels=channels)
+    low, high = flat.low, flat.high
+    if flat.kind == "eight_bits" and math.isnan(low):
+        low, high = float(pixels.min()), float(pixels.max())
+    colour = channels is None and _has_colour(pixels)
+    return Decoded(pixels, flat.width, flat.height, colour, flat.kind, low, high)
 
 
-def flat_image(data: bytes, *, size: int | None = None, resize: Resize = "crop") -> Image.Image:
-    """Return an upright image of mode L, F (0..255) or RGB, without transparency; call it inside `quiet_pillow`.
+def flat_image(source: Source, *, size: int | None = None, resize: Resize = "crop", values: ValueRange = OPEN) -> Flat:
+    """Return an upright image of mode L or RGB, without transparency; call it inside `quiet_pillow`.
 
-    `info["native"]` holds its own (width, height), upright.
+    Its least and largest value are NaN where 8 bits are kept as they are: they can be seen in the pixels.
 
     Raises BadImage.
     """
-    with _opened(data) as image:
+    if isinstance(source, np.ndarray):
+        array = channels_last(source)
+        check_pixels(array.shape[1], array.shape[0])
+        flat = flat_array(array, values)
+    else:
+        flat = _flat_file(source, values, size=size, resize=resize)
+    return replace(flat, image=resized(flat.image, size=size, resize=resize)) if size is not None else flat
+
+
+def _flat_file(data: bytes, values: ValueRange, *, size: int | None, resize: Resize) -> Flat:
+    with opened(data) as image:
         width, height = image.size
-        _check_pixels(width, height)
+        check_pixels(width, height)
         if size is not None:
-            _decode_small(image, _scaled_size(width, height, size=size, resize=resize))
-        image.load()
+            _decode_small(image, scaled_size(width, height, size=size, resize=resize))
+        deep = deep_pixels(image, data)
+        if deep is None:
+            image.load()
         turn = _orientation(image)  # after load: PNG may hold it behind the pixels, TIFF has turned itself by now
-        flat = _flatten(image)
+        flat = flat_8_bits(image, values) if deep is None else flat_deep(deep, values)
         if size is not None:
-            flat = resized(flat, size=size, resize=resize)
+            flat = replace(flat, image=resized(flat.image, size=size, resize=resize))
         if turn in _TURNS:  # turned when small: a square's crop and margins are the same either way
-            flat = flat.transpose(_TURNS[turn])
-        flat.info["native"] = (height, width) if turn in (5, 6, 7, 8) else (width, height)
-        return flat
+            flat = replace(flat, image=flat.image.transpose(_TURNS[turn]))
+        width, height = (height, width) if turn in (5, 6, 7, 8) else (width, height)
+        return replace(flat, width=width, height=height)
 
 
 @contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
+def opened(data: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open a file's bytes; whatever Pillow and its codecs raise on damaged files becomes BadImage."""
     try:
         is_heic = image_format(data[:START]) == "HEIC"
@@ -260,7 +301,7 @@ def _unidentified(data: bytes) -> str:
     return f"damaged or truncated {seen}" if seen else f"not an image (known: {', '.join(FORMATS)})"
 
 
-def _open_heic(data: bytes) -> Image.Image:
+def _open_heic(data: bytes) -> ImageFile.ImageFile:
     """Open a HEIC file by pillow-heif, which need not be there; Pillow's own list of formats stays as it is."""
     try:
         from pillow_heif.as_plugin import HeifImageFile
@@ -269,7 +310,8 @@ def _open_heic(data: bytes) -> Image.Image:
     return HeifImageFile(io.BytesIO(data))
 
 
-def _check_pixels(width: int, height: int) -> None:
+def check_pixels(width: int, height: int) -> None:
+    """Raise BadImage for more pixels than `MAX_PIXELS`, or none."""
     if width * height > MAX_PIXELS:
         raise BadImage(f"{width} x {height} pixels are more than {MAX_PIXELS // 10**6} megapixels")
     if width * height == 0:
@@ -290,78 +332,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # broken EXIF must not cost the picture
         return 1
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Return the loaded image as mode L, F (0..255) or RGB."""
-    mode = image.mode
-    if mode in ("I", "F") or mode.startswith("I;"):
-        return _high_depth(image)
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        flat = Image.new("RGBA", image.size, (BACKGROUND,) * 4)
-        flat.alpha_composite(image.convert("RGBA"))
-        return flat.convert("RGB")
-    return image.convert("L" if mode in ("1", "L") else "RGB")
-
-
-def _high_depth(image: Image.Image) -> Image.Image:
-    """Return a deep grey image as mode F, its range scaled to 0..255 (never clipped)."""
-    values = np.asarray(image).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise BadImage("it holds values that are not finite")
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 65535:
-        scaled = values * (255 / _range(image, high))
-    else:
-        scaled = (values - low) * (255 / max(high - low, 1e-30))  # a constant image becomes 0
-    if image.mode.startswith("I;") and isinstance(image.info.get("transparency"), int):
-        scaled[values == image.info["transparency"]] = BACKGROUND
-    return Image.fromarray(scaled.astype(np.float32))
-
-
-def _range(image: Image.Image, high: float) -> float:
-    """Return the value that stands for white."""
-    if image.mode == "F" and high <= 1:
-        return 1.0
-    if image.mode == "F" and high <= 255:
-        return 255.0
-    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
-    return float(2**bits - 1) if 8 < bits < 16 else 65535.0
-
-
-def _scaled_size(width: int, height: int, *, size: int, resize: Resize) -> tuple[int, int]:
-    """Return the size of the whole image once scaled, before anything is cut off or added."""
-    if resize == "squash":
-        return size, size
-    scale = size / (min(width, height) if resize == "crop" else max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def resized(image: Image.Image, *, size: int, resize: Resize) -> Image.Image:
-    """Return the image of mode L, F or RGB as a square of `size` pixels; bilinear with antialiasing."""
-    width, height = image.size
-    if (width, height) == (size, size):
-        return image
-    if resize == "crop":
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        return image.resize((size, size), _BILINEAR, box=(left, top, left + side, top + side))
-    scaled = image.resize(_scaled_size(width, height, size=size, resize=resize), _BILINEAR)
-    if resize == "squash":
-        return scaled
-    square = Image.new(image.mode, (size, size), (BACKGROUND,) * 3 if image.mode == "RGB" else BACKGROUND)
-    square.paste(scaled, ((size - scaled.width) // 2, (size - scaled.height) // 2))
-    return square
-
-
-def as_pixels(image: Image.Image, *, channels: int | None) -> np.ndarray:
-    """Return an image of mode L, F (0..255) or RGB as uint8 (channels, height, width); None keeps its own channels."""
-    if image.mode == "F":
-        image = Image.fromarray(np.clip(np.rint(np.asarray(image)), 0, 255).astype(np.uint8))
-    if channels is not None:
-        image = image.convert("L" if channels == 1 else "RGB")
-    pixels = np.asarray(image)
-    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 
 
 def _has_colour(pixels: np.ndarray) -> bool:

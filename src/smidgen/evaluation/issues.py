@@ -6,6 +6,8 @@ case is, and the worst come first.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -75,11 +77,13 @@ def find_issues(
     embeddings: np.ndarray | None = None,
     look_alikes: bool = False,
     sizes: np.ndarray | None = None,
+    content: Callable[[int], bytes] | None = None,
     progress: Progress | None = None,
 ) -> list[Issue]:
     """Return what deserves a look, by kind in the order of `KINDS`, the worst first.
 
-    - Duplicates have the same pixels. Near duplicates have perceptual hashes of 64 bits that differ in at most 10
+    - Duplicates have the same pixels, and the same `content` where that is given: what was scaled away counts too.
+      Near duplicates have perceptual hashes of 64 bits that differ in at most 10
       (fewer where images have more than 10 such others on average) and, as thumbnails of 32 pixels shifted by at most
       one, 1 − correlation below `CLOSE`, and below 0.005 or a tenth of the distance from either image to its 30th
       neighbour among a thousand drawn at random: plain digits resemble each other more than photographs do. Mirror
@@ -97,7 +101,8 @@ def find_issues(
 
     parts: arrays (n, channels, height, width) uint8, whose images count through. embeddings: (n, features), one row for
     each; ignored if not finite. sizes: (n, 2), width and height of the original files, 0 where unknown.
-    progress: called with (what, done, total).
+    content: returns a digest of all that the image of a row held before it was scaled and resized; asked for images
+    that have the same pixels here. progress: called with (what, done, total).
 
     n² / 2 steps of a nanosecond for the hashes; all else grows with n (look-alikes: n² · features). Raises InputError
     if lengths disagree.
@@ -113,6 +118,8 @@ def find_issues(
     if n == 0:
         return []
     seen = describe(parts, progress=_named(progress, "look"))
+    if content is not None:
+        seen = dataclasses.replace(seen, digests=_told_apart(seen.digests, content))
     finite = embeddings is not None and embeddings.size > 0 and bool(np.isfinite(embeddings).all())
     issues = _copies(parts, seen, progress)
     if embeddings is not None and finite and look_alikes:
@@ -133,6 +140,16 @@ def issue_columns(issues: Sequence[Issue], ids: Sequence[str], splits: Sequence[
         "score": [f"{issue.score:.4g}" for issue in issues],
         "group": ["" if issue.group is None else issue.group for issue in issues],
     }
+
+
+def _told_apart(digests: np.ndarray, content: Callable[[int], bytes]) -> np.ndarray:
+    """Return digests (n,) that differ for images with other contents too."""
+    _, same_as, counts = np.unique(digests, return_inverse=True, return_counts=True)
+    result = digests.copy()
+    for row in np.flatnonzero(counts[same_as] > 1).tolist():
+        both = digests[row].tobytes() + content(row)
+        result[row] = int.from_bytes(hashlib.blake2b(both, digest_size=8).digest(), "little")
+    return result
 
 
 def robust_deviations(values: np.ndarray, *, least: float = 1e-9) -> np.ndarray:
