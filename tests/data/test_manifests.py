@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -53,6 +54,15 @@ def test_ids_that_smidgen_wrote_are_found_again(tmp_path):
     (tmp_path / "m.csv").write_text("path\ncaf\\xe9.png\n")
     (item,) = collect_manifest(tmp_path / "m.csv").items
     assert item.id == r"caf\xe9.png"
+    assert item.read()
+
+
+def test_names_that_are_not_utf8_are_read_as_they_are(tmp_path):
+    name = b"caf\xe9.png"
+    Image.new("L", (4, 4)).save(tmp_path / os.fsdecode(name), "png")
+    (tmp_path / "m.csv").write_bytes(b"path,label\n" + name + b",a\n")
+    (item,) = collect_manifest(tmp_path / "m.csv").items
+    assert (item.id, item.label) == (r"caf\xe9.png", "a")
     assert item.read()
 
 

@@ -129,9 +129,10 @@ def _cell(path: str, line: int, column: str, value: Any) -> Any:
 
 
 def _image(value: Any) -> ImageKey:
-    if not name_of(value):
+    name = value if isinstance(value, str) else name_of(value)  # spaces may belong to the name
+    if not name.strip():
         raise ValueError("must name an image")
-    return value if isinstance(value, str) else name_of(value)  # spaces may belong to the name
+    return name
 
 
 def _bag(value: Any) -> str:

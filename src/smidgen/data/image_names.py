@@ -57,11 +57,16 @@ def prefix_of_folder(names: Sequence[str], folders: Collection[str], exists: Cal
     return fitting[0] if len(fitting) == 1 else None
 
 
+def path_below(folder: str, path: str) -> str:
+    """Return a path below a folder, or an absolute one as it is; of a hundred thousand, a `Path` each takes long."""
+    return os.path.join(folder, path)  # noqa: PTH118
+
+
 class FilesBelow:
     """Finds the files below a folder that names in a manifest mean."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self._folder = root, os.fspath(root)
         self._listed = cache(self._list)
 
     def find(self, name: str) -> str | None:
@@ -69,15 +74,18 @@ class FilesBelow:
 
         The name as it stands comes first, then as an image id, then as other systems and spreadsheets write it.
         """
+        path = posixpath.normpath(name)
+        if self.has(path):
+            return path
         plain = plain_path(name)
-        for path in dict.fromkeys((posixpath.normpath(name), posixpath.normpath(path_from_id(name)), plain)):
+        for path in (posixpath.normpath(path_from_id(name)), plain):
             if self.has(path):
                 return path
         return None if plain.isascii() else self._in_another_form(plain)
 
     def has(self, path: str) -> bool:
         """Say whether there is a file of just this path."""
-        return os.path.lexists(self.root / path)
+        return os.path.lexists(path_below(self._folder, path))
 
     def _in_another_form(self, plain: str) -> str | None:
         """Return the path whose letters are composed otherwise, as macOS and Linux differ; None if there is none."""

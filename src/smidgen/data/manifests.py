@@ -13,7 +13,7 @@ from typing import Any
 
 from smidgen.data.candidates import Sieve
 from smidgen.data.collection import Collection, Item, id_from_path, path_from_id
-from smidgen.data.image_names import FilesBelow, folders_of_images, plain_path, prefix_of_folder
+from smidgen.data.image_names import FilesBelow, folders_of_images, path_below, plain_path, prefix_of_folder
 from smidgen.data.images import read_capped
 from smidgen.data.names import class_names, name_of
 from smidgen.data.splits import splits_of_values
@@ -64,10 +64,11 @@ def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
     splits = [_split_name(path, cell) for cell in (records.columns[split] if split is not None else nothing)]
     known, sieve = splits_of_values(filter(None, splits)), Sieve(exclude)
     kept = [row for row, image_id in enumerate(ids) if not sieve.excludes(image_id)]
+    folder = os.fspath(path.parent)
     items = tuple(
         Item(
             ids[row],
-            partial(read_capped, path.parent / path_from_id(ids[row])),
+            partial(read_capped, path_below(folder, path_from_id(ids[row]))),
             known.of(splits[row]) if splits[row] in known.roles else splits[row],
             labels[row],
         )
@@ -92,7 +93,7 @@ def _image_name(path: Path, row: int, cell: Any) -> str:
             f"The manifest {os.fspath(path)!r} holds a {type(cell).__name__} in row {row} where the path of an image is"
             " wanted."
         )
-    if not name_of(cell):
+    if not (cell.strip() if isinstance(cell, str) else name_of(cell)):
         raise InputError(f"The manifest {os.fspath(path)!r} names no image in row {row}.")
     return cell if isinstance(cell, str) else name_of(cell)
 

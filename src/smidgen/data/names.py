@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,6 +20,7 @@ _MISSING = frozenset(("NA", "#NA", "None", "NaT", "#N/A N/A", "1.#IND", "-1.#IND
 """What pandas reads as missing; `none` and `na` in small letters are names there as here."""
 
 _QUIETLY_MISSING = frozenset(("", "-1"))
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 
 
@@ -37,8 +39,13 @@ def name_of(value: Any) -> str:
         if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # an array or tensor of one value
             return name_of(value.item())
         raise ValueError(f"must be a single text or number, got a {type(value).__name__}")
-    text = unicodedata.normalize("NFC", _as_text(value)).strip()
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes of another encoding
+    return _tidied(_as_text(value))
+
+
+@lru_cache(maxsize=2**12)
+def _tidied(text: str) -> str:
+    text = unicodedata.normalize("NFC", text).strip()
+    if _SURROGATES.search(text) is not None:  # bytes of another encoding
         raise ValueError(f"must be UTF-8 text, got {text!r}")
     whole = _WHOLE.fullmatch(text)
     return text if whole is None else whole[1]
