@@ -6,9 +6,9 @@ import torch
 from sklearn.datasets import make_blobs
 
 from smidgen.config import Config
-from smidgen.data.batches import as_floats
 from smidgen.data.datasets import open_dataset, open_splits
 from smidgen.data.evidence import Evidence
+from smidgen.data.loader import Loader
 from smidgen.errors import InputError
 from smidgen.methods.fusion import views
 from smidgen.model import Model
@@ -65,7 +65,9 @@ def test_what_is_no_embedding_is_refused(wrong, message):
 
 def test_batches_and_statistics_take_floats_as_they_are():
     images = open_dataset(BLOBS * 1000).images
-    assert as_floats(images, torch.tensor([3, 1]), device=torch.device("cpu")).equal(torch.from_numpy(images[[3, 1]]))
+    assert (
+        Loader(images, device=torch.device("cpu")).floats(torch.tensor([3, 1])).equal(torch.from_numpy(images[[3, 1]]))
+    )
     mean, std = _channel_statistics(np.tile(images, (40, 1, 1, 1)))  # more rows than one block
     np.testing.assert_allclose(mean, images.mean(0, dtype=float).ravel())
     np.testing.assert_allclose(std, images.std(0, dtype=float).ravel())

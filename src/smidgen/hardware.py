@@ -100,6 +100,17 @@ def forked_rng(device: Device) -> Iterator[None]:
         yield
 
 
+def seed_rng(number: int, device: Device) -> None:
+    """Seed torch's global generators, the CPU's and the device's, and those of no other accelerator."""
+    device = torch.device(device)
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(number)
+    elif device.type == "mps":
+        torch.mps.manual_seed(number)
+
+
 @contextlib.contextmanager
 def repeatable(device: Device) -> Iterator[None]:
     """Have torch choose algorithms that give the same bits every time, in the body.

@@ -34,7 +34,7 @@ from smidgen.nets.pretrained import pretrained_encoder, without_weights
 from smidgen.nets.timm_encoder import Preprocess, PretrainedEncoder
 from smidgen.tensor_files import read_tensors, write_tensors
 from smidgen.training.checkpoint import load_state
-from smidgen.training.loop import map_images
+from smidgen.training.embed import map_images
 
 Groups = Sequence[np.ndarray] | None
 

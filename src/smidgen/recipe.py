@@ -55,8 +55,9 @@ from smidgen.reports.page import write_page
 from smidgen.runs import RunFolder, write_json
 from smidgen.training.callbacks import Callback, MetricsLog, Ticker
 from smidgen.training.checkpoint import Checkpoints
+from smidgen.training.embed import make_embed
 from smidgen.training.interrupts import Interrupts
-from smidgen.training.loop import Settings, Trainer, make_embed
+from smidgen.training.loop import Settings, Trainer
 
 __all__ = ["Listener", "Outcome", "fit"]
 

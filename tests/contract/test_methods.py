@@ -131,7 +131,7 @@ def test_it_starts_from_another_one_s_encoder(name, easy, short, tmp_path):
 
 
 def test_its_tables_are_columns_of_equal_length(name, easy, short):
-    from smidgen.training.loop import make_embed
+    from smidgen.training.embed import make_embed
 
     method = short.trained(name)
     for table in method.tables(make_embed(method, easy.images, device=torch.device("cpu"))).values():

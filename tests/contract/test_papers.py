@@ -67,12 +67,12 @@ class DeepCluster(Toy):
         self.pseudo_labels = kmeans(embed(), self.problem.n_clusters, n_init=1, generator=generator).labels
         nn.init.normal_(self.top.weight, 0, 0.01, generator=generator)
 
-    def request(self, stage, step, generator):
+    def request(self, stage, step, generator, *, progress):
         clusters = torch.randint(self.problem.n_clusters, (8,), generator=generator)
         chances = (self.pseudo_labels.cpu() == clusters[:, None]).float() + 1e-9
         return {"images": Request(torch.multinomial(chances, 1, generator=generator)[:, 0], View(flip=True))}
 
-    def loss(self, parts, *, stage, step):
+    def loss(self, parts, *, stage, step, progress):
         part = parts["images"]
         return {"total": F.cross_entropy(self.top(self.body(part.images)), self.pseudo_labels[part.indices])}
 
@@ -98,12 +98,12 @@ class SwAV(Toy):
     def stages(self):
         return [Stage("train", 12)]
 
-    def request(self, stage, step, generator):
+    def request(self, stage, step, generator, *, progress):
         rows = torch.randint(self.problem.n_images, (6,), generator=generator)
         large, small = View(crop=0.5, size=8, flip=True), View(crop=0.2, size=5)
         return {"0": Request(rows, large), "1": Request(rows, large), "2": Request(rows, small)}
 
-    def loss(self, parts, *, stage, step):
+    def loss(self, parts, *, stage, step, progress):
         assert [part.images.shape[-1] for part in parts.values()] == [8, 8, 5]
         z = [F.normalize(self.body(part.images), dim=1) for part in parts.values()]
         with torch.no_grad():
@@ -136,14 +136,14 @@ class UCC(Toy):
     def stages(self):
         return [Stage("train", 12)]
 
-    def request(self, stage, step, generator):
+    def request(self, stage, step, generator, *, progress):
         evidence = self.problem.evidence
         items = torch.randint(len(evidence.count_bags), (3,), generator=generator)
         bags = [evidence.members[evidence.offsets[b] : evidence.offsets[b + 1]] for b in evidence.count_bags[items]]
         offsets = torch.tensor([0, *itertools.accumulate(map(len, bags))])
         return {"bags": Request(torch.cat(bags), offsets=offsets, items=items)}
 
-    def loss(self, parts, *, stage, step):
+    def loss(self, parts, *, stage, step, progress):
         part = parts["bags"]
         features = self.body(part.images)
         points = torch.linspace(-1, 1, 11)
@@ -256,7 +256,7 @@ def test_swav_keeps_its_prototypes_still_at_first_and_always_of_length_one():
 
 def test_ucc_sees_bags_of_their_own_sizes():
     whole = problem()
-    request = UCC(NoConfig(), whole).request("train", 0, torch.Generator().manual_seed(1))["bags"]
+    request = UCC(NoConfig(), whole).request("train", 0, torch.Generator().manual_seed(1), progress=0)["bags"]
     for bag, (start, stop) in zip(request.items.tolist(), itertools.pairwise(request.offsets.tolist()), strict=True):
         members = whole.evidence.members[whole.evidence.offsets[bag] : whole.evidence.offsets[bag + 1]]
         assert request.indices[start:stop].equal(members)

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smidgen.data.batches import Request, as_floats, collect, seeded
+from smidgen.data.batches import Request, seeded
+from smidgen.data.loader import Loader
 from smidgen.data.views import View
 
 CPU = torch.device("cpu")
@@ -17,7 +18,8 @@ KEYS = st.lists(st.integers(1, 2**70) | st.text(min_size=2, max_size=8), min_siz
 
 
 def parts(requests, *key):
-    return collect(IMAGES, requests, key=key or (0, "train", 3), device=CPU)
+    loader = Loader(IMAGES, device=CPU)
+    return loader.parts(loader.gather(requests), key=key or (0, "train", 3))
 
 
 def test_images_become_floats_between_zero_and_one():
@@ -40,13 +42,13 @@ def test_a_slice_and_rows_of_a_mapped_file_give_the_same(tmp_path):
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # torch warns of arrays that may not be written to
-        part = as_floats(mapped, slice(2, 5), device=CPU)
-    assert part.equal(as_floats(IMAGES, torch.tensor([2, 3, 4]), device=CPU))
+        part = Loader(mapped, device=CPU).floats(slice(2, 5))
+    assert part.equal(Loader(IMAGES, device=CPU).floats(torch.tensor([2, 3, 4])))
 
 
 def test_the_original_images_are_not_changed():
     before = IMAGES.copy()
-    as_floats(IMAGES, slice(0, 10), device=CPU).zero_()
+    Loader(IMAGES, device=CPU).floats(slice(0, 10)).zero_()
     assert (before == IMAGES).all()
 
 

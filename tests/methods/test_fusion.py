@@ -76,7 +76,7 @@ def test_neighbours_are_the_nearest_other_images_and_few_images_have_few():
 def test_a_batch_is_made_of_images_and_their_neighbours():
     method = fusion()
     method.neighbours = ((torch.arange(12)[:, None] + torch.tensor([1, 2])) % 12).int()
-    parts = method.request("cluster", 0, torch.Generator().manual_seed(0))
+    parts = method.request("cluster", 0, torch.Generator().manual_seed(0), progress=0)
     apart = (parts["neighbours"].indices - parts["images"].indices) % 12
     assert set(apart.tolist()) == {1, 2}
 
@@ -159,6 +159,5 @@ def test_evidence_that_names_classes_counts_once_the_clock_is_where_clusters_hav
     method = Fusion(method.config, dataclasses.replace(method.problem, evidence=labelled))
     rows = torch.arange(6)
     parts = {name: Part(torch.rand(6, 1, 8, 8), rows) for name in ("images", "neighbours", "labels")}
-    assert "labels" not in method.loss(parts, stage="cluster", step=5)
-    method.reached = 60
-    assert "labels" in method.loss(parts, stage="cluster", step=5)
+    assert "labels" not in method.loss(parts, stage="cluster", step=5, progress=5)
+    assert "labels" in method.loss(parts, stage="cluster", step=5, progress=60)

@@ -9,7 +9,8 @@ from smidgen.data.resolved import Resolved
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
-from smidgen.training.loop import Settings, Trainer, map_images
+from smidgen.training.embed import map_images
+from smidgen.training.loop import Settings, Trainer
 
 CENTRES, NOISE, N = 5, 3.0, 600
 X, CLASSES = make_blobs(n_samples=N, centers=CENTRES, n_features=24, cluster_std=NOISE, random_state=3)
@@ -143,6 +144,5 @@ def test_time_that_runs_short_still_forms_clusters_and_hands_over_to_the_evidenc
     trainer.train()
     assert trainer.progress.cuts == {"cluster": [24, 120], "select": [24, 120], "refine": [1, 40]}
     assert clustering_accuracy(CLASSES, method.eval().heads.vote(method.projected).argmax(1)) > 0.9
-    method.reached = 39  # at the first step, by the clock: the votes are believed no more
-    parts = {"images": Part(torch.zeros(0), torch.arange(64))}
-    assert method.loss(parts, stage="refine", step=0)["begun"].item() == 0
+    parts = {"images": Part(torch.zeros(0), torch.arange(64))}  # at the first step, by the clock: votes count no more
+    assert method.loss(parts, stage="refine", step=0, progress=39)["begun"].item() == 0

@@ -12,7 +12,7 @@ from smidgen.evaluation.doctor import Doctor
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.methods.base import Problem
 from smidgen.methods.kmeans import KMeans, KMeansConfig
-from smidgen.training.loop import make_embed
+from smidgen.training.embed import make_embed
 
 RANDOM = np.random.default_rng(0)
 CENTRES = RANDOM.integers(40, 216, (3, 1, 6, 6))

@@ -40,7 +40,7 @@ def rcc(evidence=None, n=24, **options):
 
 
 def batch(method):
-    request = method.request("train", 0, torch.Generator().manual_seed(0))["bags"]
+    request = method.request("train", 0, torch.Generator().manual_seed(0), progress=0)["bags"]
     images = torch.rand(len(request.indices), 1, 8, 8, generator=torch.Generator().manual_seed(1))
     return {"bags": Part(images, request.indices, request.offsets, request.items)}
 
@@ -54,7 +54,7 @@ def test_class_counts_of_another_run_are_taken_if_its_classes_are_the_same(count
         torch.nn.init.normal_(p, std=0.1)
     parts = batch(method)
     method.start_from(other)
-    losses = [m.loss(parts, stage="train", step=0) for m in (method, other)]
+    losses = [m.loss(parts, stage="train", step=0, progress=0) for m in (method, other)]
     assert losses[0]["ucc"] == losses[1]["ucc"]
     assert (losses[0]["class_counts"] == losses[1]["class_counts"]) == taken
 
@@ -62,7 +62,7 @@ def test_class_counts_of_another_run_are_taken_if_its_classes_are_the_same(count
 @pytest.mark.parametrize("name", ["unet", "unet-no-skips"])
 def test_a_u_net_learns_counts_and_images_together(name):
     method = rcc(encoder=name).train()
-    losses = method.loss(batch(method), stage="train", step=0)
+    losses = method.loss(batch(method), stage="train", step=0, progress=0)
     losses["total"].backward()
     assert losses.keys() >= {"reconstruction", "ucc", "class_counts"}
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in method.learner.net.parameters())
@@ -122,7 +122,9 @@ def test_shares_that_do_not_divide_a_bag_are_rounded_to_its_size():
 
 def test_the_report_s_loss_is_a_third_of_each():
     method = rcc()
-    losses = {name: value.item() for name, value in method.loss(batch(method), stage="train", step=0).items()}
+    losses = {
+        name: value.item() for name, value in method.loss(batch(method), stage="train", step=0, progress=0).items()
+    }
     assert losses["total"] == pytest.approx(
         (losses["reconstruction"] + losses["ucc"] + losses["class_counts"]) / 3, rel=1e-5
     )
@@ -130,14 +132,17 @@ def test_the_report_s_loss_is_a_third_of_each():
 
 def test_the_tie_joins_the_total_with_its_weight():
     method = rcc(tie_weight=2.0, reconstruction="none")
-    losses = {name: value.item() for name, value in method.loss(batch(method), stage="train", step=0).items()}
+    losses = {
+        name: value.item() for name, value in method.loss(batch(method), stage="train", step=0, progress=0).items()
+    }
     assert losses["total"] == pytest.approx((losses["ucc"] + losses["class_counts"]) / 3 + 2 * losses["tie"], rel=1e-5)
 
 
 def test_images_are_labelled_in_their_bags_from_the_step_asked_for():
     method = rcc(counts="dllp", assign_in_bags=0.5, steps=10).eval()
     parts = batch(method)
-    early, late = (method.loss(parts, stage="train", step=step)["class_counts"].item() for step in (4, 5))
+    losses = [method.loss(parts, stage="train", step=step, progress=step) for step in (4, 5)]
+    early, late = (each["class_counts"].item() for each in losses)
     part = parts["bags"]
     p = method.assign(part.images).detach()
     shares = method.learner.source.known(part)[2]
@@ -212,7 +217,7 @@ def test_photographs_are_turned_at_the_size_that_a_pretrained_encoder_sees(optio
     settings = {"encoder": "lite0@32", "counts": "dllp"} | options
     problem = Problem(24, (3, 8, 8), 3, (0.5,) * 3, (0.25,) * 3, Resolved(24, labels=torch.arange(24) % 3))
     method = make_method("rcc", make_config("rcc", settings), problem)
-    assert method.request("train", 0, torch.Generator().manual_seed(0))["bags"].view.size == size
+    assert method.request("train", 0, torch.Generator().manual_seed(0), progress=0)["bags"].view.size == size
 
 
 def test_a_softmax_for_each_image_needs_no_centroids():

@@ -22,7 +22,7 @@ def supervised(labels=LABELS, **options):
 
 @pytest.mark.parametrize("augment", [True, False])
 def test_it_asks_for_labelled_images_only_and_all_of_them(augment):
-    request = supervised(augment=augment).request("train", 0, torch.Generator().manual_seed(0))["labelled"]
+    request = supervised(augment=augment).request("train", 0, torch.Generator().manual_seed(0), progress=0)["labelled"]
     assert set(request.indices.tolist()) == {0, 2, 4, 5}
     assert (request.view is not None) == augment
 

@@ -7,8 +7,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from smidgen.data.bags import Simulation, simulate
-from smidgen.data.batches import collect, seeded
+from smidgen.data.batches import seeded
 from smidgen.data.evidence import Evidence
+from smidgen.data.loader import Loader
 from smidgen.data.resolved import Resolved
 from smidgen.maths.likelihoods import class_count_loss
 from smidgen.maths.matching import match_counts
@@ -16,6 +17,11 @@ from smidgen.methods.terms import CLASS_COUNTS, EVERY_KIND, EvidenceTerms
 
 IDS = [f"{row}.png" for row in range(500)]
 CPU = torch.device("cpu")
+
+
+def collect(images, requests, *, key):
+    loader = Loader(images, device=CPU)
+    return loader.parts(loader.gather(requests), key=key)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def net():
 
 
 def losses(terms, net, images, step):
-    parts = collect(images, terms.request(seeded(0, step), view=None), key=(0, step), device=CPU)
+    parts = collect(images, terms.request(seeded(0, step), view=None), key=(0, step))
     return terms.losses(parts, {name: net(part.images) for name, part in parts.items()})
 
 
@@ -97,7 +103,7 @@ def test_all_kinds_go_down_together(known, net, images):
 def test_a_bag_that_a_kind_does_not_speak_of_adds_nothing_to_it(images):
     bags = Evidence.from_bags([range(12), [20], [30, 31]], counts=[9, None, None], presence=[None, {"a": True}, None])
     terms = EvidenceTerms(bags.resolve(IDS, n_clusters=10), 10)
-    parts = collect(images, terms.request(seeded(0), view=None), key=(0,), device=CPU)
+    parts = collect(images, terms.request(seeded(0), view=None), key=(0,))
     assert sorted(parts["bags"].items.tolist()) == [0, 1]  # of bag 2 nothing is known
     logits = torch.randn(13, 10, requires_grad=True)
     found = terms.losses(parts, {"bags": logits.softmax(1)})
@@ -110,7 +116,7 @@ def test_shares_that_are_whole_numbers_of_images_speak_by_the_exact_law_too(imag
     shares = [{"a": 1 / 3, "b": 2 / 3}, {"a": 0.33, "b": 0.67}, {"a": 0.4, "b": 0.6}, None]
     bags = Evidence.from_bags([[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10]], proportions=shares, counts=[None] * 3 + [1])
     terms = EvidenceTerms(bags.resolve(IDS, n_clusters=10), 10)
-    parts = collect(images, terms.request(seeded(0), view=None), key=(0,), device=CPU)
+    parts = collect(images, terms.request(seeded(0), view=None), key=(0,))
     logits = torch.randn(11, 10, generator=torch.Generator().manual_seed(0), requires_grad=True)
     p = {"bags": logits.softmax(1)}
     found = terms.losses(parts, p, kinds=[CLASS_COUNTS])
@@ -127,7 +133,7 @@ def test_shares_that_are_whole_numbers_of_images_speak_by_the_exact_law_too(imag
 
 def test_saying_what_is_so_costs_less_than_anything_else(known):
     terms = EvidenceTerms(known, 10, bags=60, labels=200, pairs=200)
-    parts = collect(torch.zeros(500, 1, 1, 1).byte().numpy(), terms.request(seeded(0), view=None), key=(0,), device=CPU)
+    parts = collect(torch.zeros(500, 1, 1, 1).byte().numpy(), terms.request(seeded(0), view=None), key=(0,))
     truth = torch.eye(10)[torch.from_numpy(load_digits().target[:500])] * 0.99 + 0.001
     right = terms.losses(parts, {name: truth[part.indices] for name, part in parts.items()})
     wrong = terms.losses(parts, {name: truth.roll(1, 1)[part.indices] for name, part in parts.items()})

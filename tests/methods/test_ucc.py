@@ -26,14 +26,14 @@ def ucc(n_clusters=3, labels=LABELS, seed=0, **options):
 
 
 def batch(method, step=0):
-    request = method.request("train", step, torch.Generator().manual_seed(step))["bags"]
+    request = method.request("train", step, torch.Generator().manual_seed(step), progress=step)["bags"]
     images = torch.rand(len(request.indices), 1, 8, 8, generator=torch.Generator().manual_seed(1))
     return {"bags": Part(images, request.indices, request.offsets, request.items)}
 
 
 def test_the_loss_is_the_weighted_sum_of_the_two_terms():
     method = ucc(alpha=0.3)
-    losses = method.loss(batch(method), stage="train", step=0)
+    losses = method.loss(batch(method), stage="train", step=0, progress=0)
     assert losses["total"].item() == pytest.approx(0.3 * losses["ucc"].item() + 0.7 * losses["reconstruction"].item())
     assert ucc_objective(torch.tensor(2.0), torch.tensor(4.0), alpha=0.5).item() == 3
 
@@ -41,7 +41,7 @@ def test_the_loss_is_the_weighted_sum_of_the_two_terms():
 def test_the_cross_entropy_is_that_of_the_right_count():
     method = ucc()
     parts = batch(method)
-    found = method.loss(parts, stage="train", step=0)["ucc"].item()
+    found = method.loss(parts, stage="train", step=0, progress=0)["ucc"].item()
     part = parts["bags"]
     law = method.count_probabilities(method.encode(part.images), part.offsets)
     counts = [len(set(LABELS[part.indices[a:b]].tolist())) for a, b in zip(part.offsets[:-1], part.offsets[1:], strict=True)]  # fmt: skip # noqa: E501
@@ -68,8 +68,8 @@ def test_counts_that_no_bag_has_get_no_probability():
 def test_alpha_one_has_no_decoder_and_alpha_zero_is_an_autoencoder():
     without = ucc(alpha=1.0)
     assert without.learner.net.decoder is None
-    assert "reconstruction" not in without.loss(batch(without), stage="train", step=0)
-    losses = (method := ucc(alpha=0.0)).loss(batch(method), stage="train", step=0)
+    assert "reconstruction" not in without.loss(batch(without), stage="train", step=0, progress=0)
+    losses = (method := ucc(alpha=0.0)).loss(batch(method), stage="train", step=0, progress=0)
     assert losses["total"].item() == losses["reconstruction"].item()
 
 
@@ -78,7 +78,7 @@ def test_a_u_net_without_its_decoder_is_the_way_down(options):
     method = ucc(encoder="unet", **options)
     assert method.learner.net.decoder is None
     assert {name.split(".")[0] for name in method.learner.net.state_dict()} == {"encoder", "code"}
-    method.loss(batch(method), stage="train", step=0)["total"].backward()
+    method.loss(batch(method), stage="train", step=0, progress=0)["total"].backward()
     assert all(bool(p.grad.any()) for p in method.backbone.sizes.parameters())
 
 
@@ -115,7 +115,7 @@ def test_a_saved_u_net_gives_the_same_features_and_images(name, tmp_path):
 )
 def test_every_option_gives_finite_gradients_to_the_encoder(options):
     method = ucc(**options)
-    method.loss(batch(method), stage="train", step=0)["total"].backward()
+    method.loss(batch(method), stage="train", step=0, progress=0)["total"].backward()
     gradients = [p.grad for p in method.backbone.parameters()]
     assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
     assert sum(float(g.abs().sum()) for g in gradients) > 0
@@ -124,7 +124,7 @@ def test_every_option_gives_finite_gradients_to_the_encoder(options):
 def test_the_warm_up_learns_reconstruction_alone_and_comes_first():
     method = ucc(warmup_steps=5)
     assert [stage.name for stage in method.stages()] == ["warmup", "train"]
-    method.loss(batch(method), stage="warmup", step=0)["total"].backward()
+    method.loss(batch(method), stage="warmup", step=0, progress=0)["total"].backward()
     assert all(p.grad is None for p in method.learner.head.parameters())
 
 
@@ -132,7 +132,7 @@ def test_a_frozen_encoder_stays_as_it_is_with_its_statistics():
     method = ucc(freeze_encoder=True).train()
     before = {key: value.clone() for key, value in method.backbone.state_dict().items()}
     (optimiser,) = method.optimisers("train")
-    method.loss(batch(method), stage="train", step=0)["total"].backward()
+    method.loss(batch(method), stage="train", step=0, progress=0)["total"].backward()
     optimiser.step()
     assert all(value.equal(before[key]) for key, value in method.backbone.state_dict().items())
     assert method.learner.net.code.weight.grad.abs().sum() > 0
@@ -181,7 +181,9 @@ def test_a_head_that_ignores_the_bags_may_know_how_often_each_count_occurs():
 
 def test_a_step_has_two_images_at_least():
     method = of_evidence(bags_of([1, 23], [1, 3]), images=23, bags=1)
-    sizes = {len(method.request("train", 0, torch.Generator().manual_seed(s))["bags"].indices) for s in range(9)}
+    sizes = {
+        len(method.request("train", 0, torch.Generator().manual_seed(s), progress=0)["bags"].indices) for s in range(9)
+    }
     assert sizes == {23, 24}
     with pytest.raises(InputError, match="more than one image in the bags"):
         of_evidence(bags_of([1], [1])).stages()
@@ -195,10 +197,9 @@ def test_what_goes_by_the_share_of_training_goes_by_the_clock_too():
     method.learner.net.describe = lambda features, offsets, *, bandwidth: (
         seen.append(bandwidth) or torch.zeros(len(offsets) - 1, method.learner.net.described)
     )
-    for reached in (0, 3, 9):
-        method.reached = reached
-        seen.append(method.request("train", 2, torch.Generator())["bags"].view is not None)
-        method.loss(batch(method), stage="train", step=0)
+    for progress in (0, 3, 9):
+        seen.append(method.request("train", 2, torch.Generator(), progress=progress)["bags"].view is not None)
+        method.loss(batch(method), stage="train", step=0, progress=progress)
     assert seen == [True, pytest.approx(0.4), True, pytest.approx(0.1 * 4**0.4), False, pytest.approx(0.1)]
 
 
@@ -222,10 +223,10 @@ def test_another_run_goes_on_where_it_starts_from(options, tmp_path):
     model.save(tmp_path)
     method = ucc(seed=2, **options).eval()
     parts = batch(method)
-    wanted = model.method.loss(parts, stage="train", step=0)
-    assert method.loss(parts, stage="train", step=0) != wanted
+    wanted = model.method.loss(parts, stage="train", step=0, progress=0)
+    assert method.loss(parts, stage="train", step=0, progress=0) != wanted
     method.start_from(Model.load(tmp_path).method)
-    assert method.loss(parts, stage="train", step=0) == wanted
+    assert method.loss(parts, stage="train", step=0, progress=0) == wanted
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_images_that_bags_must_repeat_are_spoken_of(options, wanted):
     assert [f"up to {wanted} images of a class and one has 8" in text for text in method.remarks] == [True] * bool(
         wanted
     )
-    request = method.request("train", 0, torch.Generator().manual_seed(0))["bags"]
+    request = method.request("train", 0, torch.Generator().manual_seed(0), progress=0)["bags"]
     bags = [request.indices[a:b] for a, b in zip(request.offsets[:-1], request.offsets[1:], strict=True)]
     assert wanted or all(len(bag.unique()) == len(bag) for bag in bags)
 
@@ -292,7 +293,7 @@ def test_the_paper_s_net_has_the_paper_s_sizes():
         384,
         192,
     ]
-    assert len(method.request("train", 0, torch.Generator())["bags"].indices) == 640
+    assert len(method.request("train", 0, torch.Generator(), progress=0)["bags"].indices) == 640
 
 
 @pytest.mark.parametrize(
@@ -345,10 +346,12 @@ def test_its_tables_tell_of_bags_clusters_and_pictures():
 
 def test_images_are_shown_as_they_are_towards_the_end():
     method = ucc(augment=True, augment_until=0.5, steps=4)
-    views = [method.request("train", step, torch.Generator().manual_seed(0))["bags"].view for step in range(4)]
+    views = [
+        method.request("train", step, torch.Generator().manual_seed(0), progress=step)["bags"].view for step in range(4)
+    ]
     assert [view is None for view in views] == [False, False, True, True]
-    assert ucc(augment=True, steps=4).request("train", 3, torch.Generator())["bags"].view is not None
+    assert ucc(augment=True, steps=4).request("train", 3, torch.Generator(), progress=3)["bags"].view is not None
     warm = ucc(augment=True, augment_until=0.5, steps=4, warmup_steps=4, alpha=0.5)
-    assert warm.request("warmup", 3, torch.Generator())["bags"].view is not None
+    assert warm.request("warmup", 3, torch.Generator(), progress=3)["bags"].view is not None
     with pytest.raises(InputError, match="`augment_until` is a share"):
         UCCConfig(augment_until=80)

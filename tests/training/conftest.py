@@ -53,12 +53,14 @@ class Toy(Method):
         # Another type than it was registered with, and twice would be wrong.
         self.targets = (self.targets + (embed() + noise).argmax(1)) % 3
 
-    def request(self, stage, step, generator):
+    def request(self, stage, step, generator, *, progress):
+        self.progress = progress
         self.hook("request", stage, step, self)
         rows = torch.randint(N_IMAGES, (6,), generator=generator)
         return {"weak": Request(rows, View(rotate=20)), "strong": Request(rows, View(rotate=60, brightness=0.5))}
 
-    def loss(self, parts, *, stage, step):
+    def loss(self, parts, *, stage, step, progress):
+        assert progress == self.progress
         self.hook("loss", stage, step, self)
         targets = self.targets[parts["weak"].indices].long()
         logits = self.net(parts["strong"].images)
@@ -110,13 +112,22 @@ def make_trainer(images):
     """Return a trainer of a new `Toy` in a folder, which goes on with what the folder holds."""
 
     def make(
-        folder=None, *, hook=lambda *where: None, seed=0, every=4, callbacks=(), method=None, max_seconds=None, **more
+        folder=None,
+        *,
+        hook=lambda *where: None,
+        seed=0,
+        every=4,
+        callbacks=(),
+        method=None,
+        max_seconds=None,
+        read_every=None,
+        **more,
     ):
         log = MetricsLog(None if folder is None else folder / "metrics.jsonl", every=3)
         return Trainer(
             Toy(hook) if method is None else method,
             images,
-            Settings(seed=seed, checkpoint_every=every, max_seconds=max_seconds),
+            Settings(seed=seed, checkpoint_every=every, max_seconds=max_seconds, read_every=read_every),
             callbacks=[*callbacks, log],
             checkpoints=None if folder is None else Checkpoints(folder / "checkpoints"),
             **more,

@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from smidgen.errors import InputError, RunError, TrainingError
-from smidgen.training import loop
+from smidgen.methods.base import Stage
+from smidgen.training import embed, loop
 from smidgen.training.callbacks import Callback
+from smidgen.training.embed import make_embed, map_images
 from smidgen.training.interrupts import Interrupted, Interrupts
-from smidgen.training.loop import Settings, make_embed, map_images
+from smidgen.training.loop import Settings
 from smidgen.training.schedules import rate
 
 PLACES = ["request", "loss", "before_step", "after_step"]
@@ -104,6 +106,71 @@ def test_checkpoints_change_nothing(make_trainer, uninterrupted):
     trainer.train()
     for name, value in trainer.method.state_dict().items():
         assert value.equal(uninterrupted[0][name])
+
+
+@pytest.mark.parametrize("read_every", [2, 3, 100])
+@pytest.mark.parametrize("times", [0, 2])
+def test_reading_losses_less_often_changes_nothing(
+    times, read_every, make_trainer, diverge_at, outcome, same, tmp_path
+):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    said, outcomes = {1: [], read_every: []}, []
+    for folder, every in zip("ab", said, strict=True):
+        hook = diverge_at("one", 5, times=times)
+        trainer = make_trainer(tmp_path / folder, hook=hook, read_every=every, say=said[every].append)
+        trainer.train()
+        outcomes.append(outcome(trainer, tmp_path / folder))
+    same(*outcomes)
+    assert said[1] == said[read_every]
+    assert len(said[1]) == times
+
+
+def test_an_error_that_comes_of_broken_weights_is_a_divergence(make_trainer, diverge_at, outcome, same, tmp_path):
+    def hook(*where):
+        diverge(*where)
+        if where[0] == "loss" and not bool(where[3].net[1].weight.isfinite().all()):
+            raise ValueError("matrix contains invalid numeric entries")
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    diverge = diverge_at("one", 5, times=1)
+    found = resume(make_trainer, tmp_path / "a", hook=hook, read_every=100)
+    wanted = resume(make_trainer, tmp_path / "b", hook=diverge_at("one", 5, times=1))
+    same(outcome(found, tmp_path / "a"), outcome(wanted, tmp_path / "b"))
+
+
+def test_who_wants_to_see_a_step_sees_the_method_as_it_is_then(make_trainer):
+    class Look(Callback):
+        def wants_to_see(self, stage, step):
+            return step == 3
+
+        def after_step(self, moment):
+            seen.append((moment.step, float(moment.method.net[5].bias.detach()[0])))
+
+    seen, now = [], {}
+
+    def hook(place, stage, step, method):
+        if place == "after_step" and stage == "one":
+            now[step + 1] = float(method.net[5].bias.detach()[0])
+
+    make_trainer(hook=hook, callbacks=[Look()], read_every=100, every=100).train()
+    assert [step for step, _ in seen[:8]] == [*range(1, 9)]
+    assert dict(seen[:8])[3] == now[3] != now[2]
+
+
+def test_a_restored_method_is_asked_to_act(make_trainer, diverge_at, kill_at, tmp_path):
+    def trainer(**options):
+        made = make_trainer(tmp_path, **options)
+        made.method.after_restore = lambda: seen.append(made.progress.step)
+        return made
+
+    seen = []
+    with pytest.raises(BaseException, match="killed"):
+        trainer(hook=kill_at("loss", "one", 6)).train()
+    assert seen == []
+    trainer(hook=diverge_at("two", 4, times=1)).train()
+    assert seen == [4, 4]  # of stage "one" after the kill, of "two" after the divergence
 
 
 def test_dropout_draws_other_numbers_at_every_step(make_trainer):
@@ -297,16 +364,34 @@ def test_time_is_shared_out_by_steps_and_every_schedule_comes_to_its_end(make_tr
         def after_step(self, moment):
             if moment.stage.name == "two":
                 seen.append(moment.rate / 0.01)
-                reached.append(moment.method.reached)
 
-    said, seen, reached = [], [], []
-    trainer = make_trainer(tmp_path, hook=tick, max_seconds=6.5, say=said.append, callbacks=[Rates()])
+    def hook(*where):
+        tick(*where)
+        if where[:2] == ("loss", "two"):
+            progress.append(where[3].progress)
+
+    said, seen, progress = [], [], []
+    trainer = make_trainer(tmp_path, hook=hook, max_seconds=6.5, say=said.append, callbacks=[Rates()])
     assert trainer.train() == 7  # 6.5 · 8/13 = 4 for the first stage; the 2.5 left for the second end in its third step
     assert (trainer.steps, trainer.stopped_early) == (7, True)
     assert said[0] == "Time is up: stage 'one' ends after 4 of its 8 steps."
     assert [(line["stage"], line["step"]) for line in lines(tmp_path)] == [("one", 3), ("one", 4), ("two", 3)]
     assert seen == [rate("cosine", step, 5) for step in (2, 4, 4)]  # 1, 2 and 3 of 2.5 seconds are over
-    assert reached == [0, 2, 4]  # before each of them
+    assert progress == [0, 2, 4]  # before each of them
+
+
+@pytest.mark.parametrize(("begins", "begun"), [((0, 1, 2, 3), [0, 3]), ((3, 0), [0, 3]), ((1,), [1]), ((7,), [])])
+def test_of_what_the_clock_has_passed_over_the_last_is_begun(begins, begun, make_trainer, tick, monkeypatch):
+    def hook(place, stage, step, method):
+        tick(place, stage, step, method)
+        if place == "begin":
+            seen.append(step)
+
+    seen = []
+    trainer = make_trainer(hook=hook, max_seconds=2.0)
+    monkeypatch.setattr(trainer.method, "stages", lambda: [Stage("one", 8, begins=begins)])
+    trainer.train()
+    assert seen == begun
 
 
 def test_stages_whose_steps_take_longer_have_more_of_the_time(make_trainer, tick, monkeypatch):
@@ -327,7 +412,7 @@ def test_a_stage_has_its_least_steps_and_its_whole_schedule_though_time_is_up(ma
     def hook(place, stage, step, method):
         tick(place, stage, step, method)
         if place == "loss":
-            reached.append((stage, method.reached))
+            reached.append((stage, method.progress))
 
     said, reached = [], []
     trainer = make_trainer(hook=hook, max_seconds=0.1, say=said.append)
@@ -481,7 +566,7 @@ def test_no_images_give_no_results_of_the_right_shape(make_trainer, images):
 
 
 def test_embedding_halves_its_batch_when_memory_runs_out(make_trainer, images, monkeypatch):
-    monkeypatch.setattr(loop, "EMBED_BATCH", 32)
+    monkeypatch.setattr(embed, "EMBED_BATCH", 32)
     sizes = []
 
     def encode(batch):

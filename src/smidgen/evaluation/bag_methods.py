@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from smidgen.data.batches import as_floats, seeded
+from smidgen.data.batches import seeded
 from smidgen.data.datasets import Dataset
+from smidgen.data.loader import Loader
 from smidgen.data.resolved import Resolved
 from smidgen.evaluation.bag_predictions import BagPredictions, Calibration, over_bags, predict_bags
 from smidgen.evaluation.bag_scores import (
@@ -175,12 +176,13 @@ def reconstruction_errors(
     order = np.random.default_rng(seed).permutation(len(images))[:REBUILT]
     shown, own = images[order], torch.from_numpy(features[order])
     device = learner.net.points.device
+    loader = Loader(shown, device=device, resident=False)
     errors = {"reconstruction_error": 0.0, "reconstruction_error_shuffled": 0.0}
     # Rolled by one in a random order, no image keeps its own features.
     for name, given in zip(errors, (own, own.roll(1, 0)), strict=True):
         for first in range(0, len(shown), _DECODED):
             rows = slice(first, first + _DECODED)
-            block = as_floats(shown, rows, device=device)
+            block = loader.floats(rows)
             error = learner.net.reconstruction_loss(given[rows].to(device), block, kind="mse")
             errors[name] += float(error) * len(block) / len(shown)
     return errors

@@ -9,8 +9,9 @@ import torch
 
 from smidgen.data.batches import seeded
 from smidgen.evaluation.scores import clustering_accuracy, normalised_mutual_information
+from smidgen.methods.base import Stage
 from smidgen.training.callbacks import Callback, Moment
-from smidgen.training.loop import map_images
+from smidgen.training.embed import map_images
 
 SAMPLE = 2000
 LOOKS = 20
@@ -33,10 +34,13 @@ class Watch(Callback):
         self._images, self._classes = images[order], None if classes is None else classes[order]
         self._device, self._every = device, every
 
+    def wants_to_see(self, stage: Stage, step: int) -> bool:
+        """Return whether it is time to look."""
+        return step % max(self._every, stage.steps // LOOKS) == 0 or step == stage.steps
+
     def after_step(self, moment: Moment) -> None:
         """Look, if it is time to."""
-        every = max(self._every, moment.stage.steps // LOOKS)
-        if moment.step % every and moment.step != moment.stage.steps:
+        if not self.wants_to_see(moment.stage, moment.step):
             return
         method = moment.method
         assignments = map_images(method.assign, self._images, method=method, device=self._device).numpy()

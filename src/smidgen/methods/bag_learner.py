@@ -184,9 +184,9 @@ class BagLearner(nn.Module):
     def _is_frozen(self, stage: str) -> bool:
         return self.config.freeze_encoder and stage != "warmup"
 
-    def request(self, stage: str, step: int, reached: int, generator: torch.Generator) -> dict[str, Request]:
+    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for the bags of a step, their images as random views or, towards the end, as they are."""
-        turned = stage == "warmup" or reached < self.config.augment_until * self.config.steps
+        turned = stage == "warmup" or progress < self.config.augment_until * self.config.steps
         return {"bags": self.source.request(step, generator, view=self.view if turned else None)}
 
     def embed(self, images: Tensor, *, stage: str) -> Tensor:
@@ -199,11 +199,11 @@ class BagLearner(nn.Module):
         self.recent = torch.cat([features.detach(), self.recent])[:_RECENT]
         return features
 
-    def describe(self, features: Tensor, offsets: Tensor, *, reached: int) -> Tensor:
-        """Return the densities of each bag, (bags, J · points), with the bandwidth that is reached."""
+    def describe(self, features: Tensor, offsets: Tensor, *, progress: int) -> Tensor:
+        """Return the densities of each bag, (bags, J · points), with the bandwidth of this place in training."""
         config, bandwidth = self.config, self.config.bandwidth
         if config.start_bandwidth:
-            bandwidth = annealed_bandwidth(reached / config.steps, start=config.start_bandwidth, end=bandwidth)
+            bandwidth = annealed_bandwidth(progress / config.steps, start=config.start_bandwidth, end=bandwidth)
         return self.net.describe(features, offsets, bandwidth=bandwidth)
 
     def count_losses(self, described: Tensor, part: Part) -> tuple[dict[str, Tensor], Tensor]:

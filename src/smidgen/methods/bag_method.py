@@ -28,9 +28,9 @@ class BagMethod(Method):
         """Shuffle the walk through tuples of classes."""
         self.learner.source.begin(generator)
 
-    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for bags, of the evidence or fresh."""
-        return self.learner.request(stage, step, max(step, self.reached), generator)
+        return self.learner.request(stage, step, generator, progress=progress)
 
     def after_step(self, stage: str, step: int) -> None:
         """Cluster the latest features now and then."""

@@ -152,7 +152,7 @@ class BagSource(nn.Module):
 
     def begin(self, generator: torch.Generator) -> None:
         """Begin another walk through the tuples of classes."""
-        self.walk = torch.randint(2**62, (), generator=generator)
+        self.walk = torch.randint(2**62, (), generator=generator, device=generator.device)
 
     def request(self, step: int, generator: torch.Generator, *, view: View | None) -> Request:
         """Return the bags of a step; `items` are bag numbers of the evidence, None for fresh bags."""

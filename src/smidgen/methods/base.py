@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -38,7 +38,8 @@ class Stage:
 
     steps: its length in optimiser steps.
     begins: the steps before which `Method.begin` is called; DeepCluster's epochs, SeLa's relabellings.
-    schedule: how the learning rate moves from 0 to 1 of the stage, a name in `training.schedules.SCHEDULES`.
+    schedule: the share of the peak learning rate from 0 to 1 of the stage, a name in `training.schedules.SCHEDULES` or
+        any such function; a parameter group of an optimiser may have a `schedule` of its own.
     falls: whether a training that goes well lets its loss fall; not where the method holds it at a level.
     cost: about how long a step takes, what goes before it included, compared with the other stages: by it the time of a
         training is shared out that has little (`max_seconds`).
@@ -48,7 +49,7 @@ class Stage:
     name: str
     steps: int
     begins: tuple[int, ...] = (0,)
-    schedule: str = "one-cycle"
+    schedule: str | Callable[[float], float] = "one-cycle"
     falls: bool = True
     cost: float = 1.0
     least: float = 0.0
@@ -78,6 +79,14 @@ class Embed(Protocol):
         """Return (n_images, features) on the CPU; `function` maps a batch of images, by default `Method.encode`."""
         ...
 
+    def blocks(self, function: Callable[[Tensor], Tensor] | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (rows, outputs) block by block, the outputs on the device: for what is too large for one array."""
+        ...
+
+    def on_device(self, function: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return (n_images, features) on the device."""
+        ...
+
 
 class Method(nn.Module, ABC):
     """A clustering method. Subclasses are final; `fit` of `recipe` and the one loop of `training` drive them.
@@ -96,29 +105,38 @@ class Method(nn.Module, ABC):
     wants_classes: ClassVar[bool] = False
     """Whether all known classes of the training set are its labels where no evidence is given."""
 
-    reached: int = 0
-    """How far its stage is, in steps: the step, or more where time is short (`max_seconds`). The loop sets it.
-
-    Whatever a method does at a share of a stage goes by it.
-    """
-
     def stages(self) -> list[Stage]:
         """Return the stages of training, in order; none means that all work is done in `finish`."""
         return []
 
-    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
-        """Prepare for the steps ahead (neighbours, pseudo-labels, new heads), called before each of `Stage.begins`."""
+    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> Iterable[nn.Parameter] | None:
+        """Prepare for the steps ahead (neighbours, pseudo-labels, new heads), called before each of `Stage.begins`.
+
+        generator: of the device that is trained on. Returns the parameters that have been drawn anew or put in the
+        place of others, where there are any: optimisers forget what they remember of them.
+        """
+        return None
+
+    def after_restore(self) -> None:
+        """Act after a checkpoint was restored: make again what is derived from buffers and is none itself."""
 
     @abstractmethod
-    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
-        """Return the parts of the batch for this step."""
+    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
+        """Return the parts of the batch for this step, all their tensors on the CPU.
+
+        generator: of the CPU. progress: how far the stage is, in steps: `step`, or more where the clock is ahead
+        (`max_seconds`); what changes in the course of a stage goes by it.
+        """
 
     @abstractmethod
-    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
-        """Return named scalars; `total` is differentiated, the others are logged."""
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
+        """Return named scalars; `total` is differentiated, the others are logged. progress: as in `request`."""
 
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
-        """Return the optimisers of a stage; their learning rates are the schedule's peak."""
+        """Return the optimisers of a stage; their learning rates are the schedule's peak.
+
+        A parameter group may have a `schedule` and a `weight_decay_schedule`, as in `training.schedules`.
+        """
         return [torch.optim.AdamW((p for p in self.parameters() if p.requires_grad), lr=1e-3, weight_decay=1e-2)]
 
     def before_step(self, stage: str, step: int) -> None:

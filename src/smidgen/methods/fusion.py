@@ -206,7 +206,7 @@ class Fusion(Method):
             order = in_order_of_classes(self.terms.class_evidence(assignments).numpy())
             self.order[head] = self.order[head, torch.tensor(order, device=self.order.device)]
 
-    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for images and one random neighbour each, or for images as weak and strong views; and for evidence."""
         rows = torch.randint(self.problem.n_images, (self.config.batch_size,), generator=generator)
         if stage == "refine":
@@ -217,9 +217,8 @@ class Fusion(Method):
             requests = {"images": Request(rows, self.weak), "neighbours": Request(near, self.weak)}
         return requests | self.terms.request(generator, view=self.weak)
 
-    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the stage's own loss, balance, and the loss of each kind of evidence; totals are sums over heads."""
-        reached = max(step, self.reached)
         shown = {name: part for name, part in parts.items() if name != "weak"}
         logits = self._logits(self.net, torch.cat([part.images for part in shown.values()]))
         by_part = dict(zip(shown, logits.split([len(part.images) for part in shown.values()]), strict=True))
@@ -228,10 +227,10 @@ class Fusion(Method):
             heads, weight = [int(self.head)], self.config.refine_balance
         else:
             own = self._cluster_losses(
-                by_part.pop("images"), by_part.pop("neighbours"), settled=reached >= self._settled
+                by_part.pop("images"), by_part.pop("neighbours"), settled=progress >= self._settled
             )
             heads, weight = list(range(self.config.heads)), self.config.balance
-        known = self._evidence_losses(parts, by_part, heads, kinds=self._kinds(stage, reached))
+        known = self._evidence_losses(parts, by_part, heads, kinds=self._kinds(stage, progress))
         per_head = own["own"] + self.config.evidence * sum(known.values())
         if stage == "cluster":
             with torch.no_grad():
@@ -253,11 +252,11 @@ class Fusion(Method):
         return {"own": labelled, "self_label": labelled, "balance": balance_loss(logits.softmax(1)[:, None]),
                 "sure": sure}  # fmt: skip
 
-    def _kinds(self, stage: str, reached: int) -> tuple[str, ...]:
+    def _kinds(self, stage: str, progress: int) -> tuple[str, ...]:
         """Return the evidence that there are terms for: kinds that name classes only where clusters are named."""
         if stage == "refine":
             return (*EVERY_KIND, CLASS_COUNTS)
-        return EVERY_KIND if reached >= self._settled else tuple(kind for kind in EVERY_KIND if kind not in NAMING)
+        return EVERY_KIND if progress >= self._settled else tuple(kind for kind in EVERY_KIND if kind not in NAMING)
 
     def _evidence_losses(
         self, parts: Mapping[str, Part], logits: Mapping[str, Tensor], heads: list[int], *, kinds: tuple[str, ...]

@@ -178,7 +178,7 @@ class FusionEmbeddings(Method):
             self._anchor()
             self.refined.fill_(True)
 
-    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for images and one random neighbour each, or for images and evidence."""
         size = self.config.refine_batch_size if stage == "refine" else self.config.batch_size
         rows = torch.randint(self.problem.n_images, (size,), generator=generator)
@@ -191,29 +191,32 @@ class FusionEmbeddings(Method):
             requests["anchors"] = Request(known[torch.randint(len(known), (size // 4,), generator=generator)])
         return requests | self.terms.request(generator, view=None)
 
-    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the heads' swapped loss, or the net's own and that of each kind of evidence; in float32."""
         with torch.autocast(self.projected.device.type, enabled=False):
-            return self._net_losses(parts, step) if stage == "refine" else self._head_losses(parts, stage, step)
+            return (
+                self._net_losses(parts, progress)
+                if stage == "refine"
+                else self._head_losses(parts, stage, step, progress)
+            )
 
     # ---------------------------------------------------------------------------------------------------------- heads
 
-    def _head_losses(self, parts: Mapping[str, Part], stage: str, step: int) -> dict[str, Tensor]:
-        reached = max(step, self.reached)
-        progress = reached / max(1, self.config.steps - self.config.steps // 2) if stage == "select" else 0.0
+    def _head_losses(self, parts: Mapping[str, Part], stage: str, step: int, progress: int) -> dict[str, Tensor]:
+        share = progress / max(1, self.config.steps - self.config.steps // 2) if stage == "select" else 0.0
         losses = self.heads.losses(
             *(self.projected[parts[name].indices] for name in ("images", "neighbours")),
             step=step,
             kept_only=stage == "select",
-            softness=self._softness(progress),
+            softness=self._softness(share),
             gain=self.config.gain,
-            scored=progress < COOLING[0],
+            scored=share < COOLING[0],
         )
         return {"total": losses.sum(), "swapped": losses.mean(), "temperature": self.heads.temperature.clone()}
 
-    def _softness(self, progress: float) -> float:
+    def _softness(self, share: float) -> float:
         first, last = self.config.softness, self.config.final_softness
-        cooled = (progress - COOLING[0]) / (COOLING[1] - COOLING[0])
+        cooled = (share - COOLING[0]) / (COOLING[1] - COOLING[0])
         return first + (last - first) * min(1.0, max(0.0, cooled))
 
     def _agree(self) -> None:
@@ -255,11 +258,11 @@ class FusionEmbeddings(Method):
         for label, rows in zip(found.tolist(), members, strict=True):
             self.anchors[rows.to(self.anchors.device)] = int(cluster[label])
 
-    def _net_losses(self, parts: Mapping[str, Part], step: int) -> dict[str, Tensor]:
+    def _net_losses(self, parts: Mapping[str, Part], progress: int) -> dict[str, Tensor]:
         projected = {name: self.projected[part.indices] for name, part in parts.items()}
         sizes = [len(x) for x in projected.values()]
         logits = dict(zip(projected, self.net(torch.cat([*projected.values()])).split(sizes), strict=True))
-        trust = max(0.0, 1 - max(step, self.reached) / max(1e-9, self.config.warm * self.config.refine_steps))
+        trust = max(0.0, 1 - progress / max(1e-9, self.config.warm * self.config.refine_steps))
         losses = self._own_losses(parts["images"], projected["images"], logits["images"], trust)
         p = {name: values.softmax(1) for name, values in logits.items()}
         known = self.terms.losses(parts, p, kinds=self._likelihoods)

@@ -65,11 +65,11 @@ class KMeans(Method):
         for name in ("mean", "components", "centroids", "spread"):
             self.register_buffer(name, torch.zeros(0))
 
-    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for nothing: there are no stages."""
         return {}
 
-    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Never called."""
         raise NotImplementedError("k-means has no stages")
 

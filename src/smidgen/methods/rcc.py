@@ -223,11 +223,10 @@ class RCC(BagMethod):
             raise InputError("`rcc` needs proportions or class counts of bags; from unique counts alone, `ucc` learns.")
         return self.learner.stages()
 
-    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the weighted losses of counts, unique count and reconstruction, and the tie of the first two."""
         part, learner, config = parts["bags"], self.learner, self.config
         assert part.offsets is not None
-        reached = max(step, self.reached)
         embeddings = learner.embed(part.images, stage=stage)
         features = learner.features(embeddings)
         losses = {}
@@ -235,9 +234,9 @@ class RCC(BagMethod):
             losses["reconstruction"] = learner.reconstruction_loss(features, part.images)
             if stage == "warmup":
                 return {"total": losses["reconstruction"], **losses}
-        described = learner.describe(features, part.offsets, reached=reached)
+        described = learner.describe(features, part.offsets, progress=progress)
         counted, log_counts = learner.count_losses(described, part)
-        found, presence = self._class_losses(embeddings, described, part, reached=reached)
+        found, presence = self._class_losses(embeddings, described, part, progress=progress)
         losses |= counted | found
         if config.tie_weight:
             losses["tie"] = tie_loss(presence, log_counts).mean()
@@ -247,7 +246,7 @@ class RCC(BagMethod):
         return {"total": total, **losses}
 
     def _class_losses(
-        self, embeddings: Tensor, described: Tensor, part: Part, *, reached: int
+        self, embeddings: Tensor, described: Tensor, part: Part, *, progress: int
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the loss of class counts over the bags that they are known of, and which classes seem to be there."""
         assert part.offsets is not None
@@ -261,7 +260,7 @@ class RCC(BagMethod):
         else:
             p = self.classifier(embeddings).float().softmax(1)
             loss, found = dllp_loss(p, part.offsets, told), bag_means(p, part.offsets)
-            if reached >= self.config.assign_in_bags * self.config.steps:
+            if progress >= self.config.assign_in_bags * self.config.steps:
                 loss = self._in_bag_loss(p, part.offsets, told)
             presence = presence_of_images(p, part.offsets)
         if not bool(known.any()):

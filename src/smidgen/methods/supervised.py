@@ -70,14 +70,14 @@ class Supervised(Method):
             torch.optim.AdamW(self.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
         ]
 
-    def request(self, stage: str, step: int, generator: torch.Generator) -> dict[str, Request]:
+    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for random labelled images."""
         augment = self.config.augment and self.problem.image_shape[1:] != (1, 1)  # embeddings have no views
         view = View(rotate=10, scale=0.15, shear=0.2, shift=0.1) if augment else None
         draws = torch.randint(len(self.labelled), (self.config.batch_size,), generator=generator)
         return {"labelled": Request(self.labelled.cpu()[draws], view)}
 
-    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the cross-entropy."""
         part = parts["labelled"]
         return {"total": F.cross_entropy(self._logits(part.images), self.labels[part.indices])}

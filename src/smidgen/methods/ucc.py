@@ -139,7 +139,7 @@ class UCC(BagMethod):
         self.learner.source.must_know(self.name, what="unique class counts of bags")
         return self.learner.stages()
 
-    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int) -> dict[str, Tensor]:
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the objective, its terms, and the share of right counts; reconstruction alone in the warm-up."""
         part, learner = parts["bags"], self.learner
         assert part.offsets is not None
@@ -148,9 +148,7 @@ class UCC(BagMethod):
         if stage == "warmup":
             assert rebuilt is not None
             return {"total": rebuilt, "reconstruction": rebuilt}
-        losses, _ = learner.count_losses(
-            learner.describe(features, part.offsets, reached=max(step, self.reached)), part
-        )
+        losses, _ = learner.count_losses(learner.describe(features, part.offsets, progress=progress), part)
         total = ucc_objective(losses["ucc"], rebuilt, alpha=self.config.alpha)
         return {"total": total, **losses} | ({} if rebuilt is None else {"reconstruction": rebuilt})
 

@@ -41,6 +41,13 @@ class Callback:
     def before_begin(self, stage: Stage, step: int) -> None:
         """Act before the method looks at the whole training set, which may take a while."""
 
+    def wants_to_see(self, stage: Stage, step: int) -> bool:
+        """Return whether `after_step` of this step uses the method itself: it is then called before the next step.
+
+        Otherwise it may be called some steps later, with the losses of its own step.
+        """
+        return False
+
     def after_step(self, moment: Moment) -> None:
         """Act after an optimiser step."""
 

@@ -12,20 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from smidgen.data.batches import Part, as_floats, collect, seeded
+from smidgen.data.batches import Request, seeded
+from smidgen.data.loader import Key, Loader
 from smidgen.errors import Damaged, InputError, TrainingError
-from smidgen.hardware import forked_rng
-from smidgen.methods.base import Embed, Method, Stage
+from smidgen.hardware import forked_rng, seed_rng
+from smidgen.methods.base import Method, Stage
 from smidgen.options import CountOrNone, Weight
 from smidgen.schemas import convert
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.checkpoint import Checkpoints, Snapshot, capture, restore
+from smidgen.training.embed import make_embed
 from smidgen.training.interrupts import Interrupted, Interrupts
-from smidgen.training.schedules import rate
+from smidgen.training.optimisers import Optimisers
 
-EMBED_BATCH = 512
+READ_EVERY = 20
+"""Steps between readings of losses on an accelerator, as often as the log has a line."""
+
 _RETRIES = 3
 
 
@@ -39,6 +42,8 @@ class Settings:
     or the share of its steps that it cannot do without (`Stage.least`). A stage ends when its steps are done or its
     time is up, and its learning rate, and what `begin` is called for, are those of whichever is further: a schedule
     comes to its end either way. Such a training follows the clock and cannot be repeated bit for bit.
+    read_every: steps between readings of the losses, each of which waits for the device; None for every step on the CPU
+    and every 20 elsewhere. They are read before anything is saved, too. Nothing depends on it but speed.
     """
 
     seed: int = 0
@@ -47,18 +52,24 @@ class Settings:
     clip: float | None = 1.0
     checkpoint_every: int = 100
     max_seconds: float | None = None
+    read_every: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise InputError(f"`max_seconds` must be above 0, got {self.max_seconds}.")
 
 
-class _Diverged(Exception):
-    """The loss or the gradient of a step is infinite or not a number."""
+@dataclass
+class _Unread:
+    """A step that was made, whose losses are still on the device.
 
-    def __init__(self, name: str, parts: dict[str, Part]) -> None:
-        super().__init__(name)
-        self.parts = parts
+    numbers: the losses of these names, the norm of the gradient before the step, and that of the weights after it.
+    """
+
+    moment: Moment
+    names: Sequence[str]
+    numbers: Tensor
+    requests: Mapping[str, Request]
 
 
 @dataclass
@@ -68,7 +79,7 @@ class _Progress:
     stage: CountOrNone = 0
     step: CountOrNone = 0
     done: CountOrNone = 0  # steps in all
-    begun: bool = False  # whether `begin` has been called for this step
+    begun: bool = False  # whether `begin` has been called since the last step
     begun_to: int = -1  # the last step of this stage that `begin` has been called for, ahead of the steps or not
     scale: float = 1.0  # of the learning rate: halved when a step diverges
     failures: CountOrNone = 0
@@ -103,11 +114,13 @@ class Trainer:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.method = method.to(settings.device)
-        self.images, self.settings, self.callbacks = images, settings, callbacks
+        self.settings, self.callbacks = settings, callbacks
         self.checkpoints, self.interrupts, self.say = checkpoints, interrupts or Interrupts(), say
-        self.embed = make_embed(method, images, device=settings.device, bfloat16=settings.bfloat16)
+        self.loader = Loader(images, device=settings.device)
+        self.embed = make_embed(method, self.loader, device=settings.device, bfloat16=settings.bfloat16)
         self.progress = _Progress()
-        self.optimisers: list[torch.optim.Optimizer] = []
+        self.optimisers: Optimisers | None = None
+        self._unread: list[_Unread] = []
         self._good: Snapshot | None = None  # the last good state in memory
         self._started = time.monotonic()
 
@@ -120,7 +133,7 @@ class Trainer:
         """
         stages = self.method.stages()
         newest = self.checkpoints.newest(self._check) if self.checkpoints else None
-        with forked_rng(self.settings.device):
+        with forked_rng(self.settings.device), contextlib.closing(self.loader):
             if newest is None:
                 for callback in self.callbacks:
                     callback.restore({})
@@ -130,8 +143,8 @@ class Trainer:
                 left = stages[self.progress.stage :]
                 self._run_stage(left[0], share=_work(left[0]) / sum(map(_work, left)))
             self.method.eval()
-            torch.manual_seed(self._generator("finish", 0, "net").initial_seed())
-            self.method.finish(self.embed, self._generator("finish", 0))
+            self._seed("finish", 0, "net")
+            self.method.finish(self.embed, seeded(self.settings.seed, "finish", 0, device=self.settings.device))
             self.method.to(self.settings.device)
         return self._seconds()
 
@@ -153,61 +166,68 @@ class Trainer:
     def _resume(self, snapshot: Snapshot, stages: Sequence[Stage]) -> None:
         position = snapshot[1]["progress"]["position"]
         if position["stage"] < len(stages):
-            self.optimisers = self._new_optimisers(stages[position["stage"]])
+            self.optimisers = Optimisers(self.method, stages[position["stage"]])
         self._go_back(snapshot)
         regular = self.checkpoints.newest_regular(self._check) if self.checkpoints else None
         if regular is not None and regular[1]["progress"]["position"]["stage"] == position["stage"]:
             self._good = regular  # where a training that was not stopped here would go back to if it diverged
 
     def _run_stage(self, stage: Stage, *, share: float) -> None:
-        if not self.optimisers:
-            self.optimisers = self._new_optimisers(stage)
+        if self.optimisers is None:
+            self.optimisers = Optimisers(self.method, stage)
             self._allow_time(share)
             with self.interrupts.deferred():
                 self._save()  # what to go back to if the first steps diverge
         while self.progress.step < self._length(stage):
-            due = self._due(stage)
+            reached = self._reached(stage)
+            due = self._due(stage, reached)
             if due is not None:
-                self._begin(stage, due, share=share)
+                if self._read(stage):
+                    self._begin(stage, due, share=share)
+                continue
             with self.interrupts.deferred():
-                self._guarded_step(stage)
-                ended = self.progress.step == self._length(stage)
-                if ended or self.progress.step % self.settings.checkpoint_every == 0:
+                self._guarded_step(stage, reached)
+                if self._must_read(stage):
+                    self._read(stage)
+                if self._must_save(stage):
                     self._save()
                 elif self.interrupts.pending:
                     self._save(regular=False)
             if self.interrupts.pending:
                 raise Interrupted(self.interrupts.pending)
         self.progress.stage, self.progress.step, self.progress.cut = self.progress.stage + 1, 0, 0
-        self.progress.begun_to = -1
-        self.optimisers = []
+        self.progress.begun_to, self.optimisers = -1, None
 
-    def _due(self, stage: Stage) -> int | None:
+    def _due(self, stage: Stage, reached: int) -> int | None:
         """Return the step that `begin` is to be called for, the last one where the clock has passed several."""
         done = max(self.progress.begun_to, self.progress.step - (not self.progress.begun))
-        return max((step for step in stage.begins if done < step <= self._reached(stage)), default=None)
+        return max((step for step in stage.begins if done < step <= reached), default=None)
 
     def _begin(self, stage: Stage, step: int, *, share: float) -> None:
+        assert self.optimisers is not None
         self.method.eval()
         for callback in self.callbacks:
             callback.before_begin(stage, step)
-        generator = self._generator(stage.name, step, "begin")
-        torch.manual_seed(self._generator(stage.name, step, "begin", "net").initial_seed())
-        self.method.begin(stage.name, step, self.embed, generator)
+        generator = seeded(self.settings.seed, stage.name, step, "begin", device=self.settings.device)
+        self._seed(stage.name, step, "begin", "net")
+        renewed = self.method.begin(stage.name, step, self.embed, generator)
         self.method.to(self.settings.device)
+        if renewed is not None:
+            self.optimisers.renew(renewed)
         self.progress.begun, self.progress.begun_to = True, step
         if self.progress.step == 0:
             self._allow_time(share)  # again: the time that this took is not the steps'
         with self.interrupts.deferred():
             self._save()
 
-    def _guarded_step(self, stage: Stage) -> None:
+    # ---------------------------------------------------------------------------------------------------- steps
+
+    def _guarded_step(self, stage: Stage, reached: int) -> None:
         try:
-            moment = self._step(stage)
-        except _Diverged as diverged:
-            self._retreat(stage, diverged)
-            return
-        except RuntimeError as error:
+            unread = self._step(stage, reached)
+        except Exception as error:
+            if self._unread and not self._read(stage):
+                return  # a step before has broken the weights, and this came of it
             if not _is_out_of_memory(error):
                 raise
             raise TrainingError(
@@ -219,54 +239,87 @@ class Trainer:
         self.progress.begun = False
         if self._time_spent() >= 1 and _least(stage) <= self.progress.step < stage.steps:
             self._cut(stage)
-            moment.stage = replace(stage, steps=self.progress.step)  # so that callbacks know their last step
-        moment.step, moment.total_step = self.progress.step, self.progress.done
-        for callback in self.callbacks:
-            callback.after_step(moment)
+            unread.moment.stage = replace(stage, steps=self.progress.step)  # so that callbacks know their last step
+        unread.moment.step, unread.moment.total_step = self.progress.step, self.progress.done
+        self._unread.append(unread)
 
-    def _step(self, stage: Stage) -> Moment:
+    def _step(self, stage: Stage, reached: int) -> _Unread:
+        assert self.optimisers is not None
         step, method = self.progress.step, self.method
-        method.reached = self._reached(stage)
         method.train(True)
-        generator = self._generator(stage.name, step)
+        key = self.settings.seed, stage.name, step
+        gathered = self.loader.take(key) or self.loader.gather(self._request(key, reached))
+        parts = self.loader.parts(gathered, key=key)
         # Dropout, too, is a function of (seed, stage, step), and of other numbers than the request.
-        torch.manual_seed(self._generator(stage.name, step, "net").initial_seed())
-        requests = method.request(stage.name, step, generator)
-        parts = collect(self.images, requests, key=(self.settings.seed, stage.name, step), device=self.settings.device)
+        self._seed(stage.name, step, "net")
         with _autocast(self.settings):
-            losses = method.loss(parts, stage=stage.name, step=step)
-        share = rate(stage.schedule, self._reached(stage), stage.steps) * self.progress.scale
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = group["initial_lr"] * share
+            losses = method.loss(parts, stage=stage.name, step=step, progress=reached)
+        self.optimisers.schedule(self._reached(stage), stage.steps, scale=self.progress.scale)
+        self.optimisers.zero_grad()
         losses["total"].backward()
         method.before_step(stage.name, step)
-        weights = [p for o in self.optimisers for g in o.param_groups for p in g["params"]]
-        clip = math.inf if self.settings.clip is None else self.settings.clip
-        norm = torch.nn.utils.clip_grad_norm_(weights, clip)
-        scalars = {name: float(value.detach()) for name, value in losses.items()}
-        if not math.isfinite(scalars["total"]) or not math.isfinite(float(norm)):
-            raise _Diverged("total", parts)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        gradient = self.optimisers.clip(self.settings.clip)
+        self.optimisers.step()
         method.after_step(stage.name, step)
-        # A finite gradient can still throw the weights to infinity, and no checkpoint may hold that.
-        if not math.isfinite(float(torch.nn.utils.get_total_norm([p.detach() for p in weights]))):
-            raise _Diverged("weights", parts)
-        return Moment(
+        self._gather_ahead(stage, step + 1)
+        moment = Moment(
             method=method,
             stage=stage,
             step=step + 1,
             total_step=self.progress.done + 1,
-            losses=scalars,
-            rate=self.optimisers[0].param_groups[0]["lr"],
+            losses={},
+            rate=self.optimisers.rate,
             seconds=self._seconds(),
         )
+        numbers = [
+            value.detach().reshape(()).to(self.settings.device)
+            for value in (*losses.values(), gradient, self.optimisers.norm())
+        ]
+        return _Unread(moment, list(losses), torch.stack(numbers), gathered.requests)
 
-    def _retreat(self, stage: Stage, diverged: _Diverged) -> None:
-        step, failures, scale = self.progress.step, self.progress.failures + 1, self.progress.scale / 2
-        rows = torch.cat([part.indices.flatten() for part in diverged.parts.values()]).unique()[:5].tolist()
+    def _request(self, key: Key, reached: int) -> dict[str, Request]:
+        seed, stage, step = key
+        self._seed(stage, step, "net")  # in case that it draws from torch's own generator
+        return self.method.request(str(stage), int(step), seeded(seed, stage, step), progress=reached)
+
+    def _gather_ahead(self, stage: Stage, step: int) -> None:
+        """Have the images of the next step gathered meanwhile, unless the clock or `begin` may change what it is."""
+        is_known = self.progress.allowed is None and step < stage.steps and step not in stage.begins
+        if self.loader.works_ahead and is_known:
+            key = self.settings.seed, stage.name, step
+            self.loader.gather_ahead(key, self._request(key, step))
+
+    # -------------------------------------------------------------------------------------------- reading losses
+
+    def _must_save(self, stage: Stage) -> bool:
+        return self.progress.step == self._length(stage) or self.progress.step % self.settings.checkpoint_every == 0
+
+    def _must_read(self, stage: Stage) -> bool:
+        """Return whether the losses are to be read now: it is time, or something wants to see them."""
+        every = self.settings.read_every or (1 if self.settings.device.type == "cpu" else READ_EVERY)
+        is_wanted = any(callback.wants_to_see(stage, self.progress.step) for callback in self.callbacks)
+        return len(self._unread) >= every or is_wanted or self._must_save(stage) or self.interrupts.pending is not None
+
+    def _read(self, stage: Stage) -> bool:
+        """Hand the steps made since the last time to the callbacks, and return True; go back where one is broken.
+
+        A finite gradient can still throw the weights to infinity, and no checkpoint may hold that: so all losses, the
+        gradient and the weights must be finite. This is where the host waits for the device.
+        """
+        unread, self._unread = self._unread, []
+        rows = [numbers.tolist() for numbers in _at_once([each.numbers for each in unread])]
+        for each, numbers in zip(unread, rows, strict=True):
+            each.moment.losses = dict(zip(each.names, numbers, strict=False))
+            if not all(map(math.isfinite, (each.moment.losses["total"], *numbers[-2:]))):
+                self._retreat(stage, each)
+                return False
+            for callback in self.callbacks:
+                callback.after_step(each.moment)
+        return True
+
+    def _retreat(self, stage: Stage, broken: _Unread) -> None:
+        step, failures, scale = broken.moment.step - 1, self.progress.failures + 1, self.progress.scale / 2
+        rows = torch.cat([request.indices.flatten() for request in broken.requests.values()]).unique()[:5].tolist()
         where = f"step {step} of stage {stage.name!r} (training images {', '.join(map(str, rows))}, …)"
         assert self._good is not None
         self._go_back(self._good)
@@ -315,18 +368,11 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------------- state
 
-    def _new_optimisers(self, stage: Stage) -> list[torch.optim.Optimizer]:
-        optimisers = self.method.optimisers(stage.name)
-        for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                group["initial_lr"] = group["lr"]
-        return optimisers
-
     def _capture(self) -> Snapshot:
         self.progress.seconds = self._seconds()
         self._started = time.monotonic()
         state = {"position": vars(self.progress), "callbacks": [callback.state() for callback in self.callbacks]}
-        return capture(self.method, self.optimisers, state)
+        return capture(self.method, self.optimisers or [], state)
 
     def _save(self, *, regular: bool = True) -> None:
         snapshot = self._capture()
@@ -336,11 +382,13 @@ class Trainer:
             self.checkpoints.save(snapshot, step=2 * self.progress.done + self.progress.begun, regular=regular)
 
     def _go_back(self, snapshot: Snapshot) -> None:
-        state = restore(snapshot, self.method, self.optimisers)
+        self._unread = []
+        state = restore(snapshot, self.method, self.optimisers or [])
         self.progress = convert(state["position"], _Progress)
         self._good, self._started = snapshot, time.monotonic()
         for callback, callback_state in zip(self.callbacks, state["callbacks"], strict=True):
             callback.restore(callback_state)
+        self.method.after_restore()
 
     def _check(self, snapshot: Snapshot) -> None:
         """Raise Damaged if a checkpoint says something that cannot be of this training."""
@@ -359,8 +407,16 @@ class Trainer:
     def _seconds(self) -> float:
         return self.progress.seconds + time.monotonic() - self._started
 
-    def _generator(self, *key: int | str) -> torch.Generator:
-        return seeded(self.settings.seed, *key)
+    def _seed(self, *key: int | str) -> None:
+        """Seed torch's own generators, of the CPU and of the device."""
+        seed_rng(seeded(self.settings.seed, *key).initial_seed(), self.settings.device)
+
+
+def _at_once(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors of one dimension on the CPU, brought there as one."""
+    if not tensors:
+        return []
+    return list(torch.cat(list(tensors)).cpu().split([len(tensor) for tensor in tensors]))
 
 
 def _least(stage: Stage) -> int:
@@ -372,9 +428,10 @@ def _work(stage: Stage) -> float:
     return max(1, stage.steps) * stage.cost
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     # On the CPU it is a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    told = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return told or isinstance(error, torch.OutOfMemoryError)
 
 
 def _batch_size(method: Method) -> str:
@@ -388,67 +445,3 @@ def _autocast(settings: Settings) -> contextlib.AbstractContextManager[object]:
     if settings.bfloat16:
         return torch.autocast(settings.device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
-
-
-def make_embed(
-    method: Method,
-    images: np.ndarray,
-    *,
-    device: torch.device,
-    bfloat16: bool = False,
-    known: Mapping[Callable[[Tensor], Tensor], np.ndarray] | None = None,
-) -> Embed:
-    """Return a function that maps all images, in order and in evaluation mode, to (n_images, features) on the CPU.
-
-    known: what functions, such as the method's `encode`, have been found to make of all images.
-    """
-
-    def embed(function: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        function = function or method.encode
-        if known is not None and function in known:
-            return torch.from_numpy(known[function])
-        return map_images(function, images, method=method, device=device, bfloat16=bfloat16)
-
-    return embed
-
-
-@torch.no_grad()
-def map_images(
-    function: Callable[[Tensor], Tensor],
-    images: np.ndarray,
-    *,
-    method: Method,
-    device: torch.device,
-    bfloat16: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Return `function` of all images, (n_images, …) float32 on the CPU, in batches of one fixed shape.
-
-    The last batch is padded: a float32 net's output changes with the batch size, and an image's result should not
-    depend on which others came with it. (To the last bit it does not where layers have a multiple of 16 inputs: BLAS
-    may add up other rows in an order that depends on where they lie in memory.) Where the memory of an accelerator
-    runs out, the batch is halved.
-    """
-    training = method.training
-    method.eval()
-    results: list[Tensor] = []
-    size, done = EMBED_BATCH, 0
-    context = torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else contextlib.nullcontext()
-    try:
-        while done < len(images) or not results:  # once for no images at all, to learn the shape of the results
-            batch = as_floats(images, slice(done, done + size), device=device)
-            n = len(batch)
-            try:
-                with context:
-                    results.append(function(F.pad(batch, (0, 0) * 3 + (0, size - n)))[:n].float().cpu())
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                size //= 2
-                continue
-            done += n
-            if progress is not None:
-                progress(done, len(images))
-    finally:
-        method.train(training)
-    return torch.cat(results)
