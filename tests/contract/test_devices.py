@@ -114,7 +114,8 @@ def make(fit):
     small = {key: value for key, value in SMALL.items() if key in default}
     small |= {key: 6 for key in default if key.endswith("steps") and key != "warmup_steps"}
     known = {"labels": torch.full((N_IMAGES,), -1)} | EVIDENCE[evidence]
-    problem = Problem(N_IMAGES, images.shape[1:], N_CLUSTERS, (0.5,), (0.25,), Resolved(N_IMAGES, **known))
+    mean, std = (0.5,) * images.shape[1], (0.25,) * images.shape[1]
+    problem = Problem(N_IMAGES, images.shape[1:], N_CLUSTERS, mean, std, Resolved(N_IMAGES, **known))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return make_method(name, make_config(name, small | options), problem)

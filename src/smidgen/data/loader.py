@@ -57,7 +57,7 @@ class Loader:
 
     def floats(self, rows: Tensor | slice) -> Tensor:
         """Return the chosen images on the device, float32 in [0, 1]; ready embeddings are left as they are."""
-        return _as_floats(self._pixels(rows))
+        return _as_floats(upload(self._pixels(rows), self.device))
 
     # ---------------------------------------------------------------------------------------------------------- batches
 

@@ -56,7 +56,7 @@ def calibrated_spread(
     """
     spread = spread_among_centroids(points, centroids, labels)
     stable = stability(points, labels, len(centroids), generator=generator, spherical=spherical)
-    some = points[torch.randperm(len(points), generator=generator)[:_HALF]]
+    some = points[_shuffled(points, generator)[:_HALF]]
     low, high = 0.0, float(_DOUBLINGS)
     for _ in range(12):  # a larger spread is less sure
         middle = (low + high) / 2
@@ -80,13 +80,18 @@ def stability(
     half = min(len(points) // 2, _HALF)
     if half < 2 * n_clusters:
         return 1.0
-    first, second = torch.randperm(len(points), generator=generator)[: 2 * half].split(half)
+    first, second = _shuffled(points, generator)[: 2 * half].split(half)
     same = 0
     for own, other in ((first, second), (second, first)):
         found = kmeans(points[own], n_clusters, n_init=_STARTS, spherical=spherical, generator=generator)
         again = assign(points[other], found.centroids, spherical=spherical)
         same += int((align(labels[other], again, n_clusters)[again] == labels[other]).sum())
     return same / (2 * half)
+
+
+def _shuffled(points: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the rows of points in random order, drawn where the generator is."""
+    return torch.randperm(len(points), generator=generator, device=generator.device).to(points.device)
 
 
 def assignments_by_distance(points: Tensor, centroids: Tensor, spread: Tensor) -> Tensor:
