@@ -22,9 +22,17 @@ def test_what_is_ignored_is_said_once_and_not_under_quiet(smidgen, photos, label
     assert said.err.count(f"{labels}: 'NA' is read as a class that is not known (1 of 3); rename the class") == 1
     assert "Warning" not in said.err
     assert smidgen(*plan, "--quiet").err.replace("This was a dry run: nothing was trained or written.\n", "") == ""
-    checked = smidgen("check", photos, "--labels", labels, "--clusters", 3)
+
+
+def test_check_lists_what_is_ignored_among_its_results(smidgen, photos, labels):
+    checked = smidgen("check", photos, "--labels", labels, "--clusters", 3, "--quiet")
     assert "2 labels" in checked.out
-    assert "ignored the columns" in checked.err
+    assert f"            {labels}: ignored the columns without a name, 'notes'.\n" in checked.out
+    labels.write_text(f"image,label\n{photos}/white/3.png,light\n")
+    checked = smidgen("check", photos, "--labels", labels, "--clusters", 3, "--json")
+    assert checked.json["notes"][-1].endswith(f"read without '{photos}/', which they begin with.")
+    assert checked.json["evidence"]["sizes"] == {"labels": 1}
+    assert checked.err == ""
 
 
 def test_a_manifest_with_other_columns(smidgen, photos, tmp_path):

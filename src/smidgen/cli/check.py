@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     require_data(args.data)
     if args.out is not None:
         require_new_file(Path(args.out), overwrite=args.overwrite)
-    paths = evidence_paths(args)
-    with progress(quiet=args.quiet) as console, machine(args) as device:
+    paths, heard = evidence_paths(args), list[str]()
+    with progress(quiet=args.quiet, hear=heard.append) as console, machine(args) as device:
         evidence = _read_evidence(paths)
         dataset = open_dataset(
             args.data,
@@ -89,13 +89,13 @@ def run(args: argparse.Namespace) -> int:
         if dataset.holds_vectors:
             raise InputError(f"{args.data!r} holds ready embeddings: there are no pictures to look at.")
         found = look(dataset, console, encoder=args.encoder, device=device)
+        n_clusters = args.clusters or (DATASETS[args.data].n_classes if args.data in DATASETS else 10)
+        refusals = _refusals(found, n_clusters=n_clusters, allow_bad=args.allow_bad)
+        known, findings = ({}, []) if evidence is None else _about_evidence(evidence, found, args, n_clusters, refusals)
+    found.dataset = replace(found.dataset, notes=(*found.dataset.notes, *heard))
+    advice = _advice(found, n_clusters=n_clusters)
     if args.out is not None:
         _write(Path(args.out), found)
-    default = DATASETS[args.data].n_classes if args.data in DATASETS else 10
-    n_clusters = args.clusters or default
-    refusals = _refusals(found, n_clusters=n_clusters, allow_bad=args.allow_bad)
-    advice = _advice(found, n_clusters=n_clusters)
-    known, findings = ({}, []) if evidence is None else _about_evidence(evidence, found, args, n_clusters, refusals)
     if args.json:
         about = {"evidence": {"sizes": known, "findings": [vars(finding) for finding in findings]}} if paths else {}
         print(json.dumps(_summary(found) | about | {"refusals": refusals, "advice": advice}, indent=2))

@@ -151,22 +151,22 @@ class Bars(Progress):
 
 
 @contextmanager
-def progress(*, quiet: bool = False) -> Iterator[Progress]:
+def progress(*, quiet: bool = False, hear: Callable[[str], None] | None = None) -> Iterator[Progress]:
     """Show progress on stderr while the body runs: bars on a terminal, plain lines elsewhere, nothing if quiet.
 
-    What `InputWarning` says of the input is shown as a sentence, once.
+    hear: what to call with each sentence that an `InputWarning` says of the input, once; None shows it like the rest.
     """
     shown = Progress() if quiet else Bars(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
     with warnings.catch_warnings():
         warnings.simplefilter("always", InputWarning)
-        warnings.showwarning = _shown_as_sentences(shown)
+        warnings.showwarning = _as_sentences(hear or shown.say)
         try:
             yield shown
         finally:
             shown.close()
 
 
-def _shown_as_sentences(shown: Progress) -> Callable[..., None]:
+def _as_sentences(hear: Callable[[str], None]) -> Callable[..., None]:
     """Return what stands in for `warnings.showwarning`."""
     said, otherwise = set(), warnings.showwarning
 
@@ -175,6 +175,6 @@ def _shown_as_sentences(shown: Progress) -> Callable[..., None]:
             otherwise(message, category, *where, **more)
         elif str(message) not in said:
             said.add(str(message))
-            shown.say(with_option_names(str(message)))
+            hear(with_option_names(str(message)))
 
     return show

@@ -14,6 +14,16 @@ _TRUE = frozenset(("1", "true", "t", "yes", "y", "same", "present"))
 _FALSE = frozenset(("0", "false", "f", "no", "n", "different", "absent"))
 
 
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: a picture's bytes are not shown whole.
+
+    >>> shown("a" * 100)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…"
+    """
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:64]}…"
+
+
 def is_missing(value: Any) -> bool:
     """Say whether a value is not given: empty, None, NaN and their like; -1 is a number.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from smidgen.data.cells import count_range, image_key, is_missing, number, truth, whole_number
+from smidgen.data.cells import count_range, image_key, is_missing, number, shown, truth, whole_number
 from smidgen.data.evidence_files import FILES, Table, files_in, read_table, write_table
 from smidgen.data.names import class_name, class_names, name_of
 from smidgen.data.resolved import Resolved
@@ -272,12 +272,12 @@ def _value(read: Callable[[Any], Any], value: Any, what: str) -> Any:
     try:
         return read(value)
     except ValueError as error:
-        raise InputError(f"{what} {error}, got {value!r}.") from None
+        raise InputError(f"{what} {error}, got {shown(value)}.") from None
 
 
 def _keys(images: Iterable[Any], what: str) -> list[ImageKey]:
     if isinstance(images, str) or not isinstance(images, Iterable):
-        raise InputError(f"{what}: a list of images is wanted, got {images!r}.")
+        raise InputError(f"{what}: a list of images is wanted, got {shown(images)}.")
     return [_value(image_key, image, f"{what}: an image") for image in images]
 
 
@@ -308,7 +308,7 @@ def _by_name(values: Mapping[str, Any] | Sequence[Any], bags: Mapping[str, Any] 
     if isinstance(values, Mapping):
         return {_value(name_of, name, "The name of a bag"): value for name, value in values.items()}
     if isinstance(values, str) or not hasattr(values, "__len__"):
-        raise InputError(f"Bags, and what is known of each, are a list or {{name: value}}, got {values!r}.")
+        raise InputError(f"Bags, and what is known of each, are a list or {{name: value}}, got {shown(values)}.")
     names = [f"bag{i}" for i in range(len(values))] if bags is None else list(bags)
     if len(names) != len(values):
         raise InputError(f"There are {len(names)} bags, but {len(values)} values for them; give None where not known.")

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from smidgen.data.cells import is_missing, number, truth, whole_number
+from smidgen.data.cells import is_missing, number, shown, truth, whole_number
 from smidgen.data.names import class_names, name_of
 from smidgen.data.statements import ImageKey
 from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, TABLES, Records, read_records
@@ -125,7 +125,7 @@ def _cell(path: str, line: int, column: str, value: Any) -> Any:
     try:
         return _READERS[column](value)
     except ValueError as error:
-        raise InputError(f"{path} line {line}: {column} {error}, got {value!r}.") from None
+        raise InputError(f"{path} line {line}: {column} {error}, got {shown(value)}.") from None
 
 
 def _image(value: Any) -> ImageKey:
