@@ -1,0 +1,141 @@
+"""Labels with given cluster sizes: optimal transport by Sinkhorn's scaling, for matrices too large to be copied.
+
+The plan diag(c) exp(scores) diag(r), rows summing to their weights and columns to their marginals (Cuturi, NIPS 2013),
+is SeLa's (Asano, Rupprecht and Vedaldi, ICLR 2020: scores = λ log P). Only the column scalings r are kept: a row's
+scaling follows from them, and cancels from the label argmax_k r_k exp(score_ik).
+
+One iteration is one pass over blocks of rows. Each block is shifted so that its largest entry is exp(0), which the
+row's scaling absorbs; then two matrix-vector products give the row scalings and the block's share of the column sums
+while the block is in the processor's cache. Deviations from the published code: float32 instead of float64; a column
+whose entries all underflow grows by at most exp(80) per iteration instead of dividing by zero; rows are scaled before
+the first update of the columns; the error is the *mean*
+relative error of the column sums, because the published sum over rows grows with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smidgen.errors import InputError
+
+Blocks = Callable[[], Iterable[Tensor]]
+"""Gives all scores anew at each call: blocks (rows, clusters) of floats, always the same ones in the same order."""
+
+_FLOOR = -80.0  # of a row's shifted scores: exp(-80) is still a normal float32, and subnormal ones are slow
+_DRIFT = {torch.float32: 20.0, torch.float16: 3.0}
+"""How far a scaling's logarithm may move from where the kernel was stored before it is stored anew: what counts of a
+column, then at most exp(3) times too small, is no subnormal number in float16."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Where Sinkhorn's iterations ended.
+
+    log_scale: (clusters,) float32, the logarithm of r; of mean 0, since a constant cancels.
+    error: the mean relative error of the column sums before the last update. iterations: passes made.
+    """
+
+    log_scale: Tensor
+    error: float
+    iterations: int
+
+
+def scale_columns(
+    blocks: Blocks,
+    *,
+    marginals: Tensor,
+    weights: Tensor | None = None,
+    start: Tensor | None = None,
+    tolerance: float = 0.01,
+    max_iterations: int = 1000,
+    keep: torch.dtype | None = None,
+) -> Scaling:
+    """Return column scalings with which the plan's columns sum to `marginals`, its rows to `weights`.
+
+    blocks: see `Blocks`; a block of 256 to 1,024 rows stays in cache. marginals: (clusters,), above 0, sum to one.
+    weights: (n,), 0 or above, sum to one; None for 1/n each. start: `log_scale` of an earlier call, to begin with.
+    tolerance: stop where the mean of |column sum / marginal − 1| is at most this. max_iterations: 1 or above.
+    keep: the type in which exp(scores) is stored between passes, torch.float32 or torch.float16 (2 bytes an entry,
+    rounded to 11 bits); None stores nothing and computes them in every pass, out of core.
+    Raises InputError for marginals that are not positive, an unknown `keep`, or fewer than one iteration.
+
+    >>> scores = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
+    >>> found = scale_columns(lambda: [scores], marginals=torch.tensor([0.5, 0.5]), tolerance=1e-6)
+    >>> balanced_labels(lambda: [scores], found.log_scale)
+    tensor([0, 1])
+    """
+    if max_iterations < 1:
+        raise InputError(f"`max_iterations` must be 1 or above, got {max_iterations}.")
+    if keep not in (None, torch.float32, torch.float16):
+        raise InputError(f"`keep` must be torch.float32, torch.float16 or None, got {keep}.")
+    if not (marginals > 0).all():
+        raise InputError(f"`marginals` must be above 0, got {marginals.tolist()}.")
+    marginals = marginals.float()
+    log_scale = torch.zeros_like(marginals) if start is None else start.float().clone()
+    stored, base = None, log_scale
+    iteration, error = 0, float("inf")
+    while iteration < max_iterations and error > tolerance:
+        if keep is not None and (stored is None or float((log_scale - base).abs().max()) > _DRIFT[keep]):
+            stored, base = None, log_scale
+            stored = [_kernel(scores, base).to(keep) for scores in blocks()]
+        kernels = (_kernel(scores, log_scale) for scores in blocks()) if stored is None else stored
+        relative = torch.ones_like(marginals) if stored is None else (log_scale - base).exp()
+        sums = _column_sums(kernels, relative, weights)
+        error = float((relative * sums / marginals - 1).abs().mean())
+        log_scale = log_scale + (marginals / (relative * sums).clamp_min(torch.finfo(torch.float32).tiny)).log()
+        log_scale = log_scale - log_scale.mean()
+        iteration += 1
+    return Scaling(log_scale, error, iteration)
+
+
+def _kernel(scores: Tensor, log_scale: Tensor) -> Tensor:
+    """Return exp(scores + log_scale), each row divided by its largest entry, (rows, clusters) float32."""
+    shifted = scores.float() + log_scale
+    shifted -= shifted.amax(1, keepdim=True)
+    return shifted.clamp_min_(_FLOOR).exp_()
+
+
+def _column_sums(kernels: Iterable[Tensor], relative: Tensor, weights: Tensor | None) -> Tensor:
+    """Return Σ_i w_i kernel_ik / (kernel · relative)_i, (clusters,) float32; weights None are 1/n each."""
+    sums, n, buffer = torch.zeros(len(relative), dtype=torch.float64, device=relative.device), 0, None
+    for kernel in kernels:
+        if kernel.dtype != torch.float32:
+            if buffer is None or len(buffer) < len(kernel):
+                buffer = kernel.new_empty(kernel.shape, dtype=torch.float32)
+            kernel = buffer[: len(kernel)].copy_(kernel)
+        rows = 1 / (kernel @ relative)
+        if weights is not None:
+            rows *= weights[n : n + len(kernel)]
+        sums += rows @ kernel
+        n += len(kernel)
+    return (sums if weights is not None else sums / max(n, 1)).float()
+
+
+def balanced_labels(blocks: Blocks, log_scale: Tensor) -> Tensor:
+    """Return the cluster in which each row has most of its mass under the plan, (n,) int64."""
+    return torch.cat([(scores.float() + log_scale).argmax(1) for scores in blocks()])
+
+
+def rows_of(scores: Tensor, *, rows: int = 256) -> Blocks:
+    """Return the blocks of a matrix (n, clusters) that is in memory."""
+    return lambda: scores.split(rows)
+
+
+def log_softmax_of(
+    embeddings: Tensor, prototypes: Tensor, *, bias: Tensor | None = None, strength: float = 1.0, rows: int = 1024
+) -> Blocks:
+    """Return the blocks of strength · log softmax(embeddings · prototypesᵀ + bias), computed when they are asked for.
+
+    embeddings: (n, features), memory-mapped or not. prototypes: (clusters, features). bias: (clusters,).
+    """
+
+    def blocks() -> Iterator[Tensor]:
+        for block in embeddings.split(rows):
+            logits = block.to(prototypes) @ prototypes.T
+            yield strength * (logits if bias is None else logits + bias).log_softmax(1)
+
+    return blocks
