@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from smidgen.data.datasets import Dataset
     from smidgen.data.evidence import Evidence
-    from smidgen.data.feasibility import Finding
+    from smidgen.data.findings import Finding
     from smidgen.evaluation.issues import Issue
 
 _EXAMPLES = 3

@@ -24,6 +24,7 @@ class Resolved:
     proportion_bags, proportions: (m,) int64 and (m, classes) float32, rows sum to one.
     presence_bags, presence: (m,) and (m, classes) int64; 1 present, 0 absent, -1 unknown.
     pairs, same: (pairs, 2) int64 rows of images, (pairs,) bool.
+    lost: (bags,) int64, the images of each bag that could not be read and are not in it; empty for none at all.
     """
 
     n_images: int
@@ -41,6 +42,7 @@ class Resolved:
     presence: Tensor = field(default_factory=lambda: _empty(0, 0))
     pairs: Tensor = field(default_factory=lambda: _empty(0, 2))
     same: Tensor = field(default_factory=lambda: _empty(0, dtype=torch.bool))
+    lost: Tensor = field(default_factory=lambda: _empty(0))
 
     @staticmethod
     def nothing(n_images: int) -> Resolved:
@@ -51,7 +53,7 @@ class Resolved:
         """Return the sha256, as hex, over all that is known: a run is resumed with the same evidence only."""
         hasher = hashlib.sha256(repr((self.n_images, self.class_names, self.bag_names)).encode(errors="replace"))
         for name, value in vars(self).items():
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and name != "lost":  # the images that are there say as much
                 hasher.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
                 hasher.update(value.contiguous().numpy().tobytes())
         return hasher.hexdigest()

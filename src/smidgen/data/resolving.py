@@ -43,6 +43,7 @@ def resolve(
         bag_names=tuple(bags.names),
         members=torch.from_numpy(bags.members),
         offsets=torch.from_numpy(bags.offsets),
+        lost=torch.from_numpy(bags.lost if bags.lost.any() else bags.lost[:0]),
         **_fields("count_bags counts_min counts_max", _counts(evidence, bags, n_clusters)),
         **_fields("proportion_bags proportions", _proportions(evidence, bags, names)),
         **_fields("presence_bags presence", _presence(evidence, bags, names)),
