@@ -150,11 +150,48 @@ def test_a_wrong_size_of_the_cache_is_refused(images, encoder, monkeypatch, wron
         embed_images(images[:1], encoder)
 
 
-def test_a_damaged_file_is_made_anew(images, encoder, tmp_path):
+def turned_over(place):
+    """Return what turns one bit of a file over."""
+    return lambda whole: whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :]
+
+
+DAMAGE = {
+    "cut": lambda whole: whole[:-100],
+    "empty": lambda whole: b"",
+    "magic": turned_over(1),
+    "length of the header": turned_over(8),
+    "header": turned_over(12),
+    "shape": turned_over(62),
+    "checksum": turned_over(90),
+    "value": turned_over(-3),
+    "another array": lambda whole: whole.replace(b"<f4", b"<i4"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_made_anew_and_it_is_said_once(images, encoder, tmp_path, damage):
     first = embed_images(images, encoder, cache=tmp_path)
     path = next(tmp_path.glob("*.npy"))
-    path.write_bytes(path.read_bytes()[:-100])
-    assert (embed_images(images, encoder, cache=tmp_path) == first).all()
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    said = []
+    assert (embed_images(images, encoder, cache=tmp_path, say=said.append) == first).all()
+    assert len(said) == 1
+    assert str(path) in said[0]
+    assert said[0].endswith("they are made anew.")
+    embed_images(images, encoder, cache=tmp_path, say=said.append)
+    assert len(said) == 1
+
+
+def test_a_damaged_block_is_made_anew_and_the_user_of_the_library_is_warned(images, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "BLOCK", 8)
+    first = embed_images(images, encoder, cache=tmp_path, threads=1)
+    monkeypatch.setattr(embedding._Store, "finish", lambda self, rows: None)  # as if killed just before
+    next(tmp_path.glob("*.npy")).unlink()
+    embed_images(images, encoder, cache=tmp_path, threads=1)
+    block = min(tmp_path.glob("*/*.npy"))
+    block.write_bytes(turned_over(-3)(block.read_bytes()))
+    with pytest.warns(UserWarning, match="are damaged .*they are made anew"):
+        assert (embed_images(images, encoder, cache=tmp_path, threads=1) == first).all()
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(images, encoder, tmp_path):

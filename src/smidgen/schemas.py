@@ -95,5 +95,5 @@ def _reasoned(read: Callable[[], T]) -> T:
     except RecursionError:
         raise Damaged("it is nested too deeply") from None
     except ValueError as error:  # msgspec's, tomllib's, Unicode's
-        text = " ".join(str(error).split())
+        text = " ".join(str(error).split())[:200]
         raise Damaged(f"{text[:1].lower()}{text[1:]}") from None
