@@ -110,6 +110,17 @@ def test_new_images_are_made_like_the_training_images():
     assert (model.predict(colour) == model.labels_).mean() > 0.9
 
 
+def test_paths_have_a_row_each_in_their_order_and_patterns_leave_files_out(folder):
+    paths = sorted(map(str, folder.iterdir()), reverse=True)
+    backwards = kmeans().fit(paths)
+    assert backwards.image_ids_.tolist() == [f"{row:02d}.png" for row in range(59, -1, -1)]
+    np.testing.assert_array_equal(backwards.predict(paths[::-1]), backwards.labels_[::-1])
+    np.testing.assert_array_equal(backwards.predict(f"{folder}/0*.png"), backwards.labels_[:-11:-1])
+    without = kmeans(exclude=["0*"]).fit(folder)
+    assert without.image_ids_[0] == "10.png"
+    assert len(without.predict(folder)) == 50
+
+
 def test_unreadable_images_have_no_row_and_a_warning_says_so(folder):
     (folder / "10.png").write_bytes(b"no image")
     with pytest.warns(UserWarning, match=r"1 images of .* could not be read and have no row, first '10.png'"):
@@ -131,7 +142,7 @@ def test_unreadable_images_have_no_row_and_a_warning_says_so(folder):
         ("no-such-dataset", "Unknown dataset"),
         (DIGITS[:2], "3 clusters were wanted of 2 images"),
         (np.zeros((60, 2, 2, 2, 3)), "dim 5"),
-        (["a.png", "b.png"], "could not convert string to float: 'a.png'"),
+        (["a.png", "b.png"], "There is no file or folder 'a.png'"),
     ],
 )
 def test_what_is_no_image_is_refused_in_a_sentence(given, message):

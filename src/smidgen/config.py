@@ -17,22 +17,23 @@ from smidgen.options import LARGEST, Count, Positive, Share, check_fields, field
 class Config:
     """What to fit on what; `options` are the fields of the method's own config.
 
-    data, test: as `open_dataset` takes them, by name or path. n_clusters: None for the class count of a named dataset,
-    otherwise 10. size, channels, resize: how images become arrays. value_range: which values are black
-    and white, "0:4095" or "12-bit", None for the images to decide. encoder: a pretrained net whose embeddings of the
-    images, made once, the method works on; with fine_tune, or if it is not pretrained, the method trains it; None
-    leaves the choice to `prepare.choose_encoder`. weights: a file with those of the net `encoder`.
+    data, test: as `open_dataset` takes them, by name or path, data also by several. n_clusters: None for the class
+    count of a named dataset, otherwise 10. size, channels, resize: how images become arrays. value_range: which values
+    are black and white, "0:4095" or "12-bit", None for the images to decide. encoder: a pretrained net whose embeddings
+    of the images, made once, the method works on; with fine_tune, or if it is not pretrained, the method trains it;
+    None leaves the choice to `prepare.choose_encoder`. weights: a file with those of the net `encoder`.
     device: "auto", "cpu", "cuda", … threads: of torch
     on the CPU, None for torch's choice. precision: "auto" is bfloat16 where the device is an accelerator that has it.
     evidence: kind → path of a file that says what is known of the training images, as `Evidence.from_files` takes them.
     keep_contradictory_pairs: let pairs pass that contradict each other, as `Evidence.resolve` takes it.
     init_from: a run folder whose encoder to start from. allow_bad: largest share of unreadable images.
+    exclude: patterns of files and folders to leave out, as `open_dataset` takes them.
     max_seconds: how long training may take, without reading and report; None for as long as its steps do. Such a run
     follows the clock and is not repeatable bit for bit, see `training.loop.Settings`.
     images, imbalance: train on a part only, as `data.subsets.choose_images` takes it; for experiments.
     """
 
-    data: str
+    data: str | tuple[str, ...]
     method: str = "fusion"
     n_clusters: Count | None = None
     test: str | None = None
@@ -49,6 +50,7 @@ class Config:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     init_from: str | None = None
     allow_bad: Share = 0.05
+    exclude: tuple[str, ...] = ()
     checkpoint_every: Count = 100
     max_seconds: Positive | None = None
     images: Count | None = None
@@ -66,7 +68,7 @@ def as_table(config: Config) -> dict[str, Any]:
     table = dataclasses.asdict(config)
     options = {name: value for name, value in table.pop("options").items() if value is not None}
     evidence = {kind: str(path) for kind, path in table.pop("evidence").items()}
-    rest = {name: value for name, value in table.items() if value is not None}
+    rest = {name: value for name, value in table.items() if value is not None and value != ()}
     return rest | ({"evidence": evidence} if evidence else {}) | {"options": options}
 
 

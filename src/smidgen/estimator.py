@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from smidgen import recipe
 from smidgen.config import Config
-from smidgen.data.datasets import Dataset, open_like
+from smidgen.data.datasets import Dataset, as_paths, open_like
 from smidgen.data.evidence import Evidence
 from smidgen.data.resolved import Resolved
 from smidgen.data.values import as_text
@@ -45,8 +45,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         `smidgen list methods NAME`. The shorthand wins.
     max_seconds: how long training may take, None for as long as its steps do. A fit that the clock ends is not
         repeatable bit for bit.
-    size, resize, value_range, allow_bad: how images become arrays, see `open_dataset`. New images are read as those
-        that it was fitted on.
+    size, resize, value_range, allow_bad, exclude: how images become arrays, and which, see `open_dataset`. New images
+        are read as those that it was fitted on.
     random_state: an integer of at least 0, which the result then depends on alone; a RandomState to draw one from; or
         None for another result every time. Global generators are neither used nor changed.
     device: "auto", "cpu", "cuda", … n_threads: of torch on the CPU, None for as many as it has. Other numbers of
@@ -56,9 +56,10 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     Wherever images are wanted, `X` is one of
 
-    - a folder, archive, manifest or the name of a dataset, as `open_dataset` takes them. Where it has a training and
-      a test split, `fit` trains on the one and scores on the other; everything else takes the training split too, so
-      that the same X gives the same rows. Files that cannot be read have no row, and a warning says so.
+    - a folder, archive, manifest or the name of a dataset, a glob, or a list or series of image files and folders, as
+      `open_dataset` takes them. Where it has a training and a test split, `fit` trains on the one and scores on the
+      other; everything else takes the training split too, so that the same X gives the same rows. Files that cannot be
+      read have no row, and a warning says so.
     - images (n, h, w), (n, h, w, c) or (n, c, h, w), integers, floats or bool;
     - ready embeddings (n, features), floats of any scale: a matrix, data frame or list of lists. They are clustered
       as they are, and images whose pixels were laid in a row are embeddings too.
@@ -91,6 +92,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         resize: Literal["crop", "pad", "squash"] = "crop",
         value_range: Any = None,
         allow_bad: float = 0.05,
+        exclude: str | Sequence[str] = (),
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
         n_threads: int | None = None,
@@ -108,6 +110,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.resize = resize
         self.value_range = value_range
         self.allow_bad = allow_bad
+        self.exclude = exclude
         self.random_state = random_state
         self.device = device
         self.n_threads = n_threads
@@ -161,7 +164,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _config(self, data: Any) -> Config:
         given = {} if self.steps is None else {"steps": self.steps}
         return Config(
-            data=str(data) if isinstance(data, str | Path) else "array",
+            data=as_paths(data) or "array",  # type: ignore[arg-type]
             method=self.method,
             n_clusters=self.n_clusters,
             size=self.size,
@@ -172,6 +175,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             device=self.device,
             threads=self.n_threads,
             allow_bad=self.allow_bad,
+            exclude=(self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude),
             max_seconds=self.max_seconds,
             options={**(self.options or {}), **given},
         )
@@ -240,11 +244,12 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     # -------------------------------------------------------------------------------------------------------- images
 
     def _checked(self, X: Any, *, reset: bool) -> Any:
-        """Return a path or name as it is, anything else as an array: images, or embeddings (n, features) of floats."""
-        if isinstance(X, str | Path) or _n_dimensions(X) in (3, 4):
+        """Return paths or a name as they are, anything else as an array: images, or embeddings (n, features)."""
+        paths = as_paths(X)
+        if paths is not None or _n_dimensions(X) in (3, 4):
             if reset and hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_  # of a data frame that it was fitted on before
-            return X if isinstance(X, str | Path) else np.asarray(X)
+            return np.asarray(X) if paths is None else paths
         return validate_data(self, X, reset=reset, dtype=[np.float32, np.float64], ensure_min_samples=2 if reset else 1)
 
     def _images(self, X: Any) -> np.ndarray:
@@ -256,7 +261,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         check_is_fitted(self)
         shape = self.model_.image_shape
         takes_vectors = shape[1:] == (1, 1)
-        if not isinstance(X, str | Path) and (_n_dimensions(X) not in (3, 4)) != takes_vectors:
+        if as_paths(X) is None and (_n_dimensions(X) not in (3, 4)) != takes_vectors:
             raise InputError(
                 f"This model was fitted on {'ready embeddings' if takes_vectors else 'images'}, and was given"
                 f" {'images' if takes_vectors else 'a matrix'}: give it what it was fitted on."
@@ -265,6 +270,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             "resize": self.model_.preprocessing.resize,
             "value_range": self.model_.preprocessing.value_range,
             "allow_bad": self.allow_bad,
+            "exclude": self.exclude,
         }
         dataset = open_like(self._checked(X, reset=False), shape, split="train", **how)
         _warn_of(dataset)
@@ -342,7 +348,7 @@ def _as_evidence(evidence: Any, data: Any) -> Evidence | Resolved | None:
         return evidence
     if isinstance(evidence, Mapping):
         return Evidence.from_labels(evidence)
-    if isinstance(data, str | Path):
+    if as_paths(data) is not None:
         raise InputError("Labels by row go with arrays only: name the images, `Evidence.from_labels(labels, ids=…)`.")
     shape = (
         tuple(evidence.shape)

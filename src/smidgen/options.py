@@ -53,7 +53,8 @@ def convert(name: str, value: Any, kind: Any, *, strict: bool = False) -> Any:
     options = _alternatives(kind)
     if type(None) in options and (value is None or (value == "none" and not strict)):
         return None
-    kind = next(option for option in options if option is not type(None))
+    options = tuple(option for option in options if option is not type(None))
+    kind = next((o for o in options if _base(o) is tuple and isinstance(value, list | tuple)), options[0])
     plain = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value  # of NumPy
     if typing.get_origin(kind) is Literal:
         if plain not in typing.get_args(kind):
@@ -112,6 +113,8 @@ def _read(value: Any, base: Any, *, strict: bool) -> Any:
     """
     if base is str and isinstance(value, os.PathLike):
         return os.fspath(value)
+    if base is tuple and isinstance(value, list | tuple):
+        return [os.fspath(one) if isinstance(one, os.PathLike) else one for one in value]
     if base is str and not strict and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if base is not str and not strict and isinstance(value, str):
@@ -120,7 +123,7 @@ def _read(value: Any, base: Any, *, strict: bool) -> Any:
 
 
 _TABLES = (Mapping, dict)
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list of texts"}
 
 
 def _wanted(kind: Any) -> str:

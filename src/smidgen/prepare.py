@@ -56,7 +56,7 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
         raise unknown("method", config.method, METHODS)
     n_clusters = config.n_clusters
     if n_clusters is None:
-        known = DATASETS.get(config.data)
+        known = DATASETS.get(config.data) if isinstance(config.data, str) else None
         n_clusters = known.n_classes if known else DEFAULT_CLUSTERS
         if known is None and listener is not None:
             listener.say(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
@@ -283,6 +283,7 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         "resize": config.resize,
         "value_range": config.value_range,
         "allow_bad": config.allow_bad,
+        "exclude": config.exclude,
         "other_size": other_size(config),
         "progress": lambda done, total: listener.progress("read images", done, total),
     }

@@ -73,3 +73,61 @@ def test_check_and_fit_count_the_unreadable_of_each_split_alike(smidgen, tmp_pat
     allowed = ["--allow-bad", 0.12]
     assert smidgen("check", tmp_path / "data", "--clusters", 3, *allowed).code == 0
     assert smidgen("fit", tmp_path / "data", *QUICK, *allowed, "--out", tmp_path / "run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        (["photos/black/0.png"], ["0.png"]),
+        (["photos/black/0.png", "photos/white/1.png"], ["black/0.png", "white/1.png"]),
+        (["photos/*/3.png"], ["black/3.png", "grey/3.png", "white/3.png"]),
+        (["photos/black", "photos/white/1.png", "--exclude", "1?.png", "--exclude", "[2-9].png"], None),
+        (["--quiet", "photos/white/1.png", "--split", "all", "photos/black/0.png"], ["white/1.png", "black/0.png"]),
+    ],
+)
+def test_predict_takes_files_globs_and_several_paths(smidgen, run, monkeypatch, given, ids):
+    monkeypatch.chdir(run.parent)
+    found = smidgen("predict", run, *given, "--json").json
+    ids = ids or ["black/0.png", "black/1.png", "white/1.png"]
+    assert [image["image"] for image in found["images"]] == ids
+
+
+def test_predict_says_what_it_took_and_refuses_one_file_that_is_no_image(smidgen, run, tmp_path):
+    (tmp_path / "odd.1").write_bytes(png(120))
+    said = smidgen("predict", run, tmp_path / "odd.1")
+    assert said.out.splitlines()[1].startswith("odd.1,")
+    assert "read as an image by its content, not by name: 'odd.1'" in said.err
+    (tmp_path / "no.png").write_text("hello")
+    assert "1 of 1 images" in smidgen("predict", run, tmp_path / "no.png").refusal()
+    (tmp_path / "no.odd").write_text("hello")
+    assert "is not a collection of images" in smidgen("predict", run, tmp_path / "no.odd").refusal()
+
+
+def test_check_and_eval_take_several_paths(smidgen, run, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    found = smidgen("check", "photos/black", "photos/white", "--clusters", 2, "--json").json
+    assert found["classes"] == {"black": 20, "white": 20}
+    scores = smidgen("eval", run, "photos/black", "--json", "photos/white").json
+    assert scores["all"]["n_scored"] == 40
+    assert scores["data"] == ["photos/black", "photos/white"]
+
+
+def test_excluded_files_are_left_out_by_every_verb_and_stay_out_on_resume(smidgen, photos, tmp_path):
+    without = ["--exclude", "grey/"]
+    assert "grey" not in smidgen("check", photos, *without, "--json").json["classes"]
+    assert smidgen("fit", photos, *QUICK, *without, "--out", tmp_path / "run").code == 0
+    assert smidgen("fit", photos, *QUICK, *without, "--out", tmp_path / "run", "--resume").code == 0
+    refusal = smidgen("fit", photos, *QUICK, "--out", tmp_path / "run", "--resume").refusal()
+    assert "exclude: ['grey/'] → 'unset'" in refusal
+    labels = ["--labels-per-class", 2, "--out", tmp_path / "evidence"]
+    assert smidgen("simulate", photos, *without, *labels).code == 0
+    assert "grey" not in (tmp_path / "evidence/labels.csv").read_text()
+    assert smidgen("eval", tmp_path / "run", photos, *without, "--json").json["all"]["n_scored"] == 40
+    assert "`--exclude` leaves out files" in smidgen("fit", "digits", *without, "--out", tmp_path / "x").refusal()
+    assert "`--exclude` takes patterns" in smidgen("check", photos, "--exclude", "!").refusal()
+
+
+def test_fit_takes_a_glob_and_names_its_run_after_the_folder(smidgen, photos, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    assert smidgen("fit", "photos/*/1*.png", *QUICK).code == 0
+    assert (photos.parent / "runs/photos-kmeans/report.html").is_file()

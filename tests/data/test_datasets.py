@@ -117,6 +117,26 @@ def test_npz_with_splits_keeps_one_numbering_of_classes(tmp_path):
     assert test.ids.tolist() == ["test/00000", "test/00001"]
 
 
+@pytest.mark.parametrize("key", ["x_val", "X_valid", "validation_images", "dev_x", "images_dev", "eval_x", "x_Test"])
+def test_npz_names_its_test_split_in_every_usual_spelling(tmp_path, key):
+    pixels = RNG.integers(0, 256, (6, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", X_training=pixels[:4], training_labels=[0, 1, 0, 1], **{key: pixels[4:]})
+    train, test = open_splits(tmp_path / "a.npz")
+    assert (len(train), test.ids.tolist()) == (4, ["test/00000", "test/00001"])
+    assert train.classes.tolist() == [0, 1, 0, 1]
+    assert "for the test split (2 images)" in train.notes[0]
+
+
+def test_npz_with_a_test_split_leaves_validation_images_out_and_says_so(tmp_path):
+    pixels = RNG.integers(0, 256, (6, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", train=pixels[:3], val=pixels[3:5], test=pixels[5:])
+    train, test = open_splits(tmp_path / "a.npz")
+    assert (len(train), len(test)) == (3, 1)
+    assert "Neither: 'val' (2 images), which `fit` leaves out: nothing is tuned on further splits." in train.notes
+    np.savez(tmp_path / "b.npz", dev=pixels)
+    assert len(open_dataset(tmp_path / "b.npz")) == 6
+
+
 def test_npz_of_matrices_holds_embeddings(tmp_path):
     vectors = RNG.normal(size=(6, 5)) * 1000
     np.savez(tmp_path / "e.npz", x_train=vectors[:4], y_train=["b", "a", "a", ""], x_test=vectors[4:])
@@ -129,6 +149,15 @@ def test_npz_of_matrices_holds_embeddings(tmp_path):
     everything = open_dataset(tmp_path / "one.npz", size=32, channels=3)  # which mean nothing here
     np.testing.assert_array_equal(everything.images[:, :, 0, 0], vectors.astype(np.float32))
     assert open_splits(tmp_path / "one.npz")[1] is None
+
+
+def test_arrays_and_series_of_paths_keep_their_order(tmp_path):
+    import pandas as pd
+
+    photos(tmp_path, "b.png", "a.png", "c.png")
+    paths = [str(tmp_path / name) for name in ("b.png", "c.png", "a.png")]
+    for given in (paths, tuple(map(Path, paths)), np.array(paths), np.array(paths, dtype=object), pd.Series(paths)):
+        assert open_dataset(given).ids.tolist() == ["b.png", "c.png", "a.png"]
 
 
 def test_data_are_opened_as_a_model_wants_them(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import Progress, printable, progress, with_option_names
-from smidgen.cli.data import add_data, add_reading, require_data
+from smidgen.cli.data import DATA_HELP, add_reading, add_several_data, require_data
 from smidgen.cli.evidence import add_evidence, evidence_paths
 from smidgen.cli.files import require_new_file
 from smidgen.cli.machine import add_machine, machine
@@ -33,7 +33,7 @@ _FEW_PER_CLUSTER = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    add_data(parser)
+    add_several_data(parser, DATA_HELP)
     parser.add_argument("--clusters", metavar="N", type=whole_number(1), help="how many clusters you mean to ask for")
     add_reading(parser)
     add_evidence(parser)
@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             value_range=args.value_range,
             allow_bad=1.0,
             other_size=_other_size(args),
+            exclude=args.exclude,
             progress=console.of("read images"),
         )
         if dataset.holds_vectors:

@@ -48,6 +48,7 @@ _OPTIONS = {
     "allow_bad": "--allow-bad",
     "size": "--size",
     "value_range": "--value-range",
+    "exclude": "--exclude",
     "keep_contradictory_pairs": "--keep-contradictory-pairs",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from smidgen.cli.parsing import one_of, share, text, value_range, whole_number
 
@@ -11,18 +12,33 @@ SPLITS = ("train", "test", "all")
 
 DATA_HELP = (
     "a folder of images (flat, nested, one folder per class, or train/ and test/), a .zip or .tar of them, a manifest"
-    " (.csv, .parquet, .jsonl), an .npz, or a name from `smidgen list datasets`; a relative path begins where you are"
-    " or in $SMIDGEN_DATA"
+    " (.csv, .parquet, .jsonl), an .npz, a glob in quotes, or a name from `smidgen list datasets`; a relative path"
+    " begins where you are or in $SMIDGEN_DATA"
 )
 
 
 def add_data(parser: argparse.ArgumentParser, help: str = DATA_HELP, *, optional: bool = False) -> None:
-    """Add the argument DATA."""
+    """Add the argument DATA, of one path or name."""
     parser.add_argument("data", metavar="DATA", type=text, help=help, nargs="?" if optional else None)
 
 
+def add_several_data(parser: argparse.ArgumentParser, help: str, *, optional: bool = False) -> None:
+    """Add the argument DATA, of one name or of any number of paths: `args.data` is a text, or a tuple of several."""
+    help += "; also image files, and several folders and files"
+    parser.add_argument("data", metavar="DATA", type=text, help=help, nargs="*" if optional else "+", action=_OneOrMore)
+
+
+class _OneOrMore(argparse.Action):
+    """Keeps one value as it is, several as a tuple, and none as None."""
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, values: Any, option_string: object = None
+    ) -> None:
+        setattr(namespace, self.dest, (values[0] if len(values) == 1 else tuple(values)) if values else None)
+
+
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add how images become arrays: `--size`, `--resize`, `--value-range`, `--allow-bad`."""
+    """Add how images become arrays: `--size`, `--resize`, `--value-range`, `--allow-bad`, `--exclude`."""
     parser.add_argument(
         "--size",
         metavar="PX",
@@ -38,7 +54,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         help="crop cuts the longer side, pad adds white margins, squash changes the proportions (default: crop)",
     )
     add_value_range(parser)
-    add_allow_bad(parser)
+    add_skipping(parser)
 
 
 def add_value_range(
@@ -54,8 +70,8 @@ def add_value_range(
     )
 
 
-def add_allow_bad(parser: argparse.ArgumentParser) -> None:
-    """Add `--allow-bad`."""
+def add_skipping(parser: argparse.ArgumentParser) -> None:
+    """Add which files are left out: `--allow-bad` and `--exclude`."""
     parser.add_argument(
         "--allow-bad",
         metavar="SHARE",
@@ -63,9 +79,17 @@ def add_allow_bad(parser: argparse.ArgumentParser) -> None:
         type=share,
         help="largest share of images that may be unreadable; they are skipped and listed (default: 0.05)",
     )
+    parser.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        type=text,
+        help="leave out files and folders, as in a .gitignore: '*.gif', thumbs/, '/2019/**/draft-*'; may be repeated",
+    )
 
 
-def require_data(*given: str | None) -> None:
+def require_data(*given: str | tuple[str, ...] | None) -> None:
     """Raise InputError for data that are not there, before anything slow is imported."""
     from smidgen.data.datasets import DATASETS, find_data
 

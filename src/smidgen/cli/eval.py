@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import printable, progress
-from smidgen.cli.data import SPLITS, add_allow_bad, add_data, add_value_range, require_data
+from smidgen.cli.data import SPLITS, add_several_data, add_skipping, add_value_range, require_data
 from smidgen.cli.machine import add_machine, machine
 from smidgen.cli.parsing import one_of, text
 from smidgen.cli.predict import open_run, require_run
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("run", metavar="RUN", type=text, help="the run folder")
-    add_data(parser, "new images of known classes (default: the run's own)", optional=True)
+    add_several_data(parser, "new images of known classes (default: the run's own)", optional=True)
     parser.add_argument(
         "--split",
         metavar="NAME",
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train, test or all (default: each split of the run; of new images: test of a named dataset, else all)",
     )
     add_value_range(parser, "that of the images that the run was trained on")
-    add_allow_bad(parser)
+    add_skipping(parser)
     add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors and results")

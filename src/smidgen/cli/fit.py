@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections import Counter
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,10 @@ def default_out(data: str, method: str) -> Path:
     'runs/birds-fusion'
     """
     path = Path(data).expanduser()
+    if has_magic(data) and not path.exists():
+        from smidgen.data.datasets import find_data
+
+        path = find_data(data)
     name = path.resolve().name if path.is_dir() else path.stem
     return Path("runs") / f"{name or 'images'}-{method}"
 
@@ -183,6 +188,7 @@ def _config(args: argparse.Namespace, options: dict[str, Any], evidence: dict[st
         precision=args.precision,
         init_from=args.init_from,
         allow_bad=args.allow_bad,
+        exclude=tuple(args.exclude),
         max_seconds=args.max_seconds,
         keep_contradictory_pairs=args.keep_contradictory_pairs,
         evidence=evidence,

@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Return the parsed arguments; raises InputError for what they do not allow."""
-        args, extra = self.parse_known_args(argv)
+        args, extra = self.parse_known_intermixed_args(argv)  # several paths may stand on both sides of an option
         for given in extra:
             if given.startswith("-") and given != "-":
                 raise unknown("option", given.partition("=")[0], self._option_names())
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         if extra:
             raise InputError(
                 f"{extra[0]!r} is one argument too many: `{self.prog} --help` shows what is wanted"
-                " (a name with spaces needs quotes)."
+                " (names with spaces, and globs, need quotes)."
             )
         return args
 

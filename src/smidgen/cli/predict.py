@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import Progress, progress, tell, with_option_names
-from smidgen.cli.data import SPLITS, add_allow_bad, add_data, add_value_range, require_data
+from smidgen.cli.data import SPLITS, add_several_data, add_skipping, add_value_range, require_data
 from smidgen.cli.files import require_new_file
 from smidgen.cli.machine import add_machine, machine
 from smidgen.cli.parsing import one_of, text
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("run", metavar="RUN", type=text, help="the run folder, or its model folder")
-    add_data(parser, "images, as for `smidgen fit`")
+    add_several_data(parser, "images, as for `smidgen fit`")
     parser.add_argument(
         "--bags",
         metavar="FILE",
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train, test or all, for images that have splits (default: all)",
     )
     add_value_range(parser, "that of the images that the run was trained on")
-    add_allow_bad(parser)
+    add_skipping(parser)
     add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors and results")
@@ -173,6 +173,7 @@ def open_run(args: argparse.Namespace, console: Progress, *, device: str) -> tup
         resize=model.preprocessing.resize,
         value_range=args.value_range or model.preprocessing.value_range,
         allow_bad=args.allow_bad,
+        exclude=args.exclude,
         progress=console.of("read images"),
     )
     for note in (*dataset.notes, *dataset.doubts):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import printable, progress
-from smidgen.cli.data import add_allow_bad, add_data, require_data
+from smidgen.cli.data import add_data, add_skipping, require_data
 from smidgen.cli.files import require_new_folder
 from smidgen.cli.parsing import one_of, share, text, whole_number, whole_range
 from smidgen.errors import InputError
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--wrong", metavar="RATE", type=share, default=0.0, help="share of the statements that is wrong (default: 0)"
     )
     parser.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="default: 0")
-    add_allow_bad(parser)
+    add_skipping(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors and results")
 
@@ -87,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
         from smidgen.runs import appearing_folder
 
         _settings(args, n_classes=1)  # refuses what cannot be, before images are read
-        train, _ = open_splits(args.data, allow_bad=args.allow_bad, progress=console.of("read images"))
+        train, _ = open_splits(
+            args.data, allow_bad=args.allow_bad, exclude=args.exclude, progress=console.of("read images")
+        )
         settings, classes = _settings(args, n_classes=len(train.class_names)), _known_classes(train)
         evidence, notes = simulate(
             settings,

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from smidgen.data.collection import SPLITS, natural_key
+from smidgen.data.collection import natural_key
 from smidgen.data.contents import digest_of
 from smidgen.data.decoding import NATIVE_LIMIT, Progress, default_size, in_threads, new_images
 from smidgen.data.flat import BACKGROUND, Resize, as_pixels, resized
 from smidgen.data.names import class_names, name_of
 from smidgen.data.npz import Npz
+from smidgen.data.splits import split_role
 from smidgen.data.values import KINDS, OPEN, Extents, ValueRange, decide, kind_of, to_levels
 from smidgen.errors import InputError
 
@@ -23,7 +24,10 @@ _CHUNK = 256
 _LEAST, _MOST = 1e-30, 1e30  # size of the largest embedding: float32 holds what is computed from it
 _LOST, _NOISE = 0.25, 1e-14  # share of a deviation that may be rounding; deviation that is itself rounding
 _SOME = 4096  # rows that show it
-_SPLITS = (*SPLITS, "val")
+_SPLITS = ("train", "test", "eval", "val")
+_KINDS: dict[tuple[str, ...], str] = {(word,): "images" for word in ("x", "embeddings", "features", "vectors")}
+_KINDS |= {(word,): "labels" for word in ("y", "label", "labels", "target", "targets", "classes")}
+_KINDS |= {(): "images"}  # `train_images`, where the name says no more
 _IMAGE_KEYS = ("images", "x", "X", "data", "arr_0", "embeddings", "features")
 _LABEL_KEYS = ("labels", "y", "Y", "targets", "arr_1")
 
@@ -200,21 +204,17 @@ def fitted(
 def read_npz(path: Path) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
     """Return the parts of an .npz by split, and the class names.
 
-    Splits: `x_train`, `train_images` or `images_train` with `y_train`, `train_labels` or `labels_train`; the same
-    for `test` and `val`. Without any of these, one part "" of `images`, `x`, `X`, `data`, `arr_0`, `embeddings` or
-    `features` with `labels`, `y`, `Y`, `targets` or `arr_1`; or the only array, whatever its name. Labels are numbers
+    Splits: `x_train`, `train_images` or `images_train` with `y_train`, `train_labels` or `labels_train`; the same for
+    "test", "val" and "eval", all spelled as `splits.split_role` knows them. Without any of these, one part "" of
+    `images`, `x`, `X`, `data`, `arr_0`, `embeddings` or `features` with `labels`, `y`, `Y`, `targets` or `arr_1`; or
+    the only array, whatever its name. Labels are numbers
     or texts, unknown where `class_name` says so (-1, NaN, ""); names for whole numbers may be given as `class_names`.
 
     Other arrays are left alone. Raises InputError if the file cannot be read, one of these arrays holds objects, it has
     none of these keys, or lengths differ.
     """
     arrays = Npz(path)
-    found = {}
-    for split in _SPLITS:
-        images = _first(arrays, (f"x_{split}", f"{split}_images", f"images_{split}", f"X_{split}"))
-        labels = _first(arrays, (f"y_{split}", f"{split}_labels", f"labels_{split}"))
-        if images is not None:
-            found[split] = (images, labels)
+    found = _by_split(arrays)
     if not found:
         images = _first(arrays, _IMAGE_KEYS) if len(arrays) > 1 else next(iter(arrays.values()), None)
         if images is None:
@@ -223,6 +223,22 @@ def read_npz(path: Path) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
             )
         found[""] = (images, _first(arrays, _LABEL_KEYS))
     return _with_classes(path, found, names=_first(arrays, ("class_names", "classes")))
+
+
+def _by_split(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """Return images and labels of each split that the keys name; nothing of one array that is called "train"."""
+    if len(arrays) == 1 and next(iter(arrays)).isalpha():
+        return {}
+    keys: dict[str, dict[str, str]] = {split: {} for split in _SPLITS}
+    for key in arrays:
+        role, words = split_role(key) or ("", ())
+        if role and words in _KINDS:
+            keys[role].setdefault(_KINDS[words], key)
+    return {
+        split: (arrays[of["images"]], arrays[of["labels"]] if "labels" in of else None)
+        for split, of in keys.items()
+        if "images" in of
+    }
 
 
 def _first(arrays: Mapping[str, np.ndarray], keys: tuple[str, ...]) -> np.ndarray | None:

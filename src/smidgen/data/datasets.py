@@ -30,15 +30,16 @@ from smidgen.data.manifests import collect_manifest
 from smidgen.data.named import DATASETS, NamedDataset
 from smidgen.data.paths import (
     Paths,
+    as_paths,
     collect_several,
     find_data,
     find_glob,
     find_path,
     find_several,
-    holds_paths,
     is_image_file,
     of_path,
 )
+from smidgen.data.splits import Splits
 from smidgen.data.tabular import TABLES
 from smidgen.data.values import ValueRange, as_value_range, decision, doubts, joined
 from smidgen.errors import InputError, unknown
@@ -49,8 +50,8 @@ __all__ = [
     "NamedDataset",
     "Skipped",
     "allowing",
+    "as_paths",
     "find_data",
-    "holds_paths",
     "list_images",
     "open_dataset",
     "open_like",
@@ -178,7 +179,7 @@ def open_like(
             exclude=exclude,
             progress=progress,
         )
-    elif holds_paths(data) and list_images(data) is not None:  # nothing need be decoded to know
+    elif (paths := as_paths(data)) is not None and list_images(paths) is not None:  # nothing need be decoded to know
         raise _refused_like("images", shape)
     else:
         dataset = open_dataset(data, split=split)
@@ -284,6 +285,7 @@ class _Arrays:
     part: Callable[[str], ArrayPart]
     names: tuple[str, ...]
     class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if split in self.names)
@@ -307,6 +309,7 @@ class _Arrays:
             images=np.empty((0, 1, 1, 1), dtype=np.uint8),
             classes=classes if (classes >= 0).any() else None,
             class_names=self.class_names,
+            notes=self.notes,
         )
         if all(part.images.ndim == 2 for part in parts):
             return replace(dataset, images=self._joined([as_vectors(part.images) for part in parts]))
@@ -332,7 +335,7 @@ class _Arrays:
             dataset,
             images=images,
             value_range=values,
-            notes=decision(whole, values),
+            notes=(*dataset.notes, *decision(whole, values)),
             doubts=doubts(whole, values, dataset.ids),
             contents=None if contents is None else np.concatenate(contents),
         )
@@ -348,8 +351,8 @@ def _opened(data: Any, exclude: str | Sequence[str] = ()) -> _Files | _Arrays:
     """Return what `data` is, listed but not decoded."""
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     is_name = isinstance(data, str) and data in DATASETS
-    if holds_paths(data) and not is_name:
-        return _opened_path(data, exclude)
+    if (paths := as_paths(data)) is not None and not is_name:
+        return _opened_path(paths, exclude)
     _refuse_exclude(exclude, data if is_name else "array")
     if is_name:
         named = DATASETS[data]
@@ -380,8 +383,12 @@ def _opened_path(given: Paths, exclude: tuple[str, ...]) -> _Files | _Arrays:
     kind = path.suffix.lower()
     if kind == ".npz":
         _refuse_exclude(exclude, given)
-        parts, class_names = read_npz(path)
-        return _Arrays(given, parts.__getitem__, tuple(parts), class_names)
+        named, class_names = read_npz(path)
+        splits = Splits({name: name for name in named if name})
+        parts = {splits.of(name) if name else "": part for name, part in named.items()}
+        sizes: dict[str | None, int] = {name: len(part.images) for name, part in named.items()}
+        notes = splits.described(sizes, where="{}") if splits.roles else ()
+        return _Arrays(given, parts.__getitem__, tuple(parts), class_names, notes)
     if kind in _COLLECTORS and path.is_file():
         return _Files(given, _COLLECTORS[kind](path, exclude=exclude))
     if not is_image_file(path):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from smidgen.data.candidates import Sieve
 from smidgen.data.collection import Collection, Item, id_from_path, natural_key
@@ -54,11 +54,14 @@ def common_folder(given: Sequence[Given]) -> Path:
     return Path(os.path.commonpath([one.anchor for one in given]))
 
 
-def holds_paths(data: Any) -> TypeGuard[Paths]:
-    """Tell whether data are given by path or name, or by several paths in a list or tuple."""
-    if isinstance(data, (list, tuple)):
-        return bool(data) and all(isinstance(one, (str, Path)) for one in data)
-    return isinstance(data, (str, Path))
+def as_paths(data: Any) -> Paths | None:
+    """Return data that are given by path or name, or by several paths in a list, an array or a series; else None."""
+    if isinstance(data, (str, Path)):
+        return data
+    if getattr(data, "ndim", None) == 1 and data.dtype.kind in "OUT":
+        data = data.tolist()
+    is_paths = isinstance(data, (list, tuple)) and all(isinstance(one, (str, Path)) for one in data)
+    return tuple(data) if is_paths and data else None
 
 
 def find_data(data: Paths) -> Path:
