@@ -38,6 +38,7 @@ SMALL = 64
 """Pixels a side up to which grey images may be writing."""
 
 _FINDINGS_SAID = 4
+_CLASSES_SAID = 6
 
 
 class Listener:
@@ -307,8 +308,17 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         what, size = "embeddings", f"{train.images.shape[1]:,} features"
     others = "" if held_out is None else f", {len(held_out):,} test {what}"
     bad = f"; {len(train.skipped)} could not be read (bad_images.csv)" if train.skipped else ""
-    listener.say(f"{len(train):,} training {what} of {size}{others}{bad}.")
+    listener.say(f"{len(train):,} training {what} of {size}{others}{bad}.{_about_classes(train)}")
     return train, held_out
+
+
+def _about_classes(train: Dataset) -> str:
+    """Return which classes the images have, where folders or files tell: what was taken for one must be seen."""
+    if train.items is None or train.classes is None:
+        return ""
+    names = [repr(name) for name in train.class_names[:_CLASSES_SAID]]
+    more = f", … ({len(train.class_names):,} in all)" if len(train.class_names) > _CLASSES_SAID else ""
+    return f" Classes: {', '.join(names)}{more}."
 
 
 def other_size(config: Config) -> int:

@@ -141,16 +141,16 @@ def arranged(items: Iterable[Item]) -> Arranged:
     if (splits := splits_among(tops)) is not None:
         split_items = _with_splits(items, splits, depth)
         labelled = _with_classes(split_items, _class_depths(items, splits, depth))
-        return Arranged(labelled, splits.described(tops, where=f"{wrapper}{{}}/") + _about_classes(labelled))
+        return Arranged(labelled, splits.described(tops, where=f"{wrapper}{{}}/"))
     if (splits := _splits_in_classes(items, depth, tops)) is not None:
         labelled = tuple(
             replace(item, label=_class_of(item, depth) if item.split != "elsewhere" else None)
             for item in _with_splits(items, splits, depth + 1)
         )
         sizes = _parts(items, depth + 1)
-        return Arranged(labelled, splits.described(sizes, where=f"{wrapper}…/{{}}/") + _about_classes(labelled))
+        return Arranged(labelled, splits.described(sizes, where=f"{wrapper}…/{{}}/"))
     labelled = _with_classes(items, defaultdict(lambda: depth))
-    return Arranged(labelled, _about_classes(labelled) + _about_doubts(items))
+    return Arranged(labelled, _about_doubts(items))
 
 
 def _part(item: Item, depth: int) -> str | None:
@@ -203,11 +203,6 @@ def _with_classes(items: list[Item], depths: Mapping[str | None, int]) -> tuple[
 def _class_of(item: Item, depth: int) -> str | None:
     """Return the class of an image by its folder, named as evidence names it."""
     return name_of(_part(item, depth)) or None
-
-
-def _about_classes(items: Iterable[Item]) -> tuple[str, ...]:
-    names = sorted({item.label for item in items if item.label is not None}, key=natural_key)
-    return (f"Folders are taken for {len(names)} classes: {_joined(list(map(repr, names)))}.",) if names else ()
 
 
 def _about_doubts(items: Iterable[Item]) -> tuple[str, ...]:
