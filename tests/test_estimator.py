@@ -156,7 +156,7 @@ def test_what_is_no_image_is_refused_in_a_sentence(given, message):
 def test_time_ends_a_fit():
     model = ImageClusterer(3, random_state=0, max_seconds=1e-3, options={"steps": 50}).fit(DIGITS)
     assert (model.metrics_["steps"], model.metrics_["stopped_early"]) == (6, True)  # the fewest
-    with pytest.raises(InputError, match="`max_seconds` must be above 0"):
+    with pytest.raises(InputError, match="`max_seconds` must be a number above 0"):
         model.set_params(max_seconds=-1).fit(DIGITS)
 
 

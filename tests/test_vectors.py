@@ -1,5 +1,7 @@
 """Ready embeddings all the way: read, batched, standardised, encoded, and fitted into a run folder."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -123,10 +125,25 @@ def test_a_run_of_embeddings_has_everything_but_pictures(tmp_path):
     assert (again == outcome.assignments).all()
 
 
-@pytest.mark.parametrize("test", [BLOBS[:, :3], np.zeros((7, 8, 8))])
-def test_test_data_of_another_shape_are_refused(test):
-    with pytest.raises(InputError, match="test data are of shape"):
+@pytest.mark.parametrize(
+    ("test", "kind"),
+    [(BLOBS[:, :3], "embeddings of 3 features"), (np.zeros((7, 8, 8)), "grey images of 8×8 pixels")],
+)
+def test_test_data_of_another_kind_are_refused(test, kind):
+    with pytest.raises(InputError, match=f"training data are embeddings of 5 features and the test data {kind}: give"):
         fit(QUICK, data=BLOBS, test=test)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [(BLOBS, BLOBS[:, :4]), (BLOBS, np.zeros((7, 8, 8), np.uint8)), (np.zeros((60, 8, 8), np.uint8), BLOBS)],
+)
+def test_a_split_of_its_own_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, train, test):
+    np.savez(tmp_path / "data.npz", x_train=train, x_test=test)
+    mine = dataclasses.replace(QUICK, data=str(tmp_path / "data.npz"))
+    with pytest.raises(InputError, match=r"The training data are .* and the test data .*: give both as the same"):
+        fit(mine, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_fit_resolves_evidence_itself_and_says_which_images_it_was_about():

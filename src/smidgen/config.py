@@ -12,6 +12,9 @@ from msgspec import Meta
 from smidgen.errors import InputError, unknown
 from smidgen.options import LARGEST, Count, Positive, Share, check_fields, field_types
 
+PATHS = ("data", "test", "weights", "init_from")
+"""Settings that name files or folders, besides those in `evidence`."""
+
 
 @dataclass(frozen=True)
 class Config:

@@ -51,8 +51,24 @@ class Listener:
         """Hear that `done` of `total` are done."""
 
 
-def resolve(config: Config, listener: Listener | None = None) -> Config:
-    """Return the configuration with every open choice made, so that it says all that a run depends on."""
+def starting_run(config: Config) -> Model | None:
+    """Return the model of the run that `config.init_from` names, None where it names none.
+
+    Raises RunError if there is no model, InputError if it has no net to start from.
+    """
+    if config.init_from is None:
+        return None
+    other = Model.load(config.init_from)
+    if other.extractor is None and other.method.starting_point is None:
+        raise InputError(f"The run {config.init_from!r} has no net to start from: leave out `--init-from`.")
+    return other
+
+
+def resolve(config: Config, listener: Listener | None = None, *, start: Model | None = None) -> Config:
+    """Return the configuration with every open choice made, so that it says all that a run depends on.
+
+    start: what `starting_run` returns, where it is at hand.
+    """
     if config.method not in METHODS:
         raise unknown("method", config.method, METHODS)
     n_clusters = config.n_clusters
@@ -62,7 +78,7 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
         if known is None and listener is not None:
             listener.say(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
     device = choose_device(config.device)
-    config = _with_encoder(config)
+    config = _with_encoder(config, start or starting_run(config))
     check_options(config.method, config.options)
     options = config.options  # of some methods they depend on the images
     if config.method not in ON_EMBEDDINGS:
@@ -78,20 +94,20 @@ def resolve(config: Config, listener: Listener | None = None) -> Config:
     )
 
 
-def _with_encoder(config: Config) -> Config:
+def _with_encoder(config: Config, other: Model | None) -> Config:
     """Return the configuration with the encoder where it belongs: `encoder` is frozen, `options` has what is trained.
 
     Another run's encoder is taken for what it was there.
     """
     encoder, options = config.encoder, dict(config.options)
-    if config.init_from is not None:
-        other = Model.load(config.init_from)
+    if other is not None:
+        _refuse_strangers(config, other)
         if other.extractor is not None:
             encoder = encoder or other.extractor.name
         if (trained_there := _net_to_start_from(other, config)) is not None:
             options.setdefault("encoder", trained_there)
     wanted = encoder or options.get("encoder")
-    if config.init_from is None and is_projected(wanted):
+    if other is None and is_projected(wanted):
         raise InputError(f"The encoder {wanted!r} comes from another run: name that one, `--init-from RUN`.")
     trained = encoder is not None and (config.fine_tune or is_trained_here(encoder))
     if config.fine_tune and encoder is None and options.get("encoder") is None:
@@ -104,6 +120,18 @@ def _with_encoder(config: Config) -> Config:
     return dataclasses.replace(config, encoder=encoder, options=options)
 
 
+def _refuse_strangers(config: Config, other: Model) -> None:
+    """Raise InputError where `--encoder` names other embeddings than those that the other run's nets work on."""
+    named, own = config.encoder, None if other.extractor is None else other.extractor.name
+    if named is None or config.fine_tune or named == own or (own is None and is_trained_here(named)):
+        return
+    works = "trained a net on images or ready embeddings" if own is None else f"works on the embeddings of {own!r}"
+    raise InputError(
+        f"The run {config.init_from!r} {works}, and none of that goes with `--encoder {named}`: leave out one of"
+        " `--encoder` and `--init-from`."
+    )
+
+
 def _net_to_start_from(other: Model, config: Config) -> str | None:
     """Return the name of the net that another run offers, None where the method has no place for one.
 
@@ -113,11 +141,16 @@ def _net_to_start_from(other: Model, config: Config) -> str | None:
         return None
     looks_anew = config.method in ON_EMBEDDINGS and other.name in ON_EMBEDDINGS.values()
     trains_the_extractor = other.extractor is not None and (config.fine_tune or config.method in ON_EMBEDDINGS)
-    return None if looks_anew or trains_the_extractor else other.method.starting_point.encoder
+    start = other.method.starting_point
+    return None if looks_anew or trains_the_extractor or start is None else start.encoder
 
 
-def choose_encoder(config: Config, train: Dataset, listener: Listener) -> tuple[Config, PretrainedEncoder | None]:
+def choose_encoder(
+    config: Config, train: Dataset, listener: Listener, *, start: Model | None = None
+) -> tuple[Config, PretrainedEncoder | None]:
     """Return the configuration with every choice made that depends on the images, and the encoder to embed them with.
+
+    start: what `starting_run` returns, where it is at hand.
 
     Where none is named, `PREFERRED` is for methods that have a form for embeddings, unless images are small and grey:
     those may be writing, which nets trained on photographs know little of, and a small net learns it in a minute.
@@ -132,7 +165,7 @@ def choose_encoder(config: Config, train: Dataset, listener: Listener) -> tuple[
         listener.say(f"Images are embedded by {name!r}, a net trained on ImageNet's labels (`--encoder` changes it).")
     extractor = None
     if name is not None:
-        extractor = _extractor(name, config)
+        extractor = _extractor(name, config, start or starting_run(config))
     method = config.method
     if extractor is not None or (train.holds_vectors and "encoder" not in config.options):
         method = ON_EMBEDDINGS.get(method, method)
@@ -142,12 +175,11 @@ def choose_encoder(config: Config, train: Dataset, listener: Listener) -> tuple[
     return dataclasses.replace(config, encoder=name, method=method, options=options), extractor
 
 
-def _extractor(name: str, config: Config) -> PretrainedEncoder:
+def _extractor(name: str, config: Config, start: Model | None) -> PretrainedEncoder:
     """Return the encoder to embed images with: another run's own where that is what is asked for, weights and all."""
-    if config.init_from is not None and config.weights is None:
-        other = Model.load(config.init_from).extractor
-        if other is not None and other.name == name:
-            return other
+    other = None if start is None else start.extractor
+    if other is not None and other.name == name and config.weights is None:
+        return other
     return pretrained_encoder(name, weights=config.weights, flip=True)
 
 
@@ -233,8 +265,8 @@ def tell_of_evidence(method: Method, listener: Listener) -> None:
         listener.say(f"… and {len(findings) - _FINDINGS_SAID} more: `smidgen check` says all about evidence.")
 
 
-def make_problem(config: Config, train: Dataset, evidence: Evidence | Resolved | None) -> Problem:
-    """Return what a method may know of the training set.
+def resolve_evidence(config: Config, train: Dataset, evidence: Evidence | Resolved | None) -> Resolved:
+    """Return what is known of the training images, as index arrays.
 
     Without evidence all known classes are the labels of methods that need them: to learn from, or to draw bags from.
     """
@@ -265,11 +297,16 @@ def make_problem(config: Config, train: Dataset, evidence: Evidence | Resolved |
         raise InputError(
             f"The evidence names {n_named} classes, and there are {n_clusters} clusters: ask for more clusters."
         )
+    return evidence
+
+
+def make_problem(config: Config, train: Dataset, evidence: Resolved) -> Problem:
+    """Return what a method may know of the training set."""
     mean, std = _channel_statistics(train.images)
     return Problem(
         n_images=len(train),
         image_shape=tuple(train.images.shape[1:]),
-        n_clusters=n_clusters,
+        n_clusters=config.n_clusters or DEFAULT_CLUSTERS,
         mean=mean,
         std=std,
         evidence=evidence,
@@ -297,9 +334,8 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         if not train.holds_vectors:
             options |= {"channels": shape[0], "size": shape[-1], "value_range": train.value_range}
         held_out = open_dataset(test, split="test", **options)
-        if held_out.images.shape[1:] != shape or held_out.images.dtype != train.images.dtype:
-            raise InputError(f"The test data are of shape {held_out.images.shape[1:]}, the training data of {shape}.")
     if held_out is not None:
+        _require_alike(train, held_out)
         notes += [note for note in (*held_out.notes, *held_out.doubts) if note not in notes]
     for note in notes:
         listener.say(note)
@@ -319,6 +355,23 @@ def _about_classes(train: Dataset) -> str:
     names = [repr(name) for name in train.class_names[:_CLASSES_SAID]]
     more = f", … ({len(train.class_names):,} in all)" if len(train.class_names) > _CLASSES_SAID else ""
     return f" Classes: {', '.join(names)}{more}."
+
+
+def _require_alike(train: Dataset, test: Dataset) -> None:
+    """Raise InputError if what is learned from the training data cannot be tried on the test data."""
+    if (train.images.shape[1:], train.images.dtype) != (test.images.shape[1:], test.images.dtype):
+        raise InputError(
+            f"The training data are {_kind(train)} and the test data {_kind(test)}: give both as the same, or leave the"
+            " test data out."
+        )
+
+
+def _kind(data: Dataset) -> str:
+    """Return what a dataset holds, in words."""
+    if data.holds_vectors:
+        return f"embeddings of {data.images.shape[1]:,} features"
+    channels, height, width = data.images.shape[1:]
+    return f"{'grey' if channels == 1 else 'colour'} images of {width}×{height} pixels"
 
 
 def other_size(config: Config) -> int:

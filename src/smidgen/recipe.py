@@ -17,27 +17,21 @@ from smidgen.config import Config, as_table
 from smidgen.data.datasets import Dataset
 from smidgen.data.evidence import Evidence
 from smidgen.data.resolved import Resolved
-from smidgen.errors import InputError
 from smidgen.evaluation.bag_methods import score_bags
 from smidgen.evaluation.doctor import Doctor
 from smidgen.evaluation.explained import Explained, explain
 from smidgen.evaluation.watch import Watch
-from smidgen.hardware import forked_rng, peak_memory_mb, repeatable, reset_peak_memory, torch_threads
-from smidgen.methods import make_config, make_method
-from smidgen.methods.base import Problem
+from smidgen.hardware import peak_memory_mb, repeatable, reset_peak_memory, torch_threads
 from smidgen.methods.terms import NAMING
 from smidgen.model import Model, Preprocessing, extractor_table
 from smidgen.nets.pretrained import weights_in_words
-from smidgen.nets.timm_encoder import PretrainedEncoder
+from smidgen.plan import Plan, absolute_paths, make_plan
 from smidgen.prepare import (
     Listener,
-    choose_encoder,
-    embedded,
     evidence_in_words,
-    make_problem,
-    open_data,
     open_evidence,
     resolve,
+    starting_run,
     tell_of_evidence,
     used_evidence,
 )
@@ -100,65 +94,57 @@ def fit(
     if out is not None:
         RunFolder.check(out, resume=resume, overwrite=overwrite)
     evidence = open_evidence(config) if evidence is None else evidence
-    config = resolve(config, listener)
+    start = starting_run(config)
+    config = resolve(config, listener, start=start)
     reset_peak_memory(config.device)
     with Interrupts().listening() as interrupts, torch_threads(config.threads), repeatable(config.device):
-        train, held_out = open_data(config, data, test, listener)
-        config, extractor = choose_encoder(config, train, listener)
-        shown = [d for d in (train, held_out) if d is not None]
-        seen = embedded(shown, extractor, device=config.device, listener=listener)
-        problem = make_problem(config, seen[0], evidence)
-        # It may still refuse: nothing is written before.
-        fitting = _Fit(config, shown, seen, extractor, problem, listener, interrupts, began)
-        run = None if out is None else RunFolder.start(out, as_table(config), resume=resume, overwrite=overwrite)
-        try:
-            if run is not None and run.finished:
+        plan = make_plan(config, data=data, test=test, evidence=evidence, start=start, listener=listener)
+        table, fingerprints = as_table(plan.config), plan.fingerprints()
+        if out is not None and resume:
+            RunFolder(Path(out)).require_same(table, fingerprints)
+            if RunFolder(Path(out)).finished:
                 listener.say(f"The run in {str(out)!r} has finished already: nothing is left to do.")
-                return _finished(run, config)
+                return _finished(RunFolder(Path(out)), plan.config)
+        # It may still refuse: nothing is written before.
+        fitting = _Fit(plan, fingerprints, listener, interrupts, began)
+        if out is None:
+            return fitting.run(None)
+        with RunFolder.start(out, table, resume=resume, overwrite=overwrite) as run:
             return fitting.run(run)
-        finally:
-            if run is not None:
-                run.close()
 
 
 class _Fit:
     """One fit, from an untrained method to a finished run folder.
 
     shown: the images, of training and, where there is one, of the test set. seen: what the method sees of them, which
-    an extractor has made embeddings of, or they themselves.
+    an extractor has made embeddings of, or they themselves. fingerprints: of the inputs.
     """
 
     def __init__(
         self,
-        config: Config,
-        shown: list[Dataset],
-        seen: list[Dataset],
-        extractor: PretrainedEncoder | None,
-        problem: Problem,
+        plan: Plan,
+        fingerprints: Mapping[str, str],
         listener: Listener,
         interrupts: Interrupts,
         began: float,
     ) -> None:
-        self.config, self.problem, self.extractor = config, problem, extractor
-        self.shown, self.seen, self.train = shown, seen, seen[0]
+        self.config, self.extractor, self.fingerprints = plan.config, plan.extractor, fingerprints
+        self.shown, self.seen = plan.shown, plan.seen(listener)
+        self.train = self.seen[0]
+        self.method = plan.ready_method(self.train)
+        self.problem = self.method.problem
         self.listener, self.interrupts, self.began = listener, interrupts, began
         self.run_folder: RunFolder | None = None
         self.rough: list[str] = []
-        self.device = torch.device(config.device)
+        self.device = torch.device(plan.config.device)
         self.settings = Settings(
-            seed=config.seed,
+            seed=plan.config.seed,
             device=self.device,
-            bfloat16=config.precision == "bfloat16",
-            checkpoint_every=config.checkpoint_every,
-            max_seconds=config.max_seconds,
+            bfloat16=plan.config.precision == "bfloat16",
+            checkpoint_every=plan.config.checkpoint_every,
+            max_seconds=plan.config.max_seconds,
         )
-        with forked_rng(self.device):
-            torch.manual_seed(config.seed)
-            self.method = make_method(config.method, make_config(config.method, config.options), problem)
-        self.method.stages()  # may refuse too
-        self.doctor = Doctor(listener.say, options=config.options.keys())
-        if config.init_from is not None:
-            self.method.start_from(Model.load(config.init_from).method)
+        self.doctor = Doctor(listener.say, options=plan.config.options.keys())
 
     def run(self, run_folder: RunFolder | None) -> Outcome:
         self.run_folder = run_folder
@@ -173,7 +159,7 @@ class _Fit:
         others = map(str, range(len(names), self.problem.n_clusters))
         names = names + tuple(f"cluster {k}" if k in names else k for k in others)  # a class may be called "3"
         model = Model(self.method.eval(), self.config.method, preprocessing, names, self.device)
-        looked = [model.look(d.images, progress=self._ticks("look")) for d in self.seen]
+        looked = self._look(model)
         assignments, embeddings = [found[0] for found in looked], [found[1] for found in looked]
         explained = self._explain(assignments[0], names)
         if explained.bags is not None:
@@ -184,6 +170,23 @@ class _Fit:
         if self.run_folder is not None:
             self._write(self.run_folder, model, assignments, embeddings, explained, metrics, bags.tables)
         return Outcome(model, metrics, self.config, self.shown[0], assignments[0])
+
+    def _look(self, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the assignments and embeddings of each split.
+
+        They and the model are written at once: whatever fails later, what was trained for is there.
+        """
+        looked: list[tuple[np.ndarray, np.ndarray]] = []
+        if self.run_folder is not None:
+            dataclasses.replace(model, extractor=self.extractor).save(self.run_folder.path / "model")
+        for dataset in self.seen:
+            looked.append(model.look(dataset.images, progress=self._ticks("look")))
+            if self.run_folder is not None:
+                path, shown = self.run_folder.path / "assignments.csv", self.shown[: len(looked)]
+                write_assignments(path, shown, [found[0] for found in looked], model.cluster_names)
+        if self.run_folder is not None:
+            self.run_folder.write_array("embeddings.npy", np.concatenate([found[1] for found in looked]))
+        return looked
 
     @property
     def _class_names(self) -> tuple[str, ...]:
@@ -249,21 +252,14 @@ class _Fit:
         path = run.path / "manifest.json"
         known = self.problem.evidence
         evidence = {**evidence_in_words(self.method), "fingerprint": known.fingerprint()}
-        manifest = describe(self.config, *self.shown) | {"evidence": evidence}
+        manifest = describe(self.config, *self.shown, fingerprints=self.fingerprints)
+        manifest |= {"evidence": evidence, "paths": absolute_paths(self.config)}
         if self.extractor is not None:
             manifest["extractor"] = extractor_table(self.extractor)
             if self.config.init_from is None:  # otherwise that run says it
                 manifest["extractor"]["weights"] = weights_in_words(self.extractor.name, own=self.config.weights)
         if path.exists():
-            before = run.manifest
-            if before["data"]["fingerprint"] != manifest["data"]["fingerprint"]:
-                raise InputError(
-                    f"The images of {self.config.data!r} are not those that this run was started with:"
-                    " use another --out."
-                )
-            if before.get("evidence") != manifest["evidence"]:
-                raise InputError("The evidence is not that which this run was started with: use another --out.")
-            manifest["started"] = before["started"]
+            manifest["started"] = run.manifest.get("started", manifest["started"])
         write_json(path, manifest)
 
     def _write(
@@ -276,9 +272,8 @@ class _Fit:
         metrics: dict[str, Any],
         more_tables: Mapping[str, Mapping[str, np.ndarray]],
     ) -> None:
-        model.save(run.path / "model")
-        run.write_array("embeddings.npy", np.concatenate(embeddings))
-        write_assignments(run.path / "assignments.csv", self.shown, assignments, model.cluster_names)
+        if model.bag_calibration:  # all else of it is written
+            model.save(run.path / "model")
         known: dict[Callable[[Tensor], Tensor], np.ndarray] = {
             self.method.encode: embeddings[0],
             self.method.assign: assignments[0],

@@ -277,9 +277,6 @@ def run_recipe(
         file.write(recipe.text.encode())
     for number, seed in enumerate(seeds, start=1):
         folder = out / f"seed-{seed}"
-        if resume and RunFolder(folder).finished:
-            listener.say(f"Seed {seed} has finished already.")
-            continue
         listener.say(f"Seed {seed}, {number} of {len(seeds)}: {folder}")
         if overwrite and folder.exists():
             RunFolder.check(folder, resume=False, overwrite=True)  # may refuse: before its evidence is made anew

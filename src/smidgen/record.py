@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,9 @@ def write_skipped(run: RunFolder, datasets: Sequence[Dataset]) -> None:
         )
 
 
-def describe(config: Config, train: Dataset, test: Dataset | None = None) -> dict[str, Any]:
+def describe(
+    config: Config, train: Dataset, test: Dataset | None = None, *, fingerprints: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the manifest: what runs, on what, with which versions."""
     return {
         "smidgen": __version__,
@@ -160,8 +162,9 @@ def describe(config: Config, train: Dataset, test: Dataset | None = None) -> dic
             "shape": list(train.images.shape[1:]),
             "value_range": train.value_range.as_table(),
             "classes": list(train.class_names),
-            "fingerprint": train.fingerprint(),
+            "fingerprint": fingerprints["training images"],
         },
+        "fingerprints": dict(fingerprints),
     }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import tomli_w
 
 from smidgen import checksums, options
-from smidgen.config import Config
+from smidgen.config import PATHS, Config
 from smidgen.errors import Damaged, InputError, RunError
 from smidgen.schemas import (
     KnownLine,
@@ -285,6 +285,36 @@ class RunFolder:
                 " or --overwrite to replace it."
             )
 
+    def require_same(self, config: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
+        """Raise RunError, with the difference, if the run was started with another configuration or other inputs.
+
+        fingerprints: of the inputs by what they are; where they lie may have changed.
+        """
+        if (self.path / "config.toml").exists():
+            _refuse_changes(read_toml(self.path / "config.toml"), dict(config))
+        path = self.path / "manifest.json"
+        before = self.manifest.get("fingerprints") if path.exists() else None
+        if before is None and any((self.path / name).exists() for name in ("checkpoints", "model", "metrics.json")):
+            raise RunError(
+                f"{str(path)!r} is missing or does not say what the run was started with, so that it cannot go on:"
+                " use --overwrite, or another --out."
+            )
+        if before is not None and (changed := _changes(before, fingerprints)):
+            raise RunError(
+                f"This run was started with other inputs ({changed}): resume it with the same ones, or use another"
+                " --out."
+            )
+
+    def place_of(self, name: str) -> str | None:
+        """Return where a file or folder that the configuration names is, None if it names none.
+
+        name: a setting such as "data". The path is that of the time of the fit, absolute, so that the run can be used
+        from another folder; as it was given if nothing is there any more.
+        """
+        given = self.setting(name)
+        absolute = self.manifest.get("paths", {}).get(name)
+        return absolute if absolute is not None and Path(absolute).exists() else given
+
     def _admit(self, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
         self.check(self.path, resume=resume, overwrite=overwrite)
         entries, config_path = _entries(self.path), self.path / "config.toml"
@@ -495,7 +525,7 @@ def _take_lock(path: Path) -> IO[str]:
 
 
 def _refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = ({k: v for k, v in _flat(table) if not _is_place(k)} for table in (old, new))
     changed = [
         f"{name}: {before.get(name, 'unset')!r} → {after.get(name, 'unset')!r}"
         for name in sorted(before.keys() | after.keys())
@@ -506,6 +536,21 @@ def _refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
             f"This run was started with another configuration ({'; '.join(changed)}): resume it with the"
             " same options, or use another --out."
         )
+
+
+def _is_place(setting: str) -> bool:
+    """Say whether a setting names a file: where an input lies is no difference, its fingerprint says what it is."""
+    return setting in PATHS or setting.startswith("evidence.")
+
+
+def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """Return which fingerprints differ, as a phrase, "" if none does.
+
+    >>> _changes({"training images": "0123456789"}, {"training images": "abcdefghij", "evidence": "0" * 64})
+    'evidence: none → 00000000; training images: 01234567 → abcdefgh'
+    """
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return "; ".join(f"{name}: {before.get(name, 'none')[:8]} → {after.get(name, 'none')[:8]}" for name in names)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -53,6 +53,8 @@ class KnownManifest(TypedDict, total=False):
 
     data: KnownData | str
     evidence: Plain | dict[str, Values]
+    fingerprints: dict[str, str]
+    paths: dict[str, str]
     started: str
     finished: str
 

@@ -22,8 +22,9 @@ def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], *, text: str 
     """
     own = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     found = _checksum(own, text)  # the copies share no memory, which safetensors would refuse
+    metadata = {"checksum": found} | ({"state": text} if text else {})  # of two, the order varies: a model has one
     with atomic_write(path) as file:
-        file.write(save(own, metadata={"state": text, "checksum": found}))
+        file.write(save(own, metadata=metadata))
     return found
 
 

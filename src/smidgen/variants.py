@@ -59,13 +59,11 @@ def run_variants(
 def check_variants(
     variants: Variants, out: Path, *, chosen: Sequence[str], resume: bool = False, overwrite: bool = False
 ) -> None:
-    """Raise RunError if the folder is not one to run the chosen variants into, InputError for their evidence files.
+    """Raise RunError if the folder is not one to run the chosen variants into, and what `check_chosen` does.
 
     Variants that are not chosen must not have changed since they were run: the table is about all of them.
     """
-    for name in chosen:
-        if name not in variants.recipes:
-            raise unknown("variant", name, variants.recipes)
+    check_chosen(variants, chosen)
     before = recipe_in(out, resume=resume, overwrite=overwrite)
     if before is not None and "variants" not in before:
         raise RunError(f"{str(out)!r} holds runs of another recipe, which has no variants: choose another --out.")
@@ -73,6 +71,13 @@ def check_variants(
         if (recipe := variants.recipes.get(name)) is not None:
             how = {"resume": resume, "overwrite": overwrite} if name in chosen else {"resume": True, "overwrite": False}
             check_out(recipe, out / folder, seeds=recipe.seeds, **how)
+
+
+def check_chosen(variants: Variants, chosen: Sequence[str]) -> None:
+    """Raise InputError if a variant is not one of the recipe's, or for what is wrong with its evidence files."""
+    for name in chosen:
+        if name not in variants.recipes:
+            raise unknown("variant", name, variants.recipes)
     for name in chosen:
         try:
             open_evidence(variants.recipes[name].config)

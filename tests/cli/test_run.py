@@ -78,13 +78,23 @@ def test_evidence_is_that_of_simulate_with_the_same_seed(smidgen, tiny, tmp_path
 def test_finished_seeds_are_left_and_others_added(smidgen, tiny, monkeypatch):
     assert smidgen("run", tiny, "--seed", 0, "--quiet").code == 0
     fitted = []
-    monkeypatch.setattr(recipes, "fit", lambda config, **how: fitted.append(config.seed))
+    fit = recipes.fit
+    monkeypatch.setattr(
+        recipes, "fit", lambda config, **how: fitted.append(config.seed) if config.seed else fit(config, **how)
+    )
     assert "already holds runs" in smidgen("run", tiny).refusal()
     tiny.write_text(f"# measured: much\n{TINY}".replace("[0, 1]", "[0, 1, 2]"))  # another recipe only in name
     said = smidgen("run", tiny, "--resume", "--json")
     assert fitted == [1, 2]
-    assert "Seed 0 has finished already." in said.err
+    assert "The run in 'runs/tiny/seed-0' has finished already: nothing is left to do." in said.err
     assert said.json["seeds"] == [0]
+
+
+def test_a_finished_seed_whose_evidence_has_changed_is_not_passed_over(smidgen, tiny):
+    assert smidgen("run", tiny, "--seed", 0, "--quiet").code == 0
+    counts = tiny.parent / "runs/tiny/evidence-0/counts.csv"
+    counts.write_text(counts.read_text().replace(",1\n", ",2\n", 1))
+    assert "started with other inputs (evidence: " in smidgen("run", tiny, "--seed", 0, "--resume", "--quiet").refusal()
 
 
 def test_a_run_that_was_stopped_goes_on(tiny, tmp_path):

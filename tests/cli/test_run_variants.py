@@ -7,7 +7,7 @@ import pytest
 
 from smidgen import recipes
 from smidgen.errors import TrainingError
-from smidgen.runs import read_csv, read_json, read_toml, write_json, write_toml
+from smidgen.runs import RunFolder, read_csv, read_json, read_toml, write_json, write_toml
 from smidgen.training.interrupts import Interrupted
 
 TINY = """
@@ -47,6 +47,8 @@ def fits(monkeypatch):
         trouble = staticmethod(lambda folder, seed: None)
 
     def fit(config, *, out, resume, overwrite, listener):
+        if resume and RunFolder(out).finished:
+            return
         done.append((out.parent.name, config.seed))
         done.trouble(*done[-1])
         out.mkdir(parents=True, exist_ok=True)

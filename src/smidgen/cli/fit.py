@@ -108,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
 
     out = Path(args.out) if args.out else default_out(args.data, args.method)
     options = _options(args)
-    RunFolder.check(out, resume=args.resume, overwrite=args.overwrite)
+    if not args.dry_run:
+        RunFolder.check(out, resume=args.resume, overwrite=args.overwrite)
     require_data(args.data, args.test)
     evidence = evidence_paths(args)
     with progress(quiet=args.quiet) as console:
@@ -209,22 +210,15 @@ def _how_to_go_on(args: argparse.Namespace, out: Path) -> str:
 
 def plan(config: Config, listener: Listener) -> dict[str, Any]:
     """Return what would run: everything that `fit` does before it writes or trains."""
-    from smidgen.methods import make_config, make_method
-    from smidgen.prepare import (
-        as_if_embedded,
-        choose_encoder,
-        make_problem,
-        open_data,
-        open_evidence,
-        resolve,
-        tell_of_evidence,
-    )
+    from smidgen.plan import make_plan
+    from smidgen.prepare import open_evidence, resolve, starting_run, tell_of_evidence
 
-    evidence, config = open_evidence(config), resolve(config, listener)
-    train, test = open_data(config, None, None, listener)
-    config, extractor = choose_encoder(config, train, listener)
-    problem = make_problem(config, as_if_embedded(train, extractor), evidence)
-    method = make_method(config.method, make_config(config.method, config.options), problem)
+    evidence, start = open_evidence(config), starting_run(config)
+    config = resolve(config, listener, start=start)
+    planned = make_plan(config, evidence=evidence, start=start, listener=listener)
+    config, method, train = planned.config, planned.method, planned.shown[0]
+    test = planned.shown[1] if len(planned.shown) > 1 else None
+    problem = method.problem
     stages = {stage.name: stage.steps for stage in method.stages()}
     tell_of_evidence(method, listener)
     return {

@@ -26,7 +26,8 @@ def run(recipe: Recipe, args: argparse.Namespace) -> int:
     recipe = as_asked(recipe, args)
     out, seeds = Path(args.out) if args.out else Path("runs") / recipe.name, recipe.seeds
     require_data(recipe.config.data, recipe.config.test)
-    check_out(recipe, out, seeds=seeds, resume=args.resume, overwrite=args.overwrite)
+    if not args.dry_run:
+        check_out(recipe, out, seeds=seeds, resume=args.resume, overwrite=args.overwrite)
     with progress(quiet=args.quiet) as console:
         if args.dry_run:
             return _dry_run(recipe, out, args, console)

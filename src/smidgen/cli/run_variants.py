@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 def run(variants: Variants, args: argparse.Namespace) -> int:
     """Run the variants that are asked for, and show the table; the exit code is that of a refusal if any failed."""
     from smidgen.cli.listener import ConsoleListener
-    from smidgen.variants import check_variants, run_variants
+    from smidgen.variants import check_chosen, check_variants, run_variants
 
     recipes = {name: as_asked(recipe, args) for name, recipe in variants.recipes.items()}
     variants = dataclasses.replace(variants, recipes=recipes)
     out, chosen = Path(args.out) if args.out else Path("runs") / variants.name, args.variants or list(recipes)
     with progress(quiet=args.quiet) as console:
-        check_variants(variants, out, chosen=chosen, resume=args.resume, overwrite=args.overwrite)
+        check_chosen(variants, chosen)
+        if not args.dry_run:
+            check_variants(variants, out, chosen=chosen, resume=args.resume, overwrite=args.overwrite)
         for name in chosen:
             require_data(recipes[name].config.data, recipes[name].config.test)
         if args.dry_run:

@@ -239,7 +239,9 @@ class BagLearner(nn.Module):
         """
         theirs = getattr(other, "learner", None)
         if not isinstance(theirs, BagLearner):
-            if self.config.activation == "softmax" and (head := other.starting_point.head) is not None:
+            start = other.starting_point
+            head = None if start is None else start.head
+            if self.config.activation == "softmax" and head is not None:
                 self.features_taken = self.net.take_features(*head)
             return
         self.features_taken = copied(self.net.code, theirs.net.code)

@@ -180,14 +180,17 @@ class Method(nn.Module, ABC):
         """The net that makes the embeddings."""
 
     @property
-    def starting_point(self) -> StartingPoint:
-        """What another run may start from: the backbone, and the layer on it where there is one."""
+    def starting_point(self) -> StartingPoint | None:
+        """What another run may start from: the backbone, and the layer on it where there is one; None for no net."""
         return StartingPoint(getattr(self.config, "encoder", None), self.backbone, self.linear_head)
 
     def start_from(self, other: Method) -> None:
         """Take for the backbone what another method offers, before training; InputError if that is another net."""
+        start = other.starting_point
+        if start is None:
+            return  # but for its extractor, it has nothing
         try:
-            self.backbone.load_state_dict(other.starting_point.net.state_dict())
+            self.backbone.load_state_dict(start.net.state_dict())
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(f"The encoder to start from is not the one wanted here: {reason}") from None

@@ -18,7 +18,7 @@ from smidgen.maths.kmeans import kmeans
 from smidgen.maths.pca import fit_pca
 from smidgen.maths.scaling import unit_rows
 from smidgen.maths.soft_clusters import assignments_by_distance, calibrated_spread
-from smidgen.methods.base import Embed, Method, Problem
+from smidgen.methods.base import Embed, Method, Problem, StartingPoint
 from smidgen.nets.encoders import make_encoder
 from smidgen.options import Count, check_fields
 
@@ -101,8 +101,16 @@ class KMeans(Method):
     def backbone(self) -> nn.Module:
         """The encoder; InputError where the features are not an encoder's."""
         if not self.uses_encoder:
-            raise InputError("`kmeans` uses an encoder only with `--set features=encoder`.")
+            raise InputError(
+                f"`kmeans` with `features={self.config.features}` uses no net of another run: leave out that option or"
+                " `--init-from`."
+            )
         return self.encoder
+
+    @property
+    def starting_point(self) -> StartingPoint | None:
+        """The encoder; None where the features are not an encoder's."""
+        return super().starting_point if self.uses_encoder else None
 
     def _raw_features(self, images: Tensor) -> Tensor:
         return self.encoder(images) if self.uses_encoder else images.flatten(1)

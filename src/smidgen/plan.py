@@ -1,0 +1,147 @@
+"""What a fit is decided by: everything opened and checked before anything is embedded, trained or written."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smidgen.config import PATHS, Config, as_table
+from smidgen.data.datasets import DATASETS, Dataset, find_data
+from smidgen.data.evidence import Evidence
+from smidgen.data.resolved import Resolved
+from smidgen.errors import InputError
+from smidgen.hardware import forked_rng
+from smidgen.methods import make_config, make_method
+from smidgen.methods.base import Method, Problem
+from smidgen.model import Model
+from smidgen.nets.timm_encoder import PretrainedEncoder
+from smidgen.prepare import (
+    Listener,
+    as_if_embedded,
+    choose_encoder,
+    embedded,
+    make_problem,
+    open_data,
+    resolve_evidence,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fit whose choices are made and whose inputs are open.
+
+    config: with every choice made. shown: the images, of training and, where there is one, of the test set.
+    extractor: what embeds them; None where the method sees the images. evidence: about the training images.
+    start: the model of the run to start from. method: a new one, that has seen zeros for embeddings.
+    """
+
+    config: Config
+    shown: list[Dataset]
+    extractor: PretrainedEncoder | None
+    evidence: Resolved
+    start: Model | None
+    method: Method
+
+    def seen(self, listener: Listener) -> list[Dataset]:
+        """Return what the method sees of the images: embeddings, which takes a while, or they themselves."""
+        return embedded(self.shown, self.extractor, device=self.config.device, listener=listener)
+
+    def ready_method(self, seen: Dataset) -> Method:
+        """Return the method that is trained on what it sees of the training images."""
+        if self.extractor is None:
+            return self.method
+        method = new_method(self.config, make_problem(self.config, seen, self.evidence))
+        if self.start is not None:
+            method.start_from(self.start.method)
+        return method
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return what tells the inputs of this fit from others, by what they are; nothing is embedded.
+
+        An input that there is none of is left out.
+        """
+        found = {}
+        for split, dataset in zip(("training", "test"), self.shown, strict=False):
+            found[f"{split} images"] = dataset.fingerprint()
+            if dataset.classes is not None:
+                found[f"classes of the {split} images"] = _of_classes(dataset)
+        if self.evidence.sizes():
+            found["evidence"] = self.evidence.fingerprint()
+        if self.extractor is not None:
+            found["weights of the encoder"] = self.extractor.fingerprint()
+        if self.start is not None:
+            found["run to start from"] = _of_weights(self.start)
+        return found
+
+
+def make_plan(
+    config: Config,
+    *,
+    data: Any = None,
+    test: Any = None,
+    evidence: Evidence | Resolved | None = None,
+    start: Model | None = None,
+    listener: Listener,
+) -> Plan:
+    """Open the images of a resolved configuration and make every choice and check that needs no training.
+
+    data, test, evidence: as `fit` takes them. start: what `starting_run` returns.
+    Raises InputError for what is wrong with any of them.
+    """
+    train, held_out = open_data(config, data, test, listener)
+    config, extractor = choose_encoder(config, train, listener, start=start)
+    resolved = resolve_evidence(config, train, evidence)
+    shown = [dataset for dataset in (train, held_out) if dataset is not None]
+    method = new_method(config, make_problem(config, as_if_embedded(train, extractor), resolved))
+    if start is not None:
+        method.start_from(start.method)  # may refuse
+    return Plan(config, shown, extractor, resolved, start, method)
+
+
+def new_method(config: Config, problem: Problem) -> Method:
+    """Return a new method of a configuration; raises InputError if it does not go with the problem."""
+    with forked_rng(config.device):
+        torch.manual_seed(config.seed)
+        method = make_method(config.method, make_config(config.method, config.options), problem)
+    method.stages()  # may refuse too
+    return method
+
+
+def absolute_paths(config: Config) -> dict[str, str]:
+    """Return where the files and folders that a configuration names are, by setting, wherever the program runs."""
+    table = as_table(config)
+    given = {name: table[name] for name in PATHS if name in table}
+    given |= {f"evidence.{kind}": path for kind, path in table.get("evidence", {}).items()}
+    found = {}
+    for name, path in given.items():
+        try:
+            place = find_data(path) if name in ("data", "test") and path not in DATASETS else Path(path).expanduser()
+        except InputError:  # an array, which the configuration only calls "array"
+            continue
+        if path not in DATASETS and place.exists():
+            found[name] = str(place.absolute())
+    return found
+
+
+def _of_classes(dataset: Dataset) -> str:
+    hasher = hashlib.sha256(repr(dataset.class_names).encode(errors="replace"))
+    hasher.update(np.ascontiguousarray(dataset.classes).data)
+    return hasher.hexdigest()
+
+
+def _of_weights(model: Model) -> str:
+    """Return the sha256, as hex, over what a run may take from another one."""
+    about = dataclasses.asdict(model.preprocessing), dataclasses.asdict(model.method.config)
+    hasher = hashlib.sha256(repr((model.name, about)).encode())
+    if model.extractor is not None:
+        hasher.update(model.extractor.fingerprint().encode())
+    for name, value in sorted(model.method.state_dict().items()):
+        hasher.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        hasher.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
