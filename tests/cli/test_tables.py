@@ -27,7 +27,7 @@ def test_what_is_ignored_is_said_once_and_not_under_quiet(smidgen, photos, label
 def test_check_lists_what_is_ignored_among_its_results(smidgen, photos, labels):
     checked = smidgen("check", photos, "--labels", labels, "--clusters", 3, "--quiet")
     assert "2 labels" in checked.out
-    assert f"            {labels}: ignored the columns without a name, 'notes'.\n" in checked.out
+    assert f"  {labels}: ignored the columns without a name, 'notes'.\n" in checked.out
     labels.write_text(f"image,label\n{photos}/white/3.png,light\n")
     checked = smidgen("check", photos, "--labels", labels, "--clusters", 3, "--json")
     assert checked.json["notes"][-1].endswith(f"read without '{photos}/', which they begin with.")

@@ -240,6 +240,7 @@ def test_pairs_that_are_not_known_are_left_out(tmp_path):
         *(lambda bags=bags: Evidence.from_bags(bags) for bags in ("abc", 3, [0, 1], ["a.png"])),
         *(lambda pairs=pairs: Evidence.from_pairs(same=pairs) for pairs in ([1, 2], [(0, 1, 2)], "ab")),
         lambda: Evidence.from_bags([[0]], counts=2),
+        lambda: Evidence.from_bags({1: [0], "1.0": [1]}),
         lambda: Evidence(labels=(("a.png", 1.0),)).resolve(["a.png"]),
     ],
 )

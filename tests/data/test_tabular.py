@@ -2,8 +2,10 @@
 
 import unicodedata
 
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from smidgen.data.datasets import open_dataset
 from smidgen.data.evidence import Evidence
@@ -169,9 +171,11 @@ def test_an_exact_name_comes_before_one_that_is_spelt_alike():
     [("image,cluster", "a.png,0"), ("image,split,cluster,confidence,class", "a.png,train,0,0.9,cat")],
 )
 def test_clusters_are_not_taken_for_labels_unasked(photos, columns, known):
-    path = written(photos, f"{columns}\n{known}\n")
-    with pytest.raises(InputError, match=r"rename the column 'cluster' to 'label'; to go on from a run"):
-        Evidence.from_files(labels=path)
+    row = dict(zip(columns.split(","), known.split(","), strict=True))
+    parquet.write_table(pyarrow.Table.from_pylist([row]), photos / "run.parquet")
+    for path in (written(photos, f"{columns}\n{known}\n"), photos / "run.parquet"):
+        with pytest.raises(InputError, match=r"rename the column 'cluster' to 'label'; to go on from a run"):
+            Evidence.from_files(labels=path)
 
 
 def test_a_table_of_clusters_names_the_data_of_its_run(photos, tmp_path):
@@ -201,10 +205,10 @@ def test_a_manifest_of_which_some_images_are_missing_is_read(photos):
     assert [bad.id for bad in dataset.skipped] == ["gone.png"]
 
 
-@pytest.mark.parametrize("row", ['{"path": ["a.png"]}', '{"path": {"bytes": 1}}', '{"path": null}', '{"path": NaN}'])
+@pytest.mark.parametrize("row", ['["a.png"]', '{"bytes": 1}', "null", "NaN", "Infinity", '" "'])
 def test_paths_that_are_none_are_refused_with_their_row(photos, row):
-    path = written(photos, '{"path": "a.png"}\n' + row, name="m.jsonl")
-    with pytest.raises(InputError, match=r"(holds a \w+|names no image) in row 2"):
+    path = written(photos, f'{{"path": "a.png"}}\n{{"path": {row}}}', name="m.jsonl")
+    with pytest.raises(InputError, match=r"(row 2: the path of an image must be|names no image in row 2)"):
         open_dataset(path)
 
 

@@ -41,12 +41,13 @@ class Evidence(Statements):
         presence: Path | str | None = None,
         pairs: Path | str | None = None,
     ) -> Evidence:
-        """Return the evidence in CSV files, with columns
+        """Return the evidence in tables (CSV, JSONL or Parquet), with columns
 
         image,label · bag,image · bag,ucc or bag,ucc_min,ucc_max · bag,label,share or bag,label,count ·
         bag,label,present · image_a,image_b,same
 
-        An empty label, -1, NaN and the like are not known. Raises InputError naming file and line.
+        An empty label, -1, NaN and the like are not known. Columns may have another usual name ("path" for "image",
+        "class" for "label"); others are ignored, with an InputWarning. Raises InputError naming file and line.
         """
         paths = (labels, bags, counts, proportions, presence, pairs)
         given = {kind: path for kind, path in zip(FILES, paths, strict=True) if path is not None}
@@ -306,7 +307,10 @@ def _about_classes(kind: str, values: Mapping[str, Any], read: Callable[[Any], A
 def _by_name(values: Mapping[str, Any] | Sequence[Any], bags: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return name → value; a list is in the order of `bags`, or names them."""
     if isinstance(values, Mapping):
-        return {_value(name_of, name, "The name of a bag"): value for name, value in values.items()}
+        named = {_value(name_of, name, "The name of a bag"): value for name, value in values.items()}
+        if len(named) < len(values):
+            raise InputError(f"Two bags have one name, {', '.join(map(repr, values))}; give each its own.")
+        return named
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise InputError(f"Bags, and what is known of each, are a list or {{name: value}}, got {shown(values)}.")
     names = [f"bag{i}" for i in range(len(values))] if bags is None else list(bags)

@@ -1,4 +1,4 @@
-"""Evidence on disk: small CSV files, read with the line of every statement, written so that they read back the same."""
+"""Evidence on disk: small tables, read with the line of every statement, written as CSV that reads back the same."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _wanted(kind: str) -> str:
 
 def _match_columns(records: Records, kind: str) -> dict[str, str]:
     """Return column → its name in the file, for one of the forms that this kind of file has."""
-    names, known = list(records.columns), {name for columns in FILES[kind] for name in columns}
+    names, known = records.names, {name for columns in FILES[kind] for name in columns}
     fits = [found for columns in FILES[kind] if (found := _named(columns, names)) is not None]
     place = f"{records.path} line 1"
     if "cluster" in names and "label" in known - set(names):

@@ -87,15 +87,15 @@ def _about_outside(items: Sequence[Item]) -> tuple[str, ...]:
 
 
 def _image_name(path: Path, row: int, cell: Any) -> str:
-    """Return the name of an image as it stands."""
-    if not isinstance(cell, str | bytes | int | float | None) or isinstance(cell, bool):
-        raise InputError(
-            f"The manifest {os.fspath(path)!r} holds a {type(cell).__name__} in row {row} where the path of an image is"
-            " wanted."
-        )
-    if not (cell.strip() if isinstance(cell, str) else name_of(cell)):
-        raise InputError(f"The manifest {os.fspath(path)!r} names no image in row {row}.")
-    return cell if isinstance(cell, str) else name_of(cell)
+    """Return the name of an image as it stands: spaces may belong to it."""
+    place = f"The manifest {os.fspath(path)!r}"
+    try:
+        name = cell if isinstance(cell, str) else name_of(cell)
+    except ValueError as error:
+        raise InputError(f"{place}, row {row}: the path of an image {error}.") from None
+    if not name.strip():
+        raise InputError(f"{place} names no image in row {row}.")
+    return name
 
 
 def _image_ids(path: Path, names: Sequence[str]) -> list[str]:
@@ -133,7 +133,7 @@ def _refuse_strangers(path: Path, records: Records, ids: Sequence[str]) -> None:
     if not ids or any(files.has(path_from_id(image_id)) for image_id in ids):
         return
     hint = f"paths are relative to the manifest's folder, {os.fspath(path.parent)!r}"
-    if "cluster" in records.columns:
+    if "cluster" in records.names:
         hint = f"smidgen wrote this table, and names images as they are below the data of its run{_data(path)}"
     elif Path(path_from_id(ids[0])).exists():
         hint += ", and this one is there from where you are: move the manifest here"

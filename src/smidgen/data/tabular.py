@@ -40,6 +40,11 @@ class Records:
     lines: list[int]
     unread: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all columns, those that were not read among them."""
+        return (*self.columns, *self.unread)
+
     def warn_of_ignored(self, used: Collection[str]) -> None:
         """Say which columns that hold anything are not used."""
         ignored = [name for name, cells in self.columns.items() if name not in used and any(map(_holds, cells))]
