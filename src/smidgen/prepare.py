@@ -333,6 +333,8 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         shape = train.images.shape[1:]
         if not train.holds_vectors:
             options |= {"channels": shape[0], "size": shape[-1], "value_range": train.value_range}
+        if held_out is not None:
+            notes.append("Scores are on the test images that were given, not on the collection's own test split.")
         held_out = open_dataset(test, split="test", **options)
     if held_out is not None:
         _require_alike(train, held_out)

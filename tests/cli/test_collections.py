@@ -119,7 +119,7 @@ def test_excluded_files_are_left_out_by_every_verb_and_stay_out_on_resume(smidge
     refusal = smidgen("fit", photos, *QUICK, "--out", tmp_path / "run", "--resume").refusal()
     assert "exclude: ['grey/'] → 'unset'" in refusal
     labels = ["--labels-per-class", 2, "--out", tmp_path / "evidence"]
-    assert smidgen("simulate", photos, *without, *labels).code == 0
+    assert f"smidgen fit {photos} --exclude grey/ --evidence" in smidgen("simulate", photos, *without, *labels).out
     assert "grey" not in (tmp_path / "evidence/labels.csv").read_text()
     assert smidgen("eval", tmp_path / "run", photos, *without, "--json").json["all"]["n_scored"] == 40
     assert "`--exclude` leaves out files" in smidgen("fit", "digits", *without, "--out", tmp_path / "x").refusal()

@@ -151,6 +151,19 @@ def test_tar_that_ends_early_has_a_bad_last_image(tmp_path):
         collect_tar(path)
 
 
+def test_zips_packed_on_windows_have_folders(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("train\\cat\\1.png", "train\\dog\\2.png", "valid\\cat\\3.png"):
+            member = zipfile.ZipInfo(name)
+            member.create_system = 0
+            archive.writestr(member, png())
+    train, _ = (collect_zip(tmp_path / "a.zip").of_split(split) for split in ("train", "test"))
+    assert [(item.id, item.label, item.read()) for item in train] == [
+        ("train/cat/1.png", "cat", png()),
+        ("train/dog/2.png", "dog", png()),
+    ]
+
+
 def test_no_zip_stays_open_and_members_are_read_at_once_by_several_threads(tmp_path):
     path = packed(tmp_path / "a.zip", **{f"{i}.png": png(i) for i in range(40)})
     items = collect_zip(path).items

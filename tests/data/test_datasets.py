@@ -243,7 +243,7 @@ def test_folders_and_files_without_images_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds no images; give one"):
         open_dataset(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match=r"holds no images \(1 files of other kinds"):
+    with pytest.raises(InputError, match=r"holds no images \(Passed over: 1 files of other kinds \(1 .txt\)\); give"):
         open_dataset(tmp_path)
     with pytest.raises(InputError, match="is not a collection of images"):
         open_dataset(tmp_path / "notes.txt")

@@ -84,5 +84,7 @@ def test_what_is_not_there_is_said_in_one_sentence(photos, given, message):
 def test_excluded_files_are_not_listed_and_arrays_have_none(photos):
     assert open_dataset("photos", exclude="*/1.png").ids.tolist() == ["cat/2.png", "cat/10.png", "dog/odd.1"]
     assert len(list_images("photos")) == 5
+    with pytest.raises(InputError, match=r"holds no images \(.* Excluded: 'cat/', 'dog/'\); give"):
+        open_dataset("photos", exclude="*/")
     with pytest.raises(InputError, match="'digits' is made of arrays"):
         open_dataset("digits", exclude=["*.png"])

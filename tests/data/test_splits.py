@@ -134,6 +134,10 @@ def test_folders_that_could_be_splits_but_are_not_taken_for_any_are_named(ids, d
     assert f"Not taken for splits: {doubtful}. " in notes(*ids)
 
 
+def test_a_folder_beside_nothing_is_in_no_doubt():
+    assert notes("pets/valid/cat/1.png", "phone.png") == ""
+
+
 def test_values_of_a_column_are_read_like_folders():
     splits = splits_of_values(["Training", "VALID", "", "fold 3", "train_set", "cat_train"])
     assert splits.roles == {"Training": "train", "VALID": "val", "train_set": "train"}

@@ -155,4 +155,5 @@ def _show(args: argparse.Namespace, written: dict[str, str], sizes: dict[str, in
         print(printable(f"{path}  {sizes[kind]:,} {about}"))
     for note in notes:
         print(printable(f"note: {note}"))
-    print(printable(f"To use it: {shlex.join(['smidgen', 'fit', args.data, '--evidence', args.out])}"))
+    excluded = [word for pattern in args.exclude for word in ("--exclude", pattern)]
+    print(printable(f"To use it: {shlex.join(['smidgen', 'fit', args.data, *excluded, '--evidence', args.out])}"))

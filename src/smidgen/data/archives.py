@@ -104,10 +104,17 @@ def _check_sizes(path: Path, members: list[zipfile.ZipInfo]) -> None:
 def _zip_items(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], sieve: Sieve) -> dict[str, Item]:
     items: dict[str, Item] = {}
     for member in members:
-        if sieve.admits_member(member.filename, partial(_zip_start, archive, member)):
+        name = _name_in_zip(member)
+        if sieve.admits_member(name, partial(_zip_start, archive, member)):
             problem = _zip_problem(member)
-            _add(items, member.filename, partial(refused, problem) if problem else partial(_read_member, path, member))
+            _add(items, name, partial(refused, problem) if problem else partial(_read_member, path, member))
     return items
+
+
+def _name_in_zip(member: zipfile.ZipInfo) -> str:
+    """Return a member's name with slashes, which some packers for Windows write the other way round."""
+    is_windows = member.create_system == 0 and "/" not in member.filename
+    return member.filename.replace("\\", "/") if is_windows else member.filename
 
 
 def _collected(items: dict[str, Item], sieve: Sieve) -> Collection:

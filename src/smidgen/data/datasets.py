@@ -240,7 +240,7 @@ class _Files:
     def of_split(self, split: Split, options: _Options) -> Dataset:
         items = self.collection.of_split(split)
         if not items:
-            _refuse_nothing(self.name, split, ignored=self.collection.ignored, has=self.splits())
+            _refuse_nothing(self.name, split, has=self.splits(), notes=self.collection.notes)
         images, good, skipped, sizes, values, extents = decode_items(
             items,
             size=options.size,
@@ -294,7 +294,7 @@ class _Arrays:
         wanted = self.names if split == "all" else tuple(name for name in self.names if name in (split, ""))
         parts = [self.part(name) for name in wanted]
         if sum(len(part.images) for part in parts) == 0:
-            _refuse_nothing(self.name, split, ignored=0, has=self.splits())
+            _refuse_nothing(self.name, split, has=self.splits())
         known = [np.full(len(p.images), -1, dtype=np.int64) if p.classes is None else p.classes for p in parts]
         classes = np.concatenate(known)
         ids = _id_array(
@@ -404,12 +404,12 @@ def _name_of(given: Sequence[str | Path]) -> str:
     return f"{names[0]} and {len(names) - 1} more"
 
 
-def _refuse_nothing(name: str, split: str, *, ignored: int, has: tuple[str, ...]) -> None:
+def _refuse_nothing(name: str, split: str, *, has: tuple[str, ...], notes: tuple[str, ...] = ()) -> None:
     if has:
         remedy = "; to train on it, give that folder itself" if has == ("test",) and split == "train" else ""
         raise InputError(f"{name!r} has no {split!r} split, only {' and '.join(map(repr, has))}{remedy}.")
-    passed = f" ({ignored} files of other kinds were passed over)" if ignored else ""
-    raise InputError(f"{name!r} holds no images{passed}; give one that holds JPEG, PNG or other image files.")
+    found = f" ({' '.join(notes).rstrip('.')})" if notes else ""
+    raise InputError(f"{name!r} holds no images{found}; give one that holds JPEG, PNG or other image files.")
 
 
 def too_many_bad(n_bad: int, *, total: int, allow_bad: float) -> bool:

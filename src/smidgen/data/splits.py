@@ -81,8 +81,8 @@ class Splits:
             counts[self.of(name)] += sizes[name]
         words = {"train": "the training split", "test": "the test split"}
         taken = [f"{_joined(shown[s])} for {words[s]} ({_images(counts[s])})" for s in words if s in shown]
-        why = {"val": ", since there is no other for tests", "eval": ""}.get(self.test_role or "", "")
-        sentences = [f"Taken: {', '.join(taken)}{why if 'train' in shown else ''}."]
+        stands_in = self.test_role == "val" and "train" in shown
+        sentences = [f"Taken: {', '.join(taken)}{', since there is no other for tests' if stands_in else ''}."]
         for split in shown.keys() - words.keys():
             why = "" if split == "elsewhere" else ": nothing is tuned on further splits"
             sentences.append(
@@ -207,15 +207,21 @@ def _class_of(item: Item, depth: int) -> str | None:
 
 def _about_doubts(items: Iterable[Item]) -> tuple[str, ...]:
     """Say which folders could be meant as splits though they are not taken for any."""
-    folders = {posixpath.dirname(item.id) for item in items}
-    every = {"/".join(parts[:n]) for parts in (f.split("/") for f in folders) for n in range(1, len(parts) + 1)}
-    doubtful = sorted((f for f in every if f and split_role(posixpath.basename(f)) is not None), key=natural_key)
+    holding = {posixpath.dirname(item.id) for item in items}
+    every = {"/".join(parts[:n]) for parts in (f.split("/") for f in holding) for n in range(1, len(parts) + 1)} - {""}
+    beside = Counter(map(posixpath.dirname, every))
+    doubtful = [
+        f"{folder}/"
+        for folder in sorted(every, key=natural_key)
+        if split_role(posixpath.basename(folder)) is not None
+        and (beside[parent := posixpath.dirname(folder)] > 1 or parent in holding)
+    ]
     if not doubtful:
         return ()
     return (
-        f"Not taken for splits: {_joined([repr(f'{folder}/') for folder in doubtful])}. Splits are folders for training"
-        " and for testing or validation side by side, with all images in them; give the folder they are in, rename"
-        " them, or give a manifest with a column `split`.",
+        f"Not taken for splits: {_joined(list(map(repr, doubtful)))}. Splits are folders for training and for testing"
+        " or validation side by side, with all images in them: give the folder they are in, rename them, or give a"
+        " manifest with a column `split`.",
     )
 
 
