@@ -48,7 +48,7 @@ def test_a_runs_own_tables_are_answered_with_what_to_do(smidgen, run, tmp_path):
     refusal = smidgen("fit", photos, "--labels", table, "--out", tmp_path / "a").refusal()
     assert "rename the column 'cluster' to 'label'; to go on from a run, pass `--init-from RUN`" in refusal
     refusal = smidgen("fit", table, "--out", tmp_path / "a", "--clusters", 3).refusal()
-    assert f"of its run: give {str(photos)!r} instead" in refusal
+    assert f"of its run; give {str(photos)!r} instead" in refusal
     assert smidgen("predict", run, photos, "--out", tmp_path / "new.csv").code == 0
     assert "rename the column 'cluster'" in smidgen("check", photos, "--labels", tmp_path / "new.csv").refusal()
     assert "give these instead" in smidgen("predict", run, tmp_path / "new.csv").refusal()

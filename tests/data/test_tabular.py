@@ -49,6 +49,7 @@ QUIET = {
     "quotes": '"image","label"\n"a.png","cat"\n"b.png","dog"\n',
     "quotes after spaces": 'image, label\n"a.png", "cat"\n "b.png" , "dog"\n',
     "spaces inside quotes": "image,label\n' a.png',cat\n\" b.png \",dog\n",
+    "apostrophes": "'image','label'\n'a.png','cat'\n'b.png','dog'\n",
     "a comma at the end": "image,label,\na.png,cat,\nb.png,dog,\n",
     "commas at the ends of rows": "image,label\na.png,cat,,\nb.png,dog,\n",
     "blank lines": "\n\nimage,label\n\na.png,cat\n,\nb.png,dog\n\n",
@@ -180,11 +181,15 @@ def test_clusters_are_not_taken_for_labels_unasked(photos, columns, known):
 
 def test_a_table_of_clusters_names_the_data_of_its_run(photos, tmp_path):
     path = written(tmp_path, "image,split,cluster\na.png,train,0\nb.png,train,1\n", name="assignments.csv")
-    with pytest.raises(InputError, match=r"smidgen wrote this table, .* of its run, give these instead\.$"):
+    with pytest.raises(InputError, match=r"smidgen wrote this table, .* of its run; give these instead\.$"):
         open_dataset(path)
     written(tmp_path, f'data = "{photos}"\n', name="config.toml")
-    with pytest.raises(InputError, match=rf"of its run: give '{photos}' instead\.$"):
+    with pytest.raises(InputError, match=rf"of its run; give '{photos}' instead\.$"):
         open_dataset(path)
+    (tmp_path / "tables").mkdir()
+    issues = written(tmp_path / "tables", "image,kind\nsub/c.png,dark\n", name="issues.csv")
+    with pytest.raises(InputError, match=rf"of its run; give '{photos}' instead\.$"):
+        open_dataset(issues)
     with pytest.warns(InputWarning, match="ignored the column 'cluster'"):  # beside the images it is a list of them
         assert len(open_dataset(written(photos, path.read_text()))) == 2
 
@@ -194,6 +199,10 @@ def test_hints_at_what_was_meant(photos, monkeypatch):
         Evidence.from_files(labels=written(photos, "a.png,cat\nb.png,dog\n"))
     with pytest.raises(InputError, match="two columns are called 'label'; keep one"):
         Evidence.from_files(labels=written(photos, "image,label,Label\na.png,cat,dog\n"))
+    with pytest.raises(InputError, match=r"Unknown column 'label'.* These are the columns of labels\.$"):
+        Evidence.from_files(bags=written(photos, "image,label\na.png,cat\n"))
+    with pytest.raises(InputError, match="give that as the data, and this table as its labels"):
+        open_dataset(written(photos, "image,label\nelsewhere.png,cat\n"))
     monkeypatch.chdir(photos)
     (photos.parent / "lists").mkdir()
     with pytest.raises(InputError, match="this one is there from where you are: move the manifest here"):

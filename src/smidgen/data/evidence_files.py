@@ -102,8 +102,11 @@ def _match_columns(records: Records, kind: str) -> dict[str, str]:
     strange = next((name for name in names if name and name not in known), None)
     if strange is None or fits:
         raise InputError(f"{place}: the columns are {','.join(names)}; wanted {_wanted(kind)}.")
-    headless = "" if known & set(names) else " The first line must name the columns."
-    raise InputError(f"{place}: {unknown('column', strange, known)} Wanted {_wanted(kind)}.{headless}")
+    others = [other for other, forms in FILES.items() if any(_named(columns, names) for columns in forms)]
+    hint = f" These are the columns of {' or '.join(others)}." if others else ""
+    if not others and not known & set(names):
+        hint = " The first line must name the columns."
+    raise InputError(f"{place}: {unknown('column', strange, known)} Wanted {_wanted(kind)}.{hint}")
 
 
 def _named(columns: Sequence[str], names: Sequence[str]) -> dict[str, str] | None:

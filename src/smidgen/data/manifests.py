@@ -18,7 +18,7 @@ from smidgen.data.images import read_capped
 from smidgen.data.names import class_names, name_of
 from smidgen.data.splits import splits_of_values
 from smidgen.data.tabular import IMAGE_COLUMNS, JSON_LINES, LABEL_COLUMNS, PARQUET, Records, read_records
-from smidgen.errors import InputError, InputWarning, RunError
+from smidgen.errors import InputError, InputWarning, SmidgenError
 from smidgen.runs import read_toml
 
 SPLIT_COLUMN = "split"
@@ -132,22 +132,30 @@ def _refuse_strangers(path: Path, records: Records, ids: Sequence[str]) -> None:
     files = FilesBelow(path.parent)
     if not ids or any(files.has(path_from_id(image_id)) for image_id in ids):
         return
+    data = _data_of_run(path)
     hint = f"paths are relative to the manifest's folder, {os.fspath(path.parent)!r}"
-    if "cluster" in records.names:
-        hint = f"smidgen wrote this table, and names images as they are below the data of its run{_data(path)}"
+    if "cluster" in records.names or data is not None:
+        instead = "these" if data is None else repr(data)
+        hint = (
+            f"smidgen wrote this table, and names images as they are below the data of its run; give {instead} instead"
+        )
     elif Path(path_from_id(ids[0])).exists():
         hint += ", and this one is there from where you are: move the manifest here"
+    elif any(name in records.names for name in LABEL_COLUMNS):
+        hint += "; if it labels images of another collection, give that as the data, and this table as its labels"
     raise InputError(
         f"The manifest {os.fspath(path)!r} names {len(ids):,} images, and none is there, first {ids[0]!r}: {hint}."
     )
 
 
-def _data(path: Path) -> str:
-    """Return the data of the run whose `assignments.csv` this is, as the end of a sentence."""
-    try:
-        return f": give {read_toml(path.parent / 'config.toml')['data']!r} instead"
-    except (RunError, OSError, KeyError):
-        return ", give these instead"
+def _data_of_run(path: Path) -> str | None:
+    """Return the data of the run that a table is a part of, `assignments.csv` or one in `tables/`."""
+    for folder in (path.parent, path.parent.parent):
+        try:
+            return str(read_toml(folder / "config.toml")["data"])
+        except (SmidgenError, OSError, KeyError):
+            continue
+    return None
 
 
 def _split_name(path: Path, cell: Any) -> str | None:

@@ -213,8 +213,11 @@ def _parsed(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]
 
 
 def _parsed_strictly(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    spaced = re.search(rf'{re.escape(delimiter)} +"', text) is not None  # a.jpg, "cat, small"
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=spaced, strict=True)
+    quote = "'" if text.lstrip().startswith("'") else '"'
+    spaced = re.search(rf"{re.escape(delimiter)} +{quote}", text) is not None  # a.jpg, "cat, small"
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, skipinitialspace=spaced, strict=True
+    )
     try:
         return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
