@@ -20,9 +20,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from smidgen import recipe
 from smidgen.config import Config
-from smidgen.data.datasets import Dataset, as_paths, open_like
+from smidgen.data.datasets import Dataset, as_paths, list_images, open_like
 from smidgen.data.evidence import Evidence
 from smidgen.data.resolved import Resolved
+from smidgen.data.rows import Rows, as_array, listed, rows_of
 from smidgen.data.values import as_text
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_methods import predict_bags_of
@@ -56,10 +57,12 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     Wherever images are wanted, `X` is one of
 
-    - a folder, archive, manifest or the name of a dataset, a glob, or a list or series of image files and folders, as
+    - a folder, archive, manifest or the name of a dataset, a glob, or several folders, as
       `open_dataset` takes them. Where it has a training and a test split, `fit` trains on the one and scores on the
       other; everything else takes the training split too, so that the same X gives the same rows. Files that cannot be
       read have no row, and a warning says so.
+    - images one by one: a list, array or column of a table of paths of files, of Pillow's images or of arrays, whose
+      sizes may differ. Each has its row, in order, and they have no splits.
     - images (n, h, w), (n, h, w, c) or (n, c, h, w), integers, floats or bool;
     - ready embeddings (n, features), floats of any scale: a matrix, data frame or list of lists. They are clustered
       as they are, and images whose pixels were laid in a row are embeddings too.
@@ -164,7 +167,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _config(self, data: Any) -> Config:
         given = {} if self.steps is None else {"steps": self.steps}
         return Config(
-            data=as_paths(data) or "array",  # type: ignore[arg-type]
+            data=as_paths(data.entries if isinstance(data, Rows) else data) or "array",  # type: ignore[arg-type]
             method=self.method,
             n_clusters=self.n_clusters,
             size=self.size,
@@ -244,13 +247,22 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     # -------------------------------------------------------------------------------------------------------- images
 
     def _checked(self, X: Any, *, reset: bool) -> Any:
-        """Return paths or a name as they are, anything else as an array: images, or embeddings (n, features)."""
-        paths = as_paths(X)
-        if paths is not None or _n_dimensions(X) in (3, 4):
+        """Return paths, a name and images one by one as they are, others as an array: images, or a matrix of floats."""
+        X = _given(X)
+        if _is_files(X) or _n_dimensions(X) in (3, 4):
             if reset and hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_  # of a data frame that it was fitted on before
-            return np.asarray(X) if paths is None else paths
-        return validate_data(self, X, reset=reset, dtype=[np.float32, np.float64], ensure_min_samples=2 if reset else 1)
+            return X if _is_files(X) else as_array(X)
+        kinds = [np.float32, np.float64]
+        try:
+            return validate_data(self, X, reset=reset, dtype=kinds, ensure_min_samples=2 if reset else 1)
+        except ValueError as error:
+            if "could not convert string" not in str(error):
+                raise
+            raise InputError(
+                "X is a table with text in it, and embeddings are numbers: give the column of paths alone, X['path'],"
+                " or the columns of numbers."
+            ) from error
 
     def _images(self, X: Any) -> np.ndarray:
         """Return the images of X as the model wants them: (n, channels, height, width)."""
@@ -261,7 +273,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         check_is_fitted(self)
         shape = self.model_.image_shape
         takes_vectors = shape[1:] == (1, 1)
-        if as_paths(X) is None and (_n_dimensions(X) not in (3, 4)) != takes_vectors:
+        X = _given(X)
+        if not _is_files(X) and (_n_dimensions(X) not in (3, 4)) != takes_vectors:
             raise InputError(
                 f"This model was fitted on {'ready embeddings' if takes_vectors else 'images'}, and was given"
                 f" {'images' if takes_vectors else 'a matrix'}: give it what it was fitted on."
@@ -330,8 +343,19 @@ class _Spoken(recipe.Listener):
             sys.stderr.write(f"{what} {done:,} of {total:,}{note and f', {note}'}\n")
 
 
+def _given(X: Any) -> Any:
+    """Return images that are given one by one as `Rows`, anything else as it is."""
+    rows = rows_of(X)
+    return listed(X) if rows is None else rows
+
+
+def _is_files(X: Any) -> bool:
+    """Tell whether there is something to be opened: paths, a name, or images one by one."""
+    return isinstance(X, Rows) or as_paths(X) is not None
+
+
 def _n_dimensions(X: Any) -> int:
-    return X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
+    return int(X.ndim) if hasattr(X, "ndim") else as_array(X).ndim
 
 
 def _seed(random_state: Any) -> int:
@@ -362,6 +386,8 @@ def _as_evidence(evidence: Any, data: Any) -> Evidence | Resolved | None:
             f"`evidence` must be an `Evidence` or one label for each of {len(data)} rows, got"
             f" {type(evidence).__name__} of shape {shape}."
         )
+    if isinstance(data, Rows):  # by id: images that cannot be read have no row
+        return Evidence.from_labels(evidence, ids=[item.id for item in list_images(data) or ()])
     return Evidence.from_labels(evidence)
 
 

@@ -21,6 +21,7 @@ from smidgen.data.values import KINDS, OPEN, Extents, ValueRange, decide, kind_o
 from smidgen.errors import InputError
 
 _CHUNK = 256
+_NARROW = 16  # pixels: images of 3 or 4 columns have not more rows
 _LEAST, _MOST = 1e-30, 1e30  # size of the largest embedding: float32 holds what is computed from it
 _LOST, _NOISE = 0.25, 1e-14  # share of a deviation that may be rounding; deviation that is itself rounding
 _SOME = 4096  # rows that show it
@@ -65,6 +66,10 @@ def channels_second(array: np.ndarray) -> np.ndarray:
     """Return an array of images as (n, channels, h, w), values as they are; raises InputError for other shapes."""
     array = np.asarray(array)
     kind_of(array.dtype)
+    if array.ndim == 3 and array.shape[2] in (3, 4) and min(array.shape[:2]) > _NARROW:
+        raise InputError(
+            f"An array of shape {tuple(array.shape)} is one image: put it into a list, or give `array[None]`."
+        )
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and _channels_last(array.shape[1], array.shape[3]):

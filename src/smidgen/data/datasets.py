@@ -39,10 +39,12 @@ from smidgen.data.paths import (
     is_image_file,
     of_path,
 )
+from smidgen.data.rows import WANTED, Rows, as_array, collect_rows, rows_of
 from smidgen.data.splits import Splits
 from smidgen.data.tabular import TABLES
 from smidgen.data.values import ValueRange, as_value_range, decision, doubts, joined
 from smidgen.errors import InputError, unknown
+from smidgen.options import Share, convert
 
 __all__ = [
     "DATASETS",
@@ -88,7 +90,8 @@ def open_dataset(
         splits, see `splits.arranged`); a manifest (.csv, .parquet, .jsonl); an uncompressed .tar or a .zip; or an
         array, as it is or in an .npz: (n, h, w), (n, h, w, c) or (n, c, h, w) of integers, floats or bool, or ready
         embeddings (n, features). Also an image file, a glob, or a list of image files, folders and globs: the
-        images are in the order of the list, and their ids begin in the folder that holds all of them.
+        images are in the order of the list, and their ids begin in the folder that holds all of them. Also a list of
+        Pillow images, arrays of any size or files' bytes, or a column of paths of a table, see `rows.rows_of`.
         A name wins over a folder of that name: write `./mnist` for the folder. A relative path begins where the
         program runs or, if nothing is there, in `$SMIDGEN_DATA`.
     split: "train", "test" or "all". Data without splits of its own are taken whole under any of these, as what
@@ -113,7 +116,7 @@ def open_dataset(
     ((1438, 1, 8, 8), ('0', '1', '2'))
     """
     _check_split(split)
-    options = _Options(size, channels, resize, as_value_range(value_range), allow_bad, progress, other_size)
+    options = _reading(size, channels, resize, value_range, allow_bad, progress, other_size)
     return _opened(data, exclude).of_split(split, options)
 
 
@@ -138,7 +141,7 @@ def open_splits(
     >>> len(train), len(test)
     (1438, 359)
     """
-    options = _Options(size, channels, resize, as_value_range(value_range), allow_bad, progress, other_size)
+    options = _reading(size, channels, resize, value_range, allow_bad, progress, other_size)
     opened = _opened(data, exclude)
     train = opened.of_split("train", options)
     if "test" not in opened.splits():
@@ -179,7 +182,7 @@ def open_like(
             exclude=exclude,
             progress=progress,
         )
-    elif (paths := as_paths(data)) is not None and list_images(paths) is not None:  # nothing need be decoded to know
+    elif (isinstance(data, Rows) or as_paths(data) is not None) and list_images(data) is not None:  # not yet decoded
         raise _refused_like("images", shape)
     else:
         dataset = open_dataset(data, split=split)
@@ -194,7 +197,7 @@ def _refused_like(given: str, shape: tuple[int, ...]) -> InputError:
     return InputError(f"This model was fitted on {wanted}, and was given {given}: give it what it was fitted on.")
 
 
-def list_images(data: Paths) -> tuple[Item, ...] | None:
+def list_images(data: Paths | Rows | np.ndarray) -> tuple[Item, ...] | None:
     """Return the image files of all splits behind `data`, listed but not read; None if it is made of arrays.
 
     Raises InputError if there is no such data.
@@ -210,7 +213,7 @@ def _check_split(split: str) -> None:
 
 @dataclass(frozen=True)
 class _Options:
-    """How images are read; checked once, here."""
+    """How images are read, see `_reading`."""
 
     size: int | None
     channels: int | None
@@ -220,10 +223,23 @@ class _Options:
     progress: Progress | None
     other_size: int = NATIVE_LIMIT
 
-    def __post_init__(self) -> None:
-        check_options(size=self.size, channels=self.channels, resize=self.resize)
-        if not 0 <= self.allow_bad <= 1:
-            raise InputError(f"`allow_bad` is a share between 0 and 1, got {self.allow_bad}.")
+
+def _reading(
+    size: Any,
+    channels: Any,
+    resize: Resize,
+    value_range: Any,
+    allow_bad: Any,
+    progress: Progress | None,
+    other_size: int,
+) -> _Options:
+    """Return how images are read; raises InputError for what is not valid."""
+    size, channels = (
+        convert(name, value, int | None, strict=True) for name, value in (("size", size), ("channels", channels))
+    )
+    check_options(size=size, channels=channels, resize=resize)
+    allow_bad = convert("allow_bad", allow_bad, Share, strict=True)
+    return _Options(size, channels, resize, as_value_range(value_range), allow_bad, progress, other_size)
 
 
 @dataclass(frozen=True)
@@ -354,12 +370,14 @@ def _opened(data: Any, exclude: str | Sequence[str] = ()) -> _Files | _Arrays:
     if (paths := as_paths(data)) is not None and not is_name:
         return _opened_path(paths, exclude)
     _refuse_exclude(exclude, data if is_name else "array")
+    if (rows := None if is_name else rows_of(data)) is not None:
+        return _Files(rows.name, collect_rows(rows))
     if is_name:
         named = DATASETS[data]
         return _Arrays(data, lambda split: ArrayPart(*named.read(split)), SPLITS, named.class_names)
-    if not hasattr(data, "__array__"):
-        raise InputError(f"The data must be a name, a path or an array of images, got {type(data).__name__}.")
-    array = np.asarray(data)
+    if not (hasattr(data, "__array__") or isinstance(data, list | tuple)):
+        raise InputError(f"The data must be {WANTED}, got {type(data).__name__}.")
+    array = as_array(data)
     return _Arrays("array", lambda _split: ArrayPart(array, None), ("",))
 
 

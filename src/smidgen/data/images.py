@@ -148,7 +148,7 @@ def check_options(*, size: int | None, channels: int | None, resize: str) -> Non
     if channels not in (None, 1, 3):
         raise InputError(f"`channels` must be 1 (grey) or 3 (colour), got {channels}.")
     if resize not in RESIZE:
-        raise unknown("way to resize", resize, RESIZE)
+        raise unknown("way to resize", str(resize), RESIZE)
 
 
 def read_capped(path: str | Path) -> bytes:
