@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from sklearn.neighbors import LocalOutlierFactor
 
 from smidgen.errors import InputError
-from smidgen.evaluation.issues import find_issues, issue_columns
+from smidgen.evaluation.issues import find_issues, issue_columns, local_outlier_factors
 
 
 def photos(n, seed=0):
@@ -142,19 +143,46 @@ def test_outliers_are_found_by_embeddings_alone_and_by_a_sample(monkeypatch):
     assert found(PHOTOS, embeddings=embeddings)["outlier"][0] == 42
 
 
-def test_sampled_others_give_the_distances_of_a_slow_loop(monkeypatch):
-    import smidgen.evaluation.issues as issues
+def test_factors_are_those_of_scikit_learn():
+    x = np.random.default_rng(0).normal(size=(120, 3)) ** 3
+    factors, _ = local_outlier_factors(x)
+    assert factors == pytest.approx(-LocalOutlierFactor(10).fit(x).negative_outlier_factor_, rel=1e-4)
+    few, _ = local_outlier_factors(x[:60])
+    assert few == pytest.approx(-LocalOutlierFactor(6).fit(x[:60]).negative_outlier_factor_, rel=1e-4)
 
-    x = np.random.default_rng(0).normal(size=(60, 3))
-    monkeypatch.setattr(issues, "_OTHERS", 30)
-    monkeypatch.setattr(issues, "UNUSUAL", -np.inf)  # all
-    drawn = np.random.default_rng(0).permutation(60)[:30]
-    distances = np.array([
-        np.sort([np.linalg.norm(x[i] - x[j]) for j in drawn if j != i])[:10].mean() for i in range(60)
-    ])  # fmt: skip
-    scores = {issue.row: issue.score for issue in issues._outliers(x)}
-    expected = issues.robust_deviations(distances)
-    assert [scores[row] for row in range(60)] == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-4)
+
+def test_sampled_others_give_the_factors_of_a_slow_loop(monkeypatch):
+    monkeypatch.setattr("smidgen.evaluation.issues._OTHERS", 50)
+    x = np.random.default_rng(0).normal(size=(100, 3))
+    drawn = np.random.default_rng(0).permutation(100)[:50]
+    far = np.linalg.norm(x[:, None] - x, axis=2)
+    near = [sorted((j for j in drawn if j != i), key=lambda j, i=i: far[i, j])[:10] for i in range(100)]
+    reach = [np.mean([max(far[i, j], far[j, near[j][-1]]) for j in near[i]]) for i in range(100)]
+    expected = [np.mean([reach[i] / reach[j] for j in near[i]]) for i in range(100)]
+    assert local_outlier_factors(x)[0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1, 1e18])
+def test_groups_of_other_spread_are_no_outliers(scale):
+    rng = np.random.default_rng(0)
+    tight, wide = rng.normal(size=(19, 16)) * 0.05, 8 + rng.normal(size=(17, 16))
+    x = np.concatenate([tight, wide])
+    assert "outlier" not in found(PHOTOS[:36], embeddings=x * scale)
+    x[3, 0] += 4  # far for its own group, and near for the other
+    x[30] += 12
+    assert found(PHOTOS[:36], embeddings=x * scale)["outlier"] == [3, 30]
+
+
+def test_bursts_of_repetitive_pictures_are_grouped():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    checks, stripes, dots = (x // 4 + y // 4) % 2, (x + y) // 3 % 2, (x % 6 < 2) & (y % 6 < 2)
+    bursts = [
+        [(60 + 90 * scene + rng.normal(0, 2, (3, 64, 64))).astype(np.uint8) for _ in range(20)]
+        for scene in (checks, stripes, dots)
+    ]
+    pictures = np.repeat(np.repeat(PHOTOS, 2, 2), 2, 3)
+    assert groups(pictures, *map(np.stack, bursts)) == [list(range(s, s + 20)) for s in (300, 320, 340)]
 
 
 def test_look_alikes_are_grouped_by_embedding():

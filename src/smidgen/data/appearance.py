@@ -15,6 +15,7 @@ _SIDE = 32  # of thumbnails
 _FREQUENCIES = 8  # per axis: those of a perceptual hash
 _BLOCK = 512  # images at once: their floats stay in the processor's cache
 _FLAT = 2 / 255  # an image whose coarse brightness varies less shows nothing that a fingerprint could hold
+_BLANK = 0.6 / 255  # the same of a thumbnail, less than rounding to whole grey levels alone makes it vary
 _NOISE = 1e-4  # variance of brightness below which a ratio to it means nothing; (2.5 grey levels)²
 
 
@@ -25,7 +26,10 @@ class Appearance:
     digests: (n,) uint64, the same for the same pixels; for other pixels the same once in 2^64 pairs.
     hashes: (n,) uint64, the perceptual hash: which of the 64 lowest frequencies are above their median.
     shapes: (n, 64) float32, those frequencies at length one, without the mean; zero where `flat`.
-    flat: (n,) bool, whether there is next to nothing to see.
+    flat: (n,) bool, whether these frequencies show next to nothing.
+    sketches: (n,) uint64, on which side of 64 random planes the whole thumbnail lies (SimHash: Charikar, STOC 2002):
+        it also knows a finely repeated pattern, in which the lowest frequencies see nothing.
+    blank: (n,) bool, whether the whole thumbnail shows next to nothing.
     low, high: (n,) float32, the brightness that 1 % of the pixels stay below, and above.
     sharpness: (n,) float32, variance of the Laplacian by variance of the brightness: 20 for noise, about 1 for
         sharp photographs of 32 pixels, 0.1 for those blurred by one pixel; infinite for images of one brightness.
@@ -35,6 +39,8 @@ class Appearance:
     hashes: np.ndarray
     shapes: np.ndarray
     flat: np.ndarray
+    sketches: np.ndarray
+    blank: np.ndarray
     low: np.ndarray
     high: np.ndarray
     sharpness: np.ndarray
@@ -65,13 +71,17 @@ def _blocks(parts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 def _described(images: np.ndarray) -> dict[str, np.ndarray]:
     grey = brightness(images)
-    shapes, flat = _shapes(thumbnails(images))
+    small = thumbnails(images)
+    shapes, flat = _shapes(small)
+    sketches, blank = _sketches(small)
     low, high = np.percentile(grey.reshape(len(grey), -1), (1, 99), axis=1).astype(np.float32)
     return {
         "digests": np.frombuffer(b"".join(map(_digest, images)), dtype=np.uint64),
         "hashes": _hashes(shapes),
         "shapes": shapes,
         "flat": flat,
+        "sketches": sketches,
+        "blank": blank,
         "low": low,
         "high": high,
         "sharpness": sharpness(grey),
@@ -147,6 +157,15 @@ def _hashes(shapes: np.ndarray) -> np.ndarray:
     """Return perceptual hashes (n,) uint64: each frequency's bit says whether it is above their median (pHash)."""
     bits = shapes > np.median(shapes, axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+
+
+def _sketches(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sketches (n,) uint64 of thumbnails, and which of these are blank (n,)."""
+    pixels = small.reshape(len(small), -1)
+    centred = pixels - pixels.mean(axis=1, keepdims=True)
+    planes = np.random.default_rng(0).normal(size=(pixels.shape[1], 64)).astype(np.float32)
+    bits = centred @ planes > 0
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0], centred.std(axis=1) < _BLANK
 
 
 def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -37,6 +37,9 @@ this collection; in proportion to the pixels where there are fewer."""
 UNUSUAL = 3.5
 """Robust standard deviations beyond which a value is an outlier (Iglewicz & Hoaglin, 1993)."""
 
+SPARSE = 1.5
+"""How many times as far as its neighbours are from theirs an outlier is from them."""
+
 DARK, BRIGHT, FLAT, BLURRED = 0.2, 0.8, 0.1, 0.5
 """Brightness that 99 % of a dark image's pixels stay below, and 99 % of a bright one's above; the range that 98 % of
 a flat one's lie in; the sharpness that a blurred one stays below."""
@@ -47,7 +50,7 @@ _SURE = 0.005  # 1 − correlation that is close in any collection: one form sca
 _RADIUS, _CANDIDATES = 10, 10.0  # largest Hamming distance looked at; others per image above which it shrinks
 _ALIKE = 0.75  # correlation of the lowest frequencies below which no closer look is taken
 _MOST = 16  # of images with one hash, each is compared with so many
-_NEIGHBOURS, _OTHERS = 10, 10_000  # neighbours an outlier is judged by, among so many images
+_NEIGHBOURS, _LEAST_NEIGHBOURS, _OTHERS = 10, 5, 10_000  # neighbours an outlier is judged by, among so many images
 _PAIRS = 4096  # compared at once
 _PIXELS = 32 * 32  # of thumbnails
 
@@ -60,7 +63,7 @@ class Issue:
 
     row: the image. kind: a name in `KINDS`.
     score: duplicates 1; near duplicates the correlation, and look-alikes the cosine, with their closest other; outliers
-        robust standard deviations; odd sizes the factor, at least 1; blurred images the sharpness; dark and bright
+        the local outlier factor; odd sizes the factor, at least 1; blurred images the sharpness; dark and bright
         ones the brightness, flat ones the range of brightness, in [0, 1].
     group: images with one number are copies of each other; None for the other kinds.
     """
@@ -90,8 +93,10 @@ def find_issues(
       images, turned and cropped copies are not found, nor copies of flat images.
     - Look-alikes, if asked for: 1 − cosine of embeddings below `CLOSE` and below the same tenth. Meant for a frozen
       encoder's; a net that was trained to put a cluster's images in one place makes them alike.
-    - Outliers: the mean distance to 10 neighbours among at most 10,000 others drawn at random (Sugiyama & Borgwardt,
-      NIPS 2013) is more than `UNUSUAL` robust deviations above the median. Without embeddings, the lowest frequencies
+    - Outliers: by the local outlier factor (Breunig et al., SIGMOD 2000), which compares an image's neighbourhood of 10
+      (fewer of less than 100) with those of its neighbours, among at most 10,000 others drawn at random. It is above
+      `SPARSE`, its logarithm more than `UNUSUAL` robust deviations above the median, and the neighbourhood larger than
+      the usual one, so that the odd one of a tight group is not named. Without embeddings, the lowest frequencies
       of the brightness stand for them, which tells strangers among drawings but hardly among photographs.
     - Blurred: sharpness (`appearance.Appearance`) below `BLURRED` and unusually low. Seen in the images as they are
       here: blur that vanishes when a photograph is made small is not found, and does no harm then.
@@ -195,21 +200,25 @@ def _copies(parts: Sequence[np.ndarray], seen: Appearance, progress: Progress | 
 
 
 def _candidates(seen: Appearance, kept: np.ndarray, progress: Progress | None) -> np.ndarray:
-    """Return the pairs (pairs, 2), as places in `kept`, worth a closer look: similar hashes and frequencies."""
-    rows = np.flatnonzero(~seen.flat[kept])
-    rows = rows[np.argsort(seen.hashes[kept[rows]], kind="stable")]
-    hashes, starts, counts = np.unique(seen.hashes[kept[rows]], return_index=True, return_counts=True)
+    """Return the pairs (pairs, 2), as places in `kept`, worth a closer look: similar hashes or similar sketches."""
+    shapes = seen.shapes[kept]
+    by_shape = _similar(seen.hashes[kept], ~seen.flat[kept], progress)
+    alike = [np.einsum("pf,pf->p", *shapes[block.T]) > _ALIKE for block in _in_blocks(by_shape)]
+    by_shape = by_shape[np.concatenate([np.zeros(0, dtype=bool), *alike])]
+    return np.unique(np.concatenate([by_shape, _similar(seen.sketches[kept], ~seen.blank[kept], progress)]), axis=0)
+
+
+def _similar(hashes: np.ndarray, chosen: np.ndarray, progress: Progress | None) -> np.ndarray:
+    """Return the pairs of chosen rows (pairs, 2), first < second, whose hashes differ in few bits."""
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(hashes[rows], kind="stable")]
+    distinct, starts, counts = np.unique(hashes[rows], return_index=True, return_counts=True)
     within = [
-        np.stack([rows[: len(rows) - step], rows[step:]], axis=1)[_same(seen.hashes[kept[rows]], step)]
+        np.stack([rows[: len(rows) - step], rows[step:]], axis=1)[_same(hashes[rows], step)]
         for step in range(1, min(_MOST, int(counts.max(initial=1)) - 1) + 1)
     ]
-    across = starts[pairs_within(hashes, _radius(hashes), progress=_named(progress, "find copies"))]
-    pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *within, rows[across]])
-    alike = [
-        np.einsum("pf,pf->p", seen.shapes[kept[block[:, 0]]], seen.shapes[kept[block[:, 1]]]) > _ALIKE
-        for block in _in_blocks(pairs)
-    ]
-    return np.sort(pairs[np.concatenate([np.zeros(0, dtype=bool), *alike])], axis=1)
+    across = starts[pairs_within(distinct, _radius(distinct), progress=_named(progress, "find copies"))]
+    return np.sort(np.concatenate([np.zeros((0, 2), dtype=np.int64), *within, rows[across]]), axis=1)
 
 
 def _same(hashes: np.ndarray, step: int) -> np.ndarray:
@@ -219,7 +228,7 @@ def _same(hashes: np.ndarray, step: int) -> np.ndarray:
 def _radius(hashes: np.ndarray) -> int:
     """Return the Hamming distance to look at: less than the largest where images have too many such others."""
     sample = np.random.default_rng(0).permutation(len(hashes))[:200]
-    for radius in range(_RADIUS, 0, -2):  # every hash has as many bits set: distances are even
+    for radius in range(_RADIUS, 0, -2):  # distances of perceptual hashes are even: they have as many bits set
         others = [int((np.bitwise_count(hashes ^ hashes[row]) <= radius).sum()) - 1 for row in sample]
         if sum(others) <= _CANDIDATES * len(sample):
             return radius
@@ -303,24 +312,46 @@ def _look_alikes(embeddings: np.ndarray, digests: np.ndarray) -> list[Issue]:
 
 
 def _outliers(points: np.ndarray) -> list[Issue]:
-    """Return the images that lie far from their nearest neighbours, the farthest first."""
+    """Return the images that lie farther from their neighbours than these from theirs, the most so first."""
+    if len(points) < 2 * _NEIGHBOURS:
+        return []
+    factors, distances = local_outlier_factors(points)
+    unusual = robust_deviations(np.log(factors), least=0.05) > UNUSUAL
+    chosen = unusual & (factors > SPARSE) & (distances > np.median(distances))
+    return [Issue(int(row), "outlier", float(factors[row])) for row in _worst(-factors, chosen)]
+
+
+def local_outlier_factors(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the local outlier factor of each row, (n,), about 1 for most, and its distance to its last neighbour.
+
+    points: (n, features), 20 rows or more; see `find_issues` for the neighbours.
+    """
+    n = len(points)
+    n_neighbours = min(_NEIGHBOURS, max(_LEAST_NEIGHBOURS, n // _NEIGHBOURS))
+    drawn = np.arange(n) if n <= _OTHERS else np.sort(np.random.default_rng(0).permutation(n)[:_OTHERS])
+    neighbours, distances = _neighbours(np.require(points, np.float32, ["C", "W"]), drawn, n_neighbours)
+    last = distances[:, -1].astype(np.float64)
+    tiny = np.finfo(np.float64).tiny + 1e-6 * np.median(last)  # where so many are the same
+    density = 1 / (np.maximum(distances, last[neighbours]).mean(axis=1) + tiny)
+    return density[neighbours].mean(axis=1) / density, last
+
+
+def _neighbours(points: np.ndarray, drawn: np.ndarray, n_neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest of the drawn rows to every row, as rows (n, n_neighbours), and how far they are."""
     import torch
 
     from smidgen.maths.neighbours import nearest_neighbours
 
-    n = len(points)
-    if n < 2 * _NEIGHBOURS:
-        return []
-    x = torch.from_numpy(np.require(points, np.float32, ["C", "W"]))  # as torch wants it; mostly it is
-    if n <= _OTHERS:
-        distances = nearest_neighbours(x, _NEIGHBOURS)[1].mean(1).numpy()
-    else:
-        drawn = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(n)[:_OTHERS]))
-        found = nearest_neighbours(x[drawn], _NEIGHBOURS + 1, queries=x)[1]  # first of all oneself, at 0, if drawn
-        found[drawn, :-1] = found[drawn, 1:]
-        distances = found[:, :-1].mean(1).numpy()
-    scores = robust_deviations(distances, least=1e-3 * max(float(distances.max()), 1e-9))
-    return [Issue(int(row), "outlier", float(scores[row])) for row in _worst(-scores, scores > UNUSUAL)]
+    x = torch.from_numpy(points)
+    if len(drawn) == len(points):
+        indices, distances = nearest_neighbours(x, n_neighbours)
+        return indices.numpy(), distances.numpy()
+    others = torch.from_numpy(drawn)
+    found, far = (part.numpy() for part in nearest_neighbours(x[others], n_neighbours + 1, queries=x))
+    found = drawn[found]
+    itself = found == np.arange(len(points))[:, None]
+    itself[:, -1] |= ~itself.any(axis=1)  # not drawn, or behind copies of itself: the last one is too many
+    return found[~itself].reshape(len(points), -1), far[~itself].reshape(len(points), -1)
 
 
 # ---------------------------------------------------------------------------------------------------------- by itself
