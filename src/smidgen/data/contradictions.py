@@ -211,7 +211,7 @@ def _together(view: EvidenceView, part: Part) -> Finding:
     said = [kind for kind in kinds if kind]
     return Finding(
         "problem",
-        f"No assignment of the images to {view.n_clusters} clusters fits {' and '.join(said)}"
+        f"No assignment of the images to {number_of(view.n_clusters, 'cluster')} fits {' and '.join(said)}"
         f"{' together' if len(said) > 1 or len(part.bags) > 1 else ''}.",
         "At least one of them is wrong; until it is corrected all are believed in part.",
     )
