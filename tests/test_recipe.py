@@ -318,3 +318,21 @@ def test_a_fit_works_in_another_thread():
     thread.start()
     thread.join()
     assert found[0].metrics["n_clusters"] == 2
+
+
+@pytest.mark.usefixtures("_no_report")
+@pytest.mark.parametrize(("issues", "most", "looked"), [(True, 30, True), (True, 29, False), (False, 30, False)])
+def test_issues_are_looked_for_unless_switched_off_or_among_too_many_images(
+    tmp_path, monkeypatch, issues, most, looked
+):
+    monkeypatch.setattr(recipe, "MOST_INSPECTED", most)
+    images, listener = np.concatenate([IMAGES[:29], IMAGES[:1]]), StopAt()
+    fit(config("kmeans", n_clusters=2, issues=issues), data=images, out=tmp_path / "run", listener=listener)
+    assert (tmp_path / "run/tables/issues.csv").is_file() == looked
+    assert any("among at most 29 images, and these are 30" in text for text in listener.said) == (issues and not looked)
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_a_run_can_be_resumed_without_looking_for_issues(tmp_path):
+    fit(config("kmeans", n_clusters=2), data=IMAGES, out=tmp_path / "run")
+    assert fit(config("kmeans", n_clusters=2, issues=False), data=IMAGES, out=tmp_path / "run", resume=True).metrics

@@ -29,6 +29,7 @@ class Config:
     on the CPU, None for torch's choice. precision: "auto" is bfloat16 where the device is an accelerator that has it.
     evidence: kind → path of a file that says what is known of the training images, as `Evidence.from_files` takes them.
     keep_contradictory_pairs: let pairs pass that contradict each other, as `Evidence.resolve` takes it.
+    issues: whether copies, outliers and poor images are looked for after training, for the report.
     init_from: a run folder whose encoder to start from. allow_bad: largest share of unreadable images.
     exclude: patterns of files and folders to leave out, as `open_dataset` takes them.
     max_seconds: how long training may take, without reading and report; None for as long as its steps do. Such a run
@@ -59,6 +60,7 @@ class Config:
     images: Count | None = None
     imbalance: Annotated[float, Meta(ge=1, le=LARGEST)] | None = None
     keep_contradictory_pairs: bool = False
+    issues: bool = True
     evidence: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 

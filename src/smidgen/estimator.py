@@ -52,7 +52,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         None for another result every time. Global generators are neither used nor changed.
     device: "auto", "cpu", "cuda", … n_threads: of torch on the CPU, None for as many as it has. Other numbers of
         threads may change the last bits.
-    out: a run folder to write, with a report to look at; overwrite: replace the run that is in it.
+    out: a run folder to write, with a report to look at; overwrite: replace the run that is in it; issues: look for
+        copies, outliers and poor images for the report.
     verbose: 1 says on stderr what happens.
 
     Wherever images are wanted, `X` is one of
@@ -101,6 +102,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         n_threads: int | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
+        issues: bool = True,
         verbose: int = 0,
     ) -> None:
         self.n_clusters = n_clusters
@@ -119,6 +121,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.n_threads = n_threads
         self.out = out
         self.overwrite = overwrite
+        self.issues = issues
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Tags:
@@ -180,6 +183,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             allow_bad=self.allow_bad,
             exclude=(self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude),
             max_seconds=self.max_seconds,
+            issues=self.issues,
             options={**(self.options or {}), **given},
         )
 

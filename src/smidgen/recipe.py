@@ -36,6 +36,7 @@ from smidgen.prepare import (
     used_evidence,
 )
 from smidgen.record import (
+    MOST_INSPECTED,
     describe,
     now,
     score_split,
@@ -282,7 +283,7 @@ class _Fit:
         for name, table in {**self.method.tables(embed), **more_tables}.items():
             run.write_table(name, table)
         write_explained(run, explained, self.problem.evidence, assignments[0].argmax(1), self.train.ids)
-        write_issues(run, self.shown, progress=self.listener.progress)
+        self._write_issues(run)
         write_json(run.path / "metrics.json", metrics)
         self.listener.progress("report", 0, 1)
         write_thumbnails(run, self.shown)
@@ -291,6 +292,16 @@ class _Fit:
         metrics["seconds_total"] = round(time.monotonic() - self.began, 2)
         write_json(run.path / "metrics.json", metrics)
         write_json(run.path / "manifest.json", run.manifest | {"finished": now()})  # last: until then it is unfinished
+
+    def _write_issues(self, run: RunFolder) -> None:
+        n_images = 0 if self.train.holds_vectors else sum(map(len, self.shown))
+        if self.config.issues and n_images <= MOST_INSPECTED:
+            write_issues(run, self.shown, progress=self.listener.progress)
+        elif self.config.issues:
+            self.listener.say(
+                f"Copies and outliers are looked for among at most {MOST_INSPECTED:,} images, and these are"
+                f" {n_images:,}: `smidgen check` looks for them in any number."
+            )
 
 
 def _finished(run: RunFolder, config: Config) -> Outcome:

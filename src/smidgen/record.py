@@ -24,6 +24,9 @@ from smidgen.evaluation.scores import named_accuracy, score_assignments
 from smidgen.reports.page import gallery_rows
 from smidgen.runs import RunFolder, write_csv
 
+MOST_INSPECTED = 200_000
+"""Images of a run among which issues are looked for: more would take longer than many a training."""
+
 
 def score_split(
     split: str, dataset: Dataset, assignments: np.ndarray, n_clusters: int, *, names: Sequence[str] = ()

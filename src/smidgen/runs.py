@@ -525,7 +525,7 @@ def _take_lock(path: Path) -> IO[str]:
 
 
 def _refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    before, after = ({k: v for k, v in _flat(table) if not _is_place(k)} for table in (old, new))
+    before, after = ({k: v for k, v in _flat(table) if not (_is_place(k) or k in _FREE)} for table in (old, new))
     changed = [
         f"{name}: {before.get(name, 'unset')!r} → {after.get(name, 'unset')!r}"
         for name in sorted(before.keys() | after.keys())
@@ -536,6 +536,9 @@ def _refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
             f"This run was started with another configuration ({'; '.join(changed)}): resume it with the"
             " same options, or use another --out."
         )
+
+
+_FREE = ("issues",)  # settings of what comes after training
 
 
 def _is_place(setting: str) -> bool:

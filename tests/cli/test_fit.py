@@ -37,6 +37,13 @@ def test_json_is_all_there_is_on_stdout(smidgen, photos, tmp_path):
     assert "60 training images" in said.err
 
 
+def test_no_issues_are_looked_for_if_so_said(smidgen, photos, tmp_path):
+    for options, looked in (((), True), (("--no-issues",), False)):
+        out = tmp_path / f"run{looked}"
+        assert smidgen("fit", photos, "--out", out, *QUICK, *options).code == 0
+        assert read_toml(out / "config.toml")["issues"] == looked
+
+
 def test_quiet_prints_nothing(smidgen, photos, tmp_path):
     said = smidgen("fit", photos, "--out", tmp_path / "run", *QUICK)
     assert (said.code, said.out, said.err) == (0, "", "")

@@ -86,6 +86,9 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--resume", action="store_true", help="go on with a run that was stopped, exactly as it was")
     where.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
     where.add_argument("--dry-run", action="store_true", help="open the images, say what would run, write nothing")
+    where.add_argument(
+        "--no-issues", action="store_true", help="do not look for copies, outliers and poor images at the end"
+    )
     where.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on stdout")
     where.add_argument("--quiet", action="store_true", help="print nothing but errors (and what --json asks for)")
 
@@ -192,6 +195,7 @@ def _config(args: argparse.Namespace, options: dict[str, Any], evidence: dict[st
         exclude=tuple(args.exclude),
         max_seconds=args.max_seconds,
         keep_contradictory_pairs=args.keep_contradictory_pairs,
+        issues=not args.no_issues,
         evidence=evidence,
         options=options,
     )
