@@ -31,6 +31,7 @@ OF_UNKNOWN_SHAPE = (
     "aten._unique2",
     "aten.unique",
     "aten.repeat_interleave.Tensor",
+    "aten.bincount",
 )
 """Operators whose result has a shape that depends on the data, which the host has to wait for."""
 

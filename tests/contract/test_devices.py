@@ -160,6 +160,44 @@ def test_a_method_fits_resumes_saves_and_loads_on_a_device_as_on_the_cpu(fit, tm
     assert (Model.load(tmp_path / "model").assign(images) == assignments).all()
 
 
+WAITS = {"rcc with labels inside bags": 2}
+"""Waits per step that cannot be saved: the Hungarian method runs on the host."""
+
+
+@pytest.mark.parametrize("fit", [fit for fit, (method, *_) in FITS.items() if method != "kmeans"])
+def test_a_step_does_not_wait_for_the_device(fit):
+    with pretend_device() as count:
+        trainer = Trainer(make(fit), FITS[fit][1], Settings(device=DEVICE))
+        method, began, waits = trainer.method, {}, {}
+        request, after_step = method.request, method.after_step
+
+        def note_begin(stage, step, *args, **kwargs):
+            began[stage] = count.total_waits
+            return request(stage, step, *args, **kwargs)
+
+        def note_end(stage, step):
+            after_step(stage, step)
+            waits[stage, step] = count.total_waits - began[stage]
+
+        method.request, method.after_step = note_begin, note_end
+        trainer.train()
+    steady = {where: n for where, n in waits.items() if where[1] == 1}  # at first, buffers are copied to the host
+    assert steady
+    assert steady == dict.fromkeys(steady, WAITS.get(fit, 0))
+
+
+def test_losses_are_read_once_per_interval():
+    waits = {}
+    for every in (1, 3, 6):
+        with pretend_device() as count:
+            settings = Settings(device=DEVICE, read_every=every, checkpoint_every=100)
+            trainer = Trainer(make("supervised"), IMAGES, settings)
+            count.clear()
+            trainer.train()
+        waits[every] = count.total_waits
+    assert (waits[1] - waits[6], waits[3] - waits[6]) == (5, 1)  # six steps
+
+
 # ------------------------------------------------------------------------------------------- the pretend device itself
 
 

@@ -37,8 +37,8 @@ class Request:
 class Part:
     """One part of a batch: what was requested, on the device, with (images, channels, height, width) floats in [0, 1].
 
-    images: the first view. views: all of them, whose sizes may differ. request: what was asked for, on the host, where
-    it can be read without waiting for the device.
+    images: the first view. views: all of them, whose sizes may differ. offsets: on the CPU, because how work is cut
+    depends on the sizes of bags. request: what was asked for, where it can be read without waiting for the device.
     """
 
     images: Tensor
@@ -49,25 +49,11 @@ class Part:
     request: Request | None = None
 
     @property
-    def host_offsets(self) -> Tensor | None:
-        """The offsets on the host."""
-        if self.request is not None:
-            return self.request.offsets
-        return None if self.offsets is None else self.offsets.cpu()
-
-    @property
     def host_items(self) -> Tensor | None:
         """The items on the host."""
         if self.request is not None:
             return self.request.items
         return None if self.items is None else self.items.cpu()
-
-    @property
-    def largest_bag(self) -> int:
-        """The number of images in the largest bag."""
-        offsets = self.host_offsets
-        assert offsets is not None
-        return int(offsets.diff().max())
 
 
 def seeded(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:

@@ -73,8 +73,8 @@ class Loader:
         for number, view in enumerate(request.views):
             own = (*key, name) if len(request.views) == 1 else (*key, name, number)
             views.append(images if view is None else apply_view(view, images, generator=seeded(*own)))
-        offsets, items = (None if t is None else upload(t, self.device) for t in (request.offsets, request.items))
-        return Part(views[0], upload(request.indices, self.device), offsets, items, tuple(views), request)
+        items = None if request.items is None else upload(request.items, self.device)
+        return Part(views[0], upload(request.indices, self.device), request.offsets, items, tuple(views), request)
 
     def gather(self, requests: Mapping[str, Request]) -> Gathered:
         """Return requests with their images, those that several ask for by the same `indices` once."""

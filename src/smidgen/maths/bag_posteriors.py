@@ -36,10 +36,10 @@ def labels_given_counts(
     """
     size = sets.sum(0)
     within = p @ sets  # p_i(T), (images, sets)
-    bag = bag_numbers(offsets)
+    bag = bag_numbers(offsets).to(p.device)
     fit = torch.zeros(len(least), sets.shape[1], device=p.device, dtype=p.dtype)
     fit.index_add_(0, bag, ((1 - leak) * within + leak).log())
-    n_of_size = torch.bincount(size.long(), minlength=2).to(p)
+    n_of_size = p.new_zeros(len(sets) + 1).index_add_(0, size.long(), torch.ones_like(size).to(p))
     fit = fit - n_of_size[size.long()].log()
     allowed = (size >= least[:, None]) & (size <= most[:, None])
     posterior = fit.masked_fill(~allowed, -torch.inf).softmax(1)
@@ -60,12 +60,13 @@ def labels_given_shares(p: Tensor, offsets: Tensor, shares: Tensor, *, iteration
     """
     if iterations < 1:
         raise InputError(f"`iterations` must be 1 or above, got {iterations}.")
-    sizes = offsets.diff()
+    sizes = offsets.cpu().diff()
     log = pad_sequence(list(p.clamp_min(1e-4).log().split(sizes.tolist())), batch_first=True)
-    there = torch.arange(log.shape[1], device=p.device) < sizes[:, None]
+    is_image = torch.arange(log.shape[1]) < sizes[:, None]
+    there = is_image.to(p.device)
     log = log.masked_fill(~there[:, :, None], -torch.inf)
-    wanted = (shares * sizes[:, None]).clamp_min(1e-6).log()[:, None]
+    wanted = (shares * sizes[:, None].to(p.device)).clamp_min(1e-6).log()[:, None]
     for _ in range(iterations):
         log = log + (wanted - log.logsumexp(1, keepdim=True))
         log = torch.where(there[:, :, None], log - log.logsumexp(2, keepdim=True), log)
-    return log[there].exp()
+    return log[is_image].exp()

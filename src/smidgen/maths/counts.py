@@ -47,7 +47,8 @@ def unique_count_log_probabilities(
       (every count of 13 clusters, counts to 4 of 20, to 2 of 100), else "independent".
 
     assignments: (images, clusters) in [0, 1], rows sum to one; any float type, worked on in float64.
-    offsets: (bags + 1,) int64; the images of bag b are rows offsets[b] … offsets[b + 1] − 1, at least one.
+    offsets: (bags + 1,) int64; the images of bag b are rows offsets[b] … offsets[b + 1] − 1, at least one; best on
+    the CPU, whatever the device of the assignments: what depends on the sizes of bags is decided there.
     max_count: largest count asked for, 1 … clusters; admissible: (bags, max_count) bool, the counts among which the
     law will be normalised (None: all), which is what `tolerance` is relative to.
     Probabilities are not normalised over the counts. A count whose probability is lost in rounding gets the bound of
@@ -58,8 +59,7 @@ def unique_count_log_probabilities(
     >>> unique_count_log_probabilities(two_images, torch.tensor([0, 2]), max_count=2).exp()
     tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
-    p = in_float64(assignments)
-    offsets = offsets.to(p.device)
+    p, offsets = in_float64(assignments), offsets.cpu()
     if law == "sequential":
         result = _sequential(p, offsets, max_count)
     else:
@@ -69,12 +69,12 @@ def unique_count_log_probabilities(
         if bool(exact.any()):
             some = None if admissible is None else admissible.to(p.device)[exact]
             law_of_some = _by_subsets(*some_bags(p, offsets, exact), max_count, admissible=some, tolerance=tolerance)
-            result = result.masked_scatter(exact.unsqueeze(1), law_of_some)
+            result = result.masked_scatter(exact.unsqueeze(1).to(p.device), law_of_some)
         if not bool(exact.all()):
             law_of_some = independent_count_log_probabilities(*some_bags(p, offsets, ~exact), max_count=max_count)
-            result = result.masked_scatter(~exact.unsqueeze(1), law_of_some)
-    counts = torch.arange(1, max_count + 1, device=p.device)
-    result = torch.where(counts <= offsets.diff().unsqueeze(1), result, _IMPOSSIBLE)
+            result = result.masked_scatter(~exact.unsqueeze(1).to(p.device), law_of_some)
+    possible = torch.arange(1, max_count + 1) <= offsets.diff().unsqueeze(1)
+    result = torch.where(possible.to(p.device), result, _IMPOSSIBLE)
     return back_to(assignments, result)
 
 
@@ -159,7 +159,7 @@ def _inclusion_exclusion(p: Tensor, offsets: Tensor, max_count: int) -> tuple[Te
     terms = log_a.unsqueeze(1) + log_binomial.to(p.device)  # (bags, u, t)
     largest = terms.detach().amax(2)
     total = (sign.to(p.device) * (terms - largest.unsqueeze(2)).exp()).sum(2)
-    bag_sizes = offsets.diff().unsqueeze(1)
+    bag_sizes = offsets.diff().unsqueeze(1).to(p.device)
     n_terms = bag_sizes.clamp(max=max_count)
     bound = _EPSILON * (8 + 2 * bag_sizes) * n_terms  # each product has bag_size factors, rounded once or twice
     return largest + total.clamp(min=bound).log(), largest + bound.log()
@@ -182,7 +182,7 @@ class _LogProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, p: Tensor, subsets: Tensor, offsets: Tensor) -> Tensor:
-        bags = bag_numbers(offsets)
+        bags = bag_numbers(offsets).to(p.device)
         ctx.save_for_backward(p, subsets, bags)
         sums = p.new_zeros(len(offsets) - 1, subsets.shape[1])
         for rows in _chunks(p, subsets):
@@ -219,14 +219,18 @@ def _by_subsets(p: Tensor, offsets: Tensor, max_count: int, *, admissible: Tenso
     sizes = offsets.diff().unsqueeze(1)
     possible = min(max_count, int(sizes.max()))
     result, error = _inclusion_exclusion(p, offsets, possible)
-    wanted = torch.arange(1, possible + 1, device=p.device) <= sizes
+    if tolerance == math.inf:
+        return F.pad(result, (0, max_count - possible), value=_IMPOSSIBLE)
+    wanted = (torch.arange(1, possible + 1) <= sizes).to(p.device)
     if admissible is not None:
         wanted = wanted & admissible.to(p.device)[:, :possible]
     with torch.no_grad():
         errors, sums = (x.masked_fill(~wanted, -math.inf) for x in (error, result))
-        lost = errors.amax(1) > sums.logsumexp(1) + math.log(tolerance)
+        lost = (errors.amax(1) > sums.logsumexp(1) + math.log(tolerance)).cpu()  # waits for the device
     if bool(lost.any()):
-        result = result.masked_scatter(lost.unsqueeze(1), _sequential(*some_bags(p, offsets, lost), possible))
+        result = result.masked_scatter(
+            lost.unsqueeze(1).to(p.device), _sequential(*some_bags(p, offsets, lost), possible)
+        )
     return F.pad(result, (0, max_count - possible), value=_IMPOSSIBLE)
 
 
@@ -252,9 +256,9 @@ def _sequential(p: Tensor, offsets: Tensor, max_count: int) -> Tensor:
     sizes = offsets.diff()
     padded = p.new_zeros(len(sizes), int(sizes.max()), p.shape[1])
     rows = bag_numbers(offsets)
-    columns = torch.arange(len(p), device=p.device) - offsets[rows]
-    padded = padded.index_put((rows, columns), p + _TINY)
-    result: Tensor = _Sequential.apply(padded, sizes, max_count)
+    columns = torch.arange(len(p), device=rows.device) - offsets[rows]
+    padded = padded.index_put((rows.to(p.device), columns.to(p.device)), p + _TINY)
+    result: Tensor = _Sequential.apply(padded, sizes.to(p.device), max_count)
     return result
 
 
@@ -318,15 +322,14 @@ def independent_count_log_probabilities(assignments: Tensor, offsets: Tensor, *,
     >>> independent_count_log_probabilities(one_image, torch.tensor([0, 1]), max_count=2).exp().round(decimals=4)
     tensor([[1., 0.]], dtype=torch.float64)
     """
-    p = in_float64(assignments)
-    offsets = offsets.to(p.device)
+    p, offsets = in_float64(assignments), offsets.cpu()
     log_absent = p.new_zeros(len(offsets) - 1, p.shape[1])
-    log_absent = log_absent.index_add(0, bag_numbers(offsets), torch.log1p(-p.clamp(1e-9, 1 - 1e-4)))
+    log_absent = log_absent.index_add(0, bag_numbers(offsets).to(p.device), torch.log1p(-p.clamp(1e-9, 1 - 1e-4)))
     log_present = (-torch.expm1(log_absent)).log()
     law = _poisson_binomial(log_present, log_absent)
-    counts = torch.arange(law.shape[1], device=p.device)
+    counts = torch.arange(law.shape[1])
     possible = (counts >= 1) & (counts <= offsets.diff().unsqueeze(1))
-    result = torch.where(possible, law, _IMPOSSIBLE)
+    result = torch.where(possible.to(p.device), law, _IMPOSSIBLE)
     return (result - result.logsumexp(1, keepdim=True))[:, 1 : max_count + 1]
 
 

@@ -69,13 +69,14 @@ def log_densities(
 
 def _bag_logsumexp(rows: Tensor, offsets: Tensor) -> Tensor:
     """Return (bags, …): the logarithm of the sum of the exponentials of each bag's rows (images, …)."""
-    sizes = offsets.diff()
-    n_bags, most = len(sizes), int(sizes.max())
+    offsets = offsets.cpu()
+    n_bags, most = len(offsets) - 1, int(offsets.diff().max())
     if n_bags * most == len(rows):
         return rows.view(n_bags, most, *rows.shape[1:]).logsumexp(1)
     bags = bag_numbers(offsets)
+    places = (torch.arange(len(rows)) - offsets[bags]).to(rows.device)
+    bags = bags.to(rows.device)
     if n_bags * most <= _FILLED * len(rows):  # fill bags up with −∞, which weighs nothing: the faster way
-        places = torch.arange(len(rows), device=rows.device) - offsets[bags]
         filled = rows.new_full((n_bags, most, *rows.shape[1:]), -torch.inf)
         return filled.index_put((bags, places), rows).logsumexp(1)
     where = bags.view(-1, *[1] * (rows.ndim - 1)).expand_as(rows)
@@ -91,7 +92,7 @@ def bag_log_softmax(scores: Tensor, offsets: Tensor) -> Tensor:
     tensor([0.5000, 0.5000, 1.0000])
     """
     totals = _bag_logsumexp(scores, offsets)
-    return scores - totals[bag_numbers(offsets)]
+    return scores - totals[bag_numbers(offsets).to(totals.device)]
 
 
 def annealed_bandwidth(progress: float, *, start: float, end: float, until: float = 0.5) -> float:

@@ -79,13 +79,13 @@ def class_count_log_probabilities(assignments: Tensor, offsets: Tensor, class_co
     >>> class_count_log_probabilities(p, torch.tensor([0, 2]), torch.tensor([[1, 1]])).exp()
     tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
-    p = in_float64(assignments)
-    offsets, class_counts = offsets.to(p.device), class_counts.to(p.device)
+    p, offsets = in_float64(assignments), offsets.cpu()
+    class_counts = class_counts.to(p.device)
     small = offsets.diff() <= _EXACT_BAG
     law = _normal_class_counts(p, offsets, class_counts)
     if bool(small.any()):
         exact = _exact_class_counts(*some_bags(p, offsets, small), class_counts[small])
-        law = law.masked_scatter(small.unsqueeze(1), exact)
+        law = law.masked_scatter(small.unsqueeze(1).to(p.device), exact)
     return back_to(assignments, law)
 
 
@@ -98,8 +98,9 @@ def _normal_class_counts(p: Tensor, offsets: Tensor, class_counts: Tensor) -> Te
 
 def _exact_class_counts(p: Tensor, offsets: Tensor, class_counts: Tensor) -> Tensor:
     sizes, rows = offsets.diff(), bag_numbers(offsets)
-    columns = torch.arange(len(p), device=p.device) - offsets[rows]
-    padded = p.new_zeros(len(sizes), int(sizes.max()), p.shape[1]).index_put((rows, columns), p)
+    columns = torch.arange(len(p), device=rows.device) - offsets[rows]
+    padded = p.new_zeros(len(sizes), int(sizes.max()), p.shape[1])
+    padded = padded.index_put((rows.to(p.device), columns.to(p.device)), p)
     law = F.pad(torch.ones_like(padded[:, :1]).transpose(1, 2), (0, padded.shape[1]))  # (bags, clusters, numbers)
     for i in range(padded.shape[1]):
         q = padded[:, i].unsqueeze(2)
@@ -148,7 +149,9 @@ def _robust(probability: Tensor, epsilon: float, *, outcomes: int) -> Tensor:
 
 def bag_sums(values: Tensor, offsets: Tensor) -> Tensor:
     """Return (bags, columns) the sums of the rows of each bag."""
-    return values.new_zeros(len(offsets) - 1, values.shape[1]).index_add(0, bag_numbers(offsets), values)
+    return values.new_zeros(len(offsets) - 1, values.shape[1]).index_add(
+        0, bag_numbers(offsets).to(values.device), values
+    )
 
 
 def bag_means(values: Tensor, offsets: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
 from smidgen.errors import InputError
 from smidgen.maths.counts import bag_numbers, count_frequencies
+from smidgen.methods.host_copies import HostCopies
 
 _MOST_TUPLES = 20_000  # class tuples that are listed and walked; of more, random ones are drawn
 
@@ -68,6 +69,7 @@ class BagSource(nn.Module):
         self.evidence, self.n_clusters, self.bags, self.images = evidence, n_clusters, bags, images
         self.sizes, self.random_shares = span(bag_size, what="bag_size"), random_shares
         self.register_buffer("walk", torch.tensor(0))
+        self._host = HostCopies()
         kinds = (evidence.count_bags, evidence.proportion_bags) if with_classes else (evidence.count_bags,)
         self.known_bags = torch.cat(kinds).unique()
         self.register_buffer("labels", evidence.labels, persistent=False)
@@ -181,9 +183,18 @@ class BagSource(nn.Module):
             return self.least[part.items], self.most[part.items], self.shares[part.items]
         labels = self.labels[part.indices]
         held = torch.zeros(len(part.offsets) - 1, self.n_clusters, device=labels.device)
-        held.index_put_((bag_numbers(part.offsets), labels), torch.ones_like(labels, dtype=held.dtype), accumulate=True)
+        bags = bag_numbers(part.offsets).to(labels.device)
+        held.index_put_((bags, labels), torch.ones_like(labels, dtype=held.dtype), accumulate=True)
         counts = (held > 0).sum(1)
         return counts, counts, held / held.sum(1, keepdim=True)
+
+    def with_known_shares(self, part: Part) -> Tensor | None:
+        """Return the bags of a batch whose shares of classes are known, None for all of them; read on the host."""
+        items = part.host_items
+        if items is None:
+            return None
+        known = self._host("has_shares", self.shares, lambda shares: ~shares.isnan().any(1))[items]
+        return None if bool(known.all()) else known.nonzero().flatten().to(self.shares.device)
 
     # -------------------------------------------------------------------------------------------------- fresh bags
 
@@ -207,7 +218,7 @@ class BagSource(nn.Module):
             return torch.randperm(n_classes, generator=generator)[:u].tolist()
         tuples = _tuples(n_classes, u)
         round_, place = divmod(place, len(tuples))
-        order = torch.randperm(len(tuples), generator=seeded(int(self.walk), u, round_))
+        order = torch.randperm(len(tuples), generator=seeded(self._host("walk", self.walk, int), u, round_))
         # Shuffled, because the first ones get what does not divide evenly.
         return tuples[order[place]][torch.randperm(u, generator=generator)].tolist()
 

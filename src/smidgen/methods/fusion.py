@@ -38,6 +38,7 @@ from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
 from smidgen.methods.base import Embed, Method, Problem, Stage
+from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.terms import CLASS_COUNTS, EVERY_KIND, NAMING, EvidenceTerms
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
@@ -152,7 +153,7 @@ class Fusion(Method):
 
     def __init__(self, config: FusionConfig, problem: Problem) -> None:
         super().__init__()
-        self.config, self.problem = config, problem
+        self.config, self.problem, self._host = config, problem, HostCopies()
         self.weak, self.strong = views(problem.image_shape)
         self.terms = EvidenceTerms(problem.evidence, problem.n_clusters, epsilon=config.wrong, images=config.bag_images)
         encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
@@ -213,7 +214,7 @@ class Fusion(Method):
             requests = {"weak": Request(rows, self.weak), "strong": Request(rows, self.strong)}
         else:
             column = torch.randint(self.neighbours.shape[1], rows.shape, generator=generator)
-            near = self.neighbours.cpu()[rows, column].long()
+            near = self._host("neighbours", self.neighbours)[rows, column].long()
             requests = {"images": Request(rows, self.weak), "neighbours": Request(near, self.weak)}
         return requests | self.terms.request(generator, view=self.weak)
 
@@ -224,7 +225,7 @@ class Fusion(Method):
         by_part = dict(zip(shown, logits.split([len(part.images) for part in shown.values()]), strict=True))
         if stage == "refine":
             own = self._refine_losses(parts["weak"].images, by_part.pop("strong"))
-            heads, weight = [int(self.head)], self.config.refine_balance
+            heads, weight = [self._head], self.config.refine_balance
         else:
             own = self._cluster_losses(
                 by_part.pop("images"), by_part.pop("neighbours"), settled=progress >= self._settled
@@ -238,6 +239,12 @@ class Fusion(Method):
         logged = {name: values.mean() for name, values in (own | known).items() if name != "own"}
         return {"total": (per_head + weight * own["balance"]).sum(), **logged}
 
+    @property
+    def _head(self) -> int:
+        """The head that is refined, on the host."""
+        head: int = self._host("head", self.head, int)
+        return head
+
     def _cluster_losses(self, images: Tensor, neighbours: Tensor, *, settled: bool) -> dict[str, Tensor]:
         p, q = images.softmax(-1), neighbours.softmax(-1)
         near = neighbour_loss(p, q, doubt=self.config.doubt if settled else 0.0)
@@ -245,8 +252,8 @@ class Fusion(Method):
 
     def _refine_losses(self, weak: Tensor, strong: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            teacher = self._assignments(self.teacher.net, weak)[:, self.head]
-        logits = strong[:, self.head]
+            teacher = self._assignments(self.teacher.net, weak)[:, self._head]
+        logits = strong[:, self._head]
         labelled = self_label_loss(logits, teacher, threshold=self.config.threshold).view(1)
         sure = (teacher.amax(1) > self.config.threshold).float()
         return {"own": labelled, "self_label": labelled, "balance": balance_loss(logits.softmax(1)[:, None]),

@@ -30,11 +30,12 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_shares
-from smidgen.maths.counts import bag_numbers, cluster_subsets, n_subsets
+from smidgen.maths.counts import cluster_subsets, n_subsets
 from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import match_counts
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.methods.base import Embed, Method, Problem, Stage, StartingPoint
+from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.terms import EVERY_KIND, EvidenceTerms
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
@@ -125,7 +126,8 @@ class FusionEmbeddings(Method):
 
     def __init__(self, config: FusionEmbeddingsConfig, problem: Problem) -> None:
         super().__init__()
-        self.config, self.problem, n_clusters = config, problem, problem.n_clusters
+        self.config, self.problem, self._host = config, problem, HostCopies()
+        n_clusters = problem.n_clusters
         self.terms = EvidenceTerms(
             problem.evidence, n_clusters, epsilon=config.wrong, bags=BAGS, images=config.bag_images
         )
@@ -184,9 +186,10 @@ class FusionEmbeddings(Method):
         rows = torch.randint(self.problem.n_images, (size,), generator=generator)
         if stage != "refine":
             column = torch.randint(self.neighbours.shape[1], rows.shape, generator=generator)
-            return {"images": Request(rows), "neighbours": Request(self.neighbours.cpu()[rows, column].long())}
+            near = self._host("neighbours", self.neighbours)[rows, column].long()
+            return {"images": Request(rows), "neighbours": Request(near)}
         requests = {"images": Request(rows)}
-        known = (self.anchors >= 0).nonzero().flatten().cpu()
+        known = self._host("anchors", self.anchors, lambda anchors: (anchors >= 0).nonzero().flatten())
         if len(known):
             requests["anchors"] = Request(known[torch.randint(len(known), (size // 4,), generator=generator)])
         return requests | self.terms.request(generator, view=None)
@@ -294,17 +297,16 @@ class FusionEmbeddings(Method):
         with torch.no_grad():
             believed = trust * self.start[part.indices] + (1 - trust) * self.teacher.net(projected).softmax(1)
         targets = {}
-        rows, known = self.terms.known("counts", part)
-        if known.any() and self.sets.shape[1]:
-            least, most = self.terms.counts_min[rows], self.terms.counts_max[rows]
+        known = self.terms.known("counts", part)
+        if known is not None and self.sets.shape[1]:
+            least, most = self.terms.counts_min[known.rows], self.terms.counts_max[known.rows]
             q = labels_given_counts(believed, part.offsets, least, most, sets=self.sets, leak=self.config.leak)
             targets["counts"] = q, known
-        rows, known = self.terms.known("proportions", part)
-        if known.any():
-            targets["proportions"] = labels_given_shares(believed, part.offsets, self.terms.shares[rows]), known
+        known = self.terms.known("proportions", part)
+        if known is not None:
+            targets["proportions"] = labels_given_shares(believed, part.offsets, self.terms.shares[known.rows]), known
         losses = -logits.log_softmax(1)
-        bag = bag_numbers(part.offsets)
-        return {kind: (q * losses).sum(1)[known[bag]].mean() for kind, (q, known) in targets.items()}
+        return {kind: known.of_images((q * losses).sum(1)).mean() for kind, (q, known) in targets.items()}
 
     def after_step(self, stage: str, step: int) -> None:
         """Let the slow average follow the net."""

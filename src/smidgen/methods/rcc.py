@@ -250,9 +250,8 @@ class RCC(BagMethod):
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the loss of class counts over the bags that they are known of, and which classes seem to be there."""
         assert part.offsets is not None
-        shares = self.learner.source.known(part)[2]
-        known = ~shares.isnan().any(1)
-        told, sizes = torch.where(known.unsqueeze(1), shares, 0.0), part.offsets.diff().unsqueeze(1)
+        shares, known = self.learner.source.known(part)[2], self.learner.source.with_known_shares(part)
+        told, sizes = shares.nan_to_num(nan=0.0), part.offsets.diff().unsqueeze(1).to(shares.device)
         if self.counts_classes:
             predicted = self.classifier(described).float()
             loss, found = raw_count_loss(predicted, told * sizes), predicted / sizes
@@ -263,10 +262,12 @@ class RCC(BagMethod):
             if progress >= self.config.assign_in_bags * self.config.steps:
                 loss = self._in_bag_loss(p, part.offsets, told)
             presence = presence_of_images(p, part.offsets)
-        if not bool(known.any()):
-            return {"class_counts": loss.sum() * 0}, presence
-        error = (found - told)[known].detach().abs().sum(1).mean() / 2
-        return {"class_counts": loss[known].mean(), "proportion_error": error}, presence
+        errors = found - told
+        if known is not None:
+            if not len(known):
+                return {"class_counts": loss.sum() * 0}, presence
+            loss, errors = loss[known], errors[known]
+        return {"class_counts": loss.mean(), "proportion_error": errors.detach().abs().sum(1).mean() / 2}, presence
 
     def _in_bag_loss(self, p: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
         """Return the mean cross-entropy with the labels that each bag's counts give its images, (bags,)."""

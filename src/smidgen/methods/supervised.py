@@ -13,6 +13,7 @@ from smidgen.data.batches import Part, Request
 from smidgen.data.views import View
 from smidgen.errors import InputError
 from smidgen.methods.base import Method, Problem, Stage
+from smidgen.methods.host_copies import HostCopies
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
 from smidgen.options import Count, Several, Weight, check_fields
@@ -50,7 +51,7 @@ class Supervised(Method):
 
     def __init__(self, config: SupervisedConfig, problem: Problem) -> None:
         super().__init__()
-        self.config, self.problem = config, problem
+        self.config, self.problem, self._host = config, problem, HostCopies()
         self.register_buffer("labels", problem.evidence.labels.clone())
         self.register_buffer("labelled", (problem.evidence.labels >= 0).nonzero().flatten())
         self.encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
@@ -75,7 +76,7 @@ class Supervised(Method):
         augment = self.config.augment and self.problem.image_shape[1:] != (1, 1)  # embeddings have no views
         view = View(rotate=10, scale=0.15, shear=0.2, shift=0.1) if augment else None
         draws = torch.randint(len(self.labelled), (self.config.batch_size,), generator=generator)
-        return {"labelled": Request(self.labelled.cpu()[draws], view)}
+        return {"labelled": Request(self._host("labelled", self.labelled)[draws], view)}
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the cross-entropy."""

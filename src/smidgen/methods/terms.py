@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,13 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
-from smidgen.maths.counts import admissible_counts, count_frequencies, count_loss, unique_count_log_probabilities
+from smidgen.maths.counts import (
+    admissible_counts,
+    bag_numbers,
+    count_frequencies,
+    count_loss,
+    unique_count_log_probabilities,
+)
 from smidgen.maths.likelihoods import class_count_loss, label_loss, pair_loss, presence_loss, proportion_loss
 
 EVERY_KIND = ("labels", "counts", "proportions", "presence", "pairs")
@@ -24,6 +32,27 @@ CLASS_COUNTS = "class_counts"
 """Proportions that are whole numbers of images, by the exact law: a term for clusters that have formed."""
 
 _WHOLE = 0.1  # images: what shares may be off a whole number for having been rounded
+
+
+@dataclass(frozen=True)
+class KnownBags:
+    """Of which bags of a batch a table of evidence speaks.
+
+    rows: (bags,) of the table, 0 where it does not speak of one. bags, images: the bags of which it does, and their
+    images, None for all.
+    """
+
+    rows: Tensor
+    bags: Tensor | None = None
+    images: Tensor | None = None
+
+    def of_bags(self, values: Tensor) -> Tensor:
+        """Return the values (bags, …) of these bags."""
+        return values if self.bags is None else values[self.bags]
+
+    def of_images(self, values: Tensor) -> Tensor:
+        """Return the values (images, …) of their images."""
+        return values if self.images is None else values[self.images]
 
 
 class EvidenceTerms(nn.Module):
@@ -56,6 +85,7 @@ class EvidenceTerms(nn.Module):
     ) -> None:
         super().__init__()
         self.evidence, self.n_clusters, self.epsilon = evidence, n_clusters, epsilon
+        self._rows_on_host: dict[str, Tensor] = {}
         self.sizes = {"bags": bags, "images": images, "labels": labels, "pairs": pairs}
         self.labelled = (evidence.labels >= 0).nonzero().flatten()
         kinds = (evidence.count_bags, evidence.proportion_bags, evidence.presence_bags)
@@ -70,10 +100,13 @@ class EvidenceTerms(nn.Module):
         self._buffer(
             "admissible", admissible_counts(evidence.counts_min, evidence.counts_max, sizes, n_clusters=n_clusters)
         )
+        possible = torch.arange(1, self.admissible.shape[1] + 1) <= sizes.unsqueeze(1)
+        self._all_admissible = bool((self.admissible == possible).all())
         self._rows("proportions", evidence.proportion_bags)
         self._buffer("shares", F.pad(evidence.proportions, (0, n_clusters - n_classes)))
         sizes = evidence.bag_sizes[evidence.proportion_bags]
         self._buffer("class_counts", _whole_counts(self.shares, sizes))
+        self._is_whole = self.class_counts.sum(1) > 0
         self._rows("presence", evidence.presence_bags)
         self._buffer("present", F.pad(evidence.presence, (0, n_clusters - n_classes), value=-1))
 
@@ -84,6 +117,7 @@ class EvidenceTerms(nn.Module):
         """Store the row of each bag in a table that speaks of `bags`, -1 where it does not."""
         rows = torch.full((len(self.evidence.bag_names),), -1)
         rows[bags] = torch.arange(len(bags))
+        self._rows_on_host[name] = rows
         self._buffer(f"{name}_row", rows)
 
     @property
@@ -137,35 +171,52 @@ class EvidenceTerms(nn.Module):
     def _bag_losses(self, part: Part, p: Tensor, kinds: Collection[str]) -> dict[str, Tensor]:
         assert part.offsets is not None
         losses = {}
-        rows, known = self.known("counts", part)
-        if known.any() and "counts" in kinds:
-            losses["counts"] = self.count_losses(p, part.offsets, rows)[known].mean()
-        rows, known = self.known("proportions", part)
-        if known.any() and "proportions" in kinds:
-            losses["proportions"] = proportion_loss(p, part.offsets, self.shares[rows])[known].mean()
-        if known.any() and CLASS_COUNTS in kinds:
-            counts = self.class_counts[rows]
-            exact = class_count_loss(p, part.offsets, counts, epsilon=self.epsilon)[known & (counts.sum(1) > 0)]
-            losses |= {CLASS_COUNTS: exact.mean().float()} if len(exact) else {}
-        rows, known = self.known("presence", part)
-        if known.any() and "presence" in kinds:
-            present = presence_loss(p, part.offsets, self.present[rows], epsilon=self.epsilon)
-            losses["presence"] = present[known].mean()
+        known = self.known("counts", part)
+        if known is not None and "counts" in kinds:
+            losses["counts"] = known.of_bags(self.count_losses(p, part.offsets, known.rows)).mean()
+        known = self.known("proportions", part)
+        if known is not None and "proportions" in kinds:
+            losses["proportions"] = known.of_bags(proportion_loss(p, part.offsets, self.shares[known.rows])).mean()
+        known = self.known("proportions", part, which=self._is_whole)
+        if known is not None and CLASS_COUNTS in kinds:
+            exact = class_count_loss(p, part.offsets, self.class_counts[known.rows], epsilon=self.epsilon)
+            losses[CLASS_COUNTS] = known.of_bags(exact).mean().float()
+        known = self.known("presence", part)
+        if known is not None and "presence" in kinds:
+            present = presence_loss(p, part.offsets, self.present[known.rows], epsilon=self.epsilon)
+            losses["presence"] = known.of_bags(present).mean()
         return losses
 
     def count_losses(self, p: Tensor, offsets: Tensor, rows: Tensor) -> Tensor:
         """Return the loss of each bag's unique class count, (bags,) float32; `rows`: of the table of counts."""
         admissible = self.admissible[rows]
-        law = unique_count_log_probabilities(p, offsets, max_count=admissible.shape[1], admissible=admissible)
+        tolerance = math.inf if self._all_admissible else 1e-4  # no digits are lost where all counts are admissible
+        law = unique_count_log_probabilities(
+            p, offsets, max_count=admissible.shape[1], admissible=admissible, tolerance=tolerance
+        )
         loss = count_loss(
             law, self.counts_min[rows], self.counts_max[rows], admissible=admissible, epsilon=self.epsilon
         )
         return loss.float()
 
-    def known(self, kind: str, part: Part) -> tuple[Tensor, Tensor]:
-        """Return the rows of a batch's bags in a table, 0 where it does not speak of one, and where it does."""
-        rows = getattr(self, f"{kind}_row")[part.items]
-        return rows.clamp_min(0), rows >= 0
+    def known(self, kind: str, part: Part, *, which: Tensor | None = None) -> KnownBags | None:
+        """Return of which bags of a batch a table speaks, None if of none; decided without waiting for the device.
+
+        which: (rows of the table,) bool on the host, for those that count; None for all.
+        """
+        assert part.items is not None
+        assert part.offsets is not None
+        on_host = self._rows_on_host[kind][part.host_items]
+        known = on_host >= 0
+        if which is not None and len(which):
+            known = known & which[on_host.clamp_min(0)]
+        if not bool(known.any()):
+            return None
+        rows = getattr(self, f"{kind}_row")[part.items].clamp_min(0)
+        if bool(known.all()):
+            return KnownBags(rows)
+        of_images = known[bag_numbers(part.offsets.cpu())]
+        return KnownBags(rows, *(mask.nonzero().flatten().to(rows.device) for mask in (known, of_images)))
 
     def uninformed(self) -> dict[str, float]:
         """Return the mean loss of each kind of evidence for a model that says the same of every image and bag.
