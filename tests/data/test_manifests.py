@@ -73,6 +73,7 @@ def test_names_that_are_not_utf8_are_read_as_they_are(tmp_path):
         ("path\n1.png\n./1.png\n", "names '1.png' twice, in rows 1 and 2"),
         ("path,label\n,cat\n", "names no image in row 1"),
         ("", "but has: none"),
+        (f"path\n{'9' * 5000}\n", "names 1 images, and none is there, first '9{199}…: paths are relative"),
     ],
 )
 def test_wrong_manifests_are_refused_in_words(tmp_path, text, message):

@@ -17,11 +17,11 @@ _FALSE = frozenset(("0", "false", "f", "no", "n", "different", "absent"))
 def shown(value: Any) -> str:
     """Return a value as a message shows it: a picture's bytes are not shown whole.
 
-    >>> shown("a" * 100)
-    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…"
+    >>> shown("a.png"), len(shown("a" * 1000))
+    ("'a.png'", 201)
     """
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:64]}…"
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def is_missing(value: Any) -> bool:

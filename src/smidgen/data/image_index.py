@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from smidgen.data.cells import shown
 from smidgen.data.image_names import folders_of_images, plain_path, prefix_of_folder
 from smidgen.data.statements import ImageKey
 from smidgen.errors import InputError, InputWarning
@@ -56,9 +57,8 @@ class ImageIndex:
         prefix = prefix_of_folder(list(strange.values()), self._folders, lambda n: self._spelt_alike(n) != _UNKNOWN)
         for i, name in strange.items():
             if prefix is None:
-                raise InputError(
-                    f"{where(i)}: image {keys[i]!r} is not among the {len(self.ids):,} {self._kind}{self._hint(name)}."
-                )
+                among = f"the {len(self.ids):,} {self._kind}{self._hint(name)}"
+                raise InputError(f"{where(i)}: image {shown(keys[i])} is not among {among}.")
             rows[i] = self._spelt_alike(name.removeprefix(prefix))
         if prefix is not None:
             message = f"{source}: the names of images are read without {prefix!r}, which they begin with."

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smidgen.data.candidates import Sieve
+from smidgen.data.cells import shown
 from smidgen.data.collection import Collection, Item, id_from_path, path_from_id
 from smidgen.data.image_names import FilesBelow, folders_of_images, path_below, plain_path, prefix_of_folder
 from smidgen.data.images import read_capped
@@ -139,12 +140,12 @@ def _refuse_strangers(path: Path, records: Records, ids: Sequence[str]) -> None:
         hint = (
             f"smidgen wrote this table, and names images as they are below the data of its run; give {instead} instead"
         )
-    elif Path(path_from_id(ids[0])).exists():
+    elif FilesBelow(Path()).has(path_from_id(ids[0])):
         hint += ", and this one is there from where you are: move the manifest here"
     elif any(name in records.names for name in LABEL_COLUMNS):
         hint += "; if it labels images of another collection, give that as the data, and this table as its labels"
     raise InputError(
-        f"The manifest {os.fspath(path)!r} names {len(ids):,} images, and none is there, first {ids[0]!r}: {hint}."
+        f"The manifest {os.fspath(path)!r} names {len(ids):,} images, and none is there, first {shown(ids[0])}: {hint}."
     )
 
 
