@@ -11,6 +11,7 @@ import torch
 
 from smidgen import prepare, recipe
 from smidgen.config import Config, as_table, from_table
+from smidgen.data.evidence import Evidence
 from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError, RunError
 from smidgen.model import Model
@@ -180,6 +181,24 @@ def test_a_run_that_time_stops_says_so_with_its_steps():
     assert metrics["alarms"][0].startswith("The result is rough: time was up after 1 of the 12 steps of stage 'train'")
     metrics = fit(config()).metrics
     assert (metrics["steps"], "stopped_early" in metrics) == (12, False)
+
+
+def test_two_wrong_labels_of_fifty_come_first_though_they_were_learned(tmp_path):
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 5, 600)
+    vectors = ((rng.normal(size=(5, 20)) * 2.5)[classes] + rng.normal(size=(600, 20))).astype(np.float32)
+    rows = np.concatenate([np.flatnonzero(classes == k)[:10] for k in range(5)])
+    given = classes[rows]
+    given[[3, 27]] = (given[[3, 27]] + 2) % 5
+    ids = [f"train/{row:05d}" for row in rows]
+    evidence = Evidence.from_labels([f"class {k}" for k in given], ids=ids)
+    options = {"steps": 80, "refine_steps": 300, "batch_size": 256, "refine_batch_size": 128}
+    quick = Config("array", n_clusters=5, options=options, threads=1)
+    fit(quick, data=vectors, evidence=evidence, out=tmp_path / "run")
+    table = read_csv(tmp_path / "run" / "tables" / "evidence_labels.csv")
+    assert set(table["image"][:2]) == {ids[3], ids[27]}
+    assert table["agrees"][:3] == ["0", "0", "1"]
+    assert float(table["wrong_probability"][1]) > 0.2 > 5 * float(table["wrong_probability"][2])
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals

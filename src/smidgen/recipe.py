@@ -20,6 +20,7 @@ from smidgen.data.resolved import Resolved
 from smidgen.evaluation.bag_methods import score_bags
 from smidgen.evaluation.doctor import Doctor
 from smidgen.evaluation.explained import Explained, explain
+from smidgen.evaluation.out_of_fold import out_of_fold
 from smidgen.evaluation.watch import Watch
 from smidgen.hardware import peak_memory_mb, repeatable, reset_peak_memory, torch_threads
 from smidgen.methods.terms import NAMING
@@ -198,7 +199,17 @@ class _Fit:
     def _explain(self, assignments: np.ndarray, names: tuple[str, ...]) -> Explained:
         """Return how the assignments explain the evidence that the method learned from."""
         known, kinds = self.problem.evidence, used_evidence(self.method).keys() - {*self.method.draws_bags_from}
-        return explain(assignments, known, image_ids=self.train.ids, cluster_names=names, kinds=kinds)
+        unseen = None
+        if kinds & {"labels", "pairs"}:
+            unseen = out_of_fold(
+                self.train.images,
+                assignments,
+                known,
+                seed=self.config.seed,
+                device=self.device,
+                progress=self._ticks("check evidence"),
+            )
+        return explain(assignments, known, image_ids=self.train.ids, cluster_names=names, kinds=kinds, unseen=unseen)
 
     def _train(self) -> dict[str, Any]:
         """Train, and return the seconds and steps that it took, and whether time was up before all steps were done."""

@@ -1,8 +1,10 @@
 """How a model's final assignments explain the evidence: each piece beside what the model sees, errors first.
 
 Tables, a row for each piece of evidence; those that contradict the model come first, the clearest at the top, since
-they are where annotations most likely are wrong. `agrees` is 1 where the model finds most likely what is given,
-`probability` is that of what is given under the assignments, and `wrong_probability` that of the piece being wrong.
+they are where annotations most likely are wrong. Labels and pairs are judged by what is said of them out of fold
+(`out_of_fold`), since a model that has learned a wrong label by heart agrees with it. `agrees` is 1 where what is given
+is found most likely, `probability` is that of what is given under the assignments, and `wrong_probability` that of the
+piece being wrong.
 
 Assignments are trained to be sure, so their probabilities are calibrated on the evidence itself: for each kind the
 sharpness, the leak, the gathering of bags (`bag_predictions.Calibration`) and the rate w of wrong pieces are chosen
@@ -28,6 +30,7 @@ from smidgen.evaluation.bag_predictions import (
     over_bags,
     random_count_log_law,
 )
+from smidgen.evaluation.out_of_fold import Unseen
 
 KINDS = ("labels", "counts", "proportions", "presence", "pairs")
 """The kinds of evidence there are tables for."""
@@ -59,6 +62,7 @@ def explain(
     image_ids: Sequence[str] | np.ndarray,
     cluster_names: Sequence[str],
     kinds: Collection[str] = KINDS,
+    unseen: Unseen | None = None,
 ) -> Explained:
     """Return a table for each kind of evidence there is, the pieces that contradict the model first.
 
@@ -70,7 +74,8 @@ def explain(
     All have agrees and wrong_probability too; shares agree where they are not likely to be wrong.
 
     assignments: (images, clusters), rows sum to one. image_ids: (images,). kinds: those to explain.
-    cluster_names: of which the first are the evidence's classes, if it names any.
+    cluster_names: of which the first are the evidence's classes, if it names any. unseen: what is said out of fold of
+    labels and pairs, None to judge them by the assignments.
 
     >>> import torch
     >>> evidence = Resolved(3, torch.tensor([0, 1, 1]), ("cat", "dog"))
@@ -79,7 +84,8 @@ def explain(
     >>> table["image"][0], table["label"][0], table["predicted"][0], table["agrees"]
     ('b', 'dog', 'cat', [0, 1, 1])
     """
-    known = _Known(assignments, evidence, np.asarray(image_ids, dtype=object), np.asarray(cluster_names, dtype=object))
+    images, clusters = (np.asarray(names, dtype=object) for names in (image_ids, cluster_names))
+    known = _Known(assignments, evidence, images, clusters, unseen)
     there = [kind for kind in KINDS if kind in evidence.sizes() and kind in kinds]
     tables, calibration = {}, None
     for kind in there:
@@ -181,6 +187,7 @@ class _Known:
     evidence: Resolved
     images: np.ndarray
     clusters: np.ndarray
+    unseen: Unseen | None = None
 
     def bags(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return members and offsets of some bags."""
@@ -215,14 +222,15 @@ def _labels(known: _Known) -> Table:
     rows = np.flatnonzero(labels >= 0)
     given = labels[rows]
     chance = np.full(len(rows), 1 / known.p.shape[1])
+    p = (known.p if known.unseen is None else known.unseen.assignments)[rows]
 
     def probability(calibration: Calibration, some: np.ndarray) -> np.ndarray:
-        return calibration.soften(known.p[rows[some]])[np.arange(len(some)), given[some]]
+        return calibration.soften(p[some])[np.arange(len(some)), given[some]]
 
     some = _sample(len(rows))
     calibration = _calibrate(lambda choice: probability(choice, some), chance[some], _BY_SHARPNESS)
     found = probability(calibration, np.arange(len(rows)))
-    predicted = known.p[rows].argmax(1)
+    predicted = p.argmax(1)
     columns = {
         "image": known.images[rows],
         "label": np.asarray(known.evidence.class_names, dtype=object)[given],
@@ -237,6 +245,9 @@ def _pairs(known: _Known) -> Table:
     chance = np.full(len(pairs), 0.5)
 
     def together(calibration: Calibration, some: np.ndarray) -> np.ndarray:
+        if known.unseen is not None:
+            told = known.unseen.together[some]
+            return calibration.soften(np.stack([told, 1 - told], axis=1))[:, 0]
         return (calibration.soften(known.p[pairs[some, 0]]) * calibration.soften(known.p[pairs[some, 1]])).sum(1)
 
     def probability(calibration: Calibration, some: np.ndarray) -> np.ndarray:
