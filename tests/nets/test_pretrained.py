@@ -272,3 +272,18 @@ def test_the_small_net_imports_no_timm():
         "make_encoder('conv', (1, 28, 28), mean=(.5,), std=(.5,)); sys.exit('timm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("use", [pretrained_encoder, encoder_size])
+@pytest.mark.parametrize("before", ["", "timm:", "scratch:"])
+@pytest.mark.parametrize("after", ["", "@64"])
+def test_a_mistyped_tag_is_answered_with_the_right_ones(use, before, after):
+    given = f"{before}resnet18.tv_in2k{after}"
+    with pytest.raises(InputError, match=rf"Unknown encoder '{given}'\..* Known: .*resnet18\.tv_in1k"):
+        use(given)
+
+
+@pytest.mark.parametrize("given", ["resnet18.", ".tv_in1k", "resnet19.tv_in1k", "resnet18.tv_in1k.more", ""])
+def test_a_tag_without_a_net_and_a_net_without_its_tag_are_unknown(given):
+    with pytest.raises(InputError, match="Unknown encoder"):
+        encoder_size(given)

@@ -118,7 +118,8 @@ def encoder_size(name: str) -> int:
     base, size = _parse(name)
     if base in PACKAGED:
         return size or PACKAGED[base].size
-    return size or int(_timm_settings(base, given=name)["input_size"][-1])
+    own = int(_timm_settings(base, given=name)["input_size"][-1])  # may refuse the name
+    return size or own
 
 
 def _parse(name: str) -> tuple[str, int | None]:
@@ -160,8 +161,11 @@ def _timm_settings(timm_name: str, *, given: str) -> dict[str, Any]:
     """Return timm's record of how a net was trained; raises InputError for a name that timm does not know."""
     import timm  # takes seconds: only those who want one of its nets pay
 
-    if not timm.is_model(timm_name):
-        near = difflib.get_close_matches(timm_name, timm.list_models(), n=3)  # of a thousand
+    net = timm_name.partition(".")[0]
+    tagged = timm.list_models(f"{net}.*", pretrained=True) if timm.is_model(net) else []
+    known = timm_name in tagged or (bool(net) and timm_name == net and timm.is_model(net))
+    if not known:
+        near = tagged or difflib.get_close_matches(timm_name, timm.list_models(), n=3)  # of a thousand
         raise unknown("encoder", given, ["conv", *PACKAGED, *near])
     return timm.get_pretrained_cfg(timm_name).to_dict()
 
