@@ -30,6 +30,21 @@ def test_one_line_for_each_tenth():
     assert found[-1] == "train: 100 of 100 (loss 1.000, 99 s)"
 
 
+def test_a_line_says_how_long_the_rest_will_take():
+    found = lines_of(1.0)
+    assert found[0] == "train: 11 of 100 (loss 1.000, 10 s, 1:29 left)"
+    assert found[-2] == "train: 97 of 100 (loss 1.000, 96 s, 0:03 left)"
+
+
+def test_work_that_goes_on_in_the_middle_is_judged_by_what_was_done_since():
+    clock, stream = Clock(), io.StringIO()
+    lines = Lines(stream, clock=clock)
+    for step in range(500, 1000):
+        lines.update("train", step, 1000)
+        clock.now += 1.0
+    assert stream.getvalue().splitlines()[0] == "train: 530 of 1,000 (30 s, 7:50 left)"
+
+
 def test_slow_work_gives_a_sign_of_life_each_half_minute():
     assert len(lines_of(31.0, steps=5)) == 4
 

@@ -81,12 +81,27 @@ class Progress:
         """Take what is shown for a while off the screen."""
 
 
+def _left(seconds: float, done: int, todo: int) -> str:
+    """Return about how long the rest will take, "" if that is not known or nothing is left.
+
+    seconds: what `done` took.
+
+    >>> _left(30.0, 10, 40), _left(0.1, 0, 5), _left(1.0, 5, 0)
+    ('2:00 left', '', '')
+    """
+    if done <= 0 or todo <= 0:
+        return ""
+    left = round(seconds / done * todo)
+    return f"{left // 60}:{left % 60:02} left"
+
+
 class Lines(Progress):
     """Plain lines, for logs: one when a tenth more is done, or half a minute has passed, and never two at once."""
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
-        self._what, self._began, self._said_at, self._said_share, self._spoke = "", 0.0, 0.0, 0.0, False
+        self._what, self._began, self._first = "", 0.0, 0
+        self._said_at, self._said_share, self._spoke = 0.0, 0.0, False
 
     def say(self, text: str) -> None:
         """Print the sentence."""
@@ -96,13 +111,14 @@ class Lines(Progress):
         """Print a line if it is time for one; what is over at once is not worth any."""
         now = self._clock()
         if what != self._what:
-            self._what, self._began, self._said_at, self._said_share, self._spoke = what, now, now, done / total, False
+            self._what, self._began, self._first = what, now, done  # not always 0: a run may go on
+            self._said_at, self._said_share, self._spoke = now, done / total, False
         waited, news = now - self._said_at, done / total - self._said_share
         is_time = waited >= _SECONDS_BETWEEN_LINES and (news >= _STEP or waited >= _SECONDS_WITHOUT_NEWS)
         if is_time or (done == total and self._spoke and news > 0):
-            seconds = f"{now - self._began:.0f} s"
+            seconds, left = f"{now - self._began:.0f} s", _left(now - self._began, done - self._first, total - done)
             how_far = f": {done:,} of {total:,}" if total > 1 else ""
-            self.say(f"{what}{how_far} ({', '.join(word for word in (note, seconds) if word)})")
+            self.say(f"{what}{how_far} ({', '.join(word for word in (note, seconds, left) if word)})")
             self._said_at, self._said_share, self._spoke = now, done / total, True
 
 
@@ -123,7 +139,7 @@ class Bars(Progress):
             console=Console(file=stream, highlight=False),
             transient=True,
         )
-        self._what, self._began = "", 0.0
+        self._what, self._began, self._first = "", 0.0, 0
         self._task: TaskID
 
     def say(self, text: str) -> None:
@@ -136,10 +152,9 @@ class Bars(Progress):
         if what != self._what:
             for task in self._bars.task_ids:
                 self._bars.remove_task(task)
-            self._what, self._began = what, time.monotonic()
+            self._what, self._began, self._first = what, time.monotonic(), done
             self._task = self._bars.add_task(what.ljust(12), total=total if total > 1 else None, count="", note="")
-        seconds = (time.monotonic() - self._began) / max(done, 1) * (total - done)
-        left = f"{seconds // 60:.0f}:{seconds % 60:02.0f} left" if 0 < done < total else ""
+        left = _left(time.monotonic() - self._began, done - self._first, total - done)
         count = f"{done:,}/{total:,}" if total > 1 else ""
         of = total if total > 1 else None  # the same work may be done again, of another size
         self._bars.update(
