@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,20 +114,33 @@ def new_method(config: Config, problem: Problem) -> Method:
     return method
 
 
-def absolute_paths(config: Config) -> dict[str, str]:
+def absolute_paths(config: Config) -> dict[str, str | list[str]]:
     """Return where the files and folders that a configuration names are, by setting, wherever the program runs."""
     table = as_table(config)
     given = {name: table[name] for name in PATHS if name in table}
     given |= {f"evidence.{kind}": path for kind, path in table.get("evidence", {}).items()}
-    found = {}
-    for name, path in given.items():
-        try:
-            place = find_data(path) if name in ("data", "test") and path not in DATASETS else Path(path).expanduser()
-        except InputError:  # an array, which the configuration only calls "array"
-            continue
-        if path not in DATASETS and place.exists():
-            found[name] = str(place.absolute())
+    found: dict[str, str | list[str]] = {}
+    for name, value in given.items():
+        places = [_place(path, is_data=name in ("data", "test")) for path in _each(value)]
+        absolute = [str(place.absolute()) for place in places if place is not None]
+        if len(absolute) == len(places):
+            found[name] = absolute[0] if isinstance(value, str) else absolute
     return found
+
+
+def _each(value: str | Sequence[str]) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _place(path: str, *, is_data: bool) -> Path | None:
+    """Return where a path leads, None for a named dataset, an array ("array") and what is not there."""
+    if is_data and path in DATASETS:
+        return None
+    try:
+        place = find_data(path) if is_data else Path(path).expanduser()
+    except InputError:
+        return None
+    return place if place.exists() else None
 
 
 def _of_classes(dataset: Dataset) -> str:

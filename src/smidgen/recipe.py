@@ -48,7 +48,7 @@ from smidgen.record import (
     write_thumbnails,
 )
 from smidgen.reports.page import write_page
-from smidgen.runs import RunFolder, write_json
+from smidgen.runs import RunFolder, lies_inside, write_json
 from smidgen.training.callbacks import Callback, MetricsLog, Ticker
 from smidgen.training.checkpoint import Checkpoints
 from smidgen.training.embed import make_embed
@@ -95,6 +95,9 @@ def fit(
     listener, began = listener or Listener(), time.monotonic()
     if out is not None:
         RunFolder.check(out, resume=resume, overwrite=overwrite)
+        for images in (config.data, config.test):
+            if lies_inside(out, images):
+                listener.say(f"The run folder {str(out)!r} lies inside the images' folder {images!r}: choose another.")
     evidence = open_evidence(config) if evidence is None else evidence
     start = starting_run(config)
     config = resolve(config, listener, start=start)

@@ -305,15 +305,17 @@ class RunFolder:
                 " --out."
             )
 
-    def place_of(self, name: str) -> str | None:
-        """Return where a file or folder that the configuration names is, None if it names none.
+    def place_of(self, name: str) -> Any:
+        """Return where a file or folder that the configuration names is, or several, None if it names none.
 
         name: a setting such as "data". The path is that of the time of the fit, absolute, so that the run can be used
         from another folder; as it was given if nothing is there any more.
         """
         given = self.setting(name)
-        absolute = self.manifest.get("paths", {}).get(name)
-        return absolute if absolute is not None and Path(absolute).exists() else given
+        paths = self.manifest.get("paths", {}) if (self.path / "manifest.json").exists() else {}
+        absolute = paths.get(name)
+        places = [absolute] if isinstance(absolute, str) else absolute
+        return absolute if places and all(Path(place).exists() for place in places) else given
 
     def _admit(self, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
         self.check(self.path, resume=resume, overwrite=overwrite)
@@ -482,6 +484,16 @@ def _line(line: bytes, number: int) -> dict[str, Any]:
 
 
 _MOST_PICTURES = 10**6  # that a file of thumbnails is believed to hold
+
+
+def lies_inside(path: Path | str, data: str | Sequence[str] | None) -> bool:
+    """Say whether something that is written goes into a folder of images, which would find it the next time.
+
+    data: as a configuration has it, None for none; only a folder has an inside.
+    """
+    places = [Path(place).expanduser() for place in ([data] if isinstance(data, str) else data or ())]
+    return any(place.is_dir() and Path(path).resolve().is_relative_to(place.resolve()) for place in places)
+
 
 _OWN_NAMES = frozenset(
     (

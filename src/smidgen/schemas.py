@@ -54,7 +54,7 @@ class KnownManifest(TypedDict, total=False):
     data: KnownData | str
     evidence: Plain | dict[str, Values]
     fingerprints: dict[str, str]
-    paths: dict[str, str]
+    paths: dict[str, str | list[str]]
     started: str
     finished: str
 

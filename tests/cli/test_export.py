@@ -121,3 +121,31 @@ def test_csv_has_the_confidence_unless_told_otherwise(smidgen, run, tmp_path):
     table, whole = read_csv(tmp_path / "e.csv"), read_csv(run / "assignments.csv")
     assert list(table) == ["image", "split", "cluster", "confidence"]
     assert table["confidence"] == whole["confidence"]
+
+
+def test_a_run_on_a_relative_path_is_exported_from_anywhere(smidgen, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert smidgen("fit", "photos", *QUICK, "--out", "run").code == 0
+    (tmp_path / "elsewhere" / "photos").mkdir(parents=True)  # of the same name, and not the one
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert smidgen("export", "../run", "--to", "folders", "--out", "sorted").out.startswith("60 images in 3 folders")
+    said = smidgen("export", "../run", "--to", "parquet", "--layout", "pca", "--out", "run.parquet")
+    assert said.out.startswith("60 rows, 60 with their file")
+    moved = photos.rename(tmp_path / "moved")
+    refused = smidgen("export", "../run", "--to", "folders", "--out", "again").refusal()
+    assert "say with `--data` where" in refused
+    assert smidgen("export", "../run", "--to", "folders", "--out", "again", "--data", moved).code == 0
+
+
+@pytest.mark.parametrize("verb", ["fit", "export"])
+def test_what_is_written_among_the_images_is_warned_of(smidgen, run, photos, tmp_path, verb):
+    data = photos if verb == "fit" else run.parent / "photos"
+    outs = {True: data / "inside", False: tmp_path / "outside"}
+    for inside, out in outs.items():
+        if verb == "fit":
+            said = smidgen("fit", photos, *QUICK[:-1], "--out", out)
+        else:
+            said = smidgen("export", run, "--to", "csv", "--out", f"{out}.csv")
+        assert said.code == 0
+        assert ("lies inside the images' folder" in said.err) == inside
+    (data / "inside.csv").unlink(missing_ok=True)

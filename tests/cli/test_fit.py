@@ -249,3 +249,22 @@ def test_data_in_the_data_folder_are_found_without_reading_them(smidgen, photos,
     assert smidgen("fit", "some.photos", "--dry-run", "--out", "run").code == 0
     said = smidgen("fit", "some.fotos", "--out", "run")
     assert (said.code, f"here or in {str(photos.parent)!r}" in said.err) == (2, True)
+
+
+def test_a_dry_run_works_where_a_run_is(smidgen, run, photos):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    said = smidgen("fit", run.parent / "photos", *QUICK[:-1], "--out", run, "--dry-run", "--json")
+    assert (said.code, said.json["dry_run"], said.json["train_images"]) == (0, True, 60)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("where", ["--encoder", "--set"])
+def test_a_mistyped_tag_of_a_net_is_one_sentence_before_any_image_is_read(
+    smidgen, photos, tmp_path, monkeypatch, where
+):
+    monkeypatch.setattr("smidgen.data.datasets.open_splits", lambda *_given, **_named: pytest.fail("images are read"))
+    monkeypatch.setattr("smidgen.prepare.open_splits", lambda *_given, **_named: pytest.fail("images are read"))
+    name = "resnet18.tv_in2k" if where == "--encoder" else "encoder=resnet18.tv_in2k"
+    said = smidgen("fit", photos, "--method", "supervised", where, name, "--out", tmp_path / "run")
+    assert "Unknown encoder 'resnet18.tv_in2k'. Did you mean 'resnet18.tv_in1k'?" in said.err
+    assert said.code == 2

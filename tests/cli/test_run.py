@@ -143,3 +143,8 @@ def test_mistakes_are_one_sentence(smidgen, tiny):
     assert "Did you mean 'digits'" in smidgen("run", tiny).refusal()
     tiny.write_text(TINY.replace("bags", "bagz"))
     assert "tiny.toml: Unknown setting of [simulate] 'bagz'" in smidgen("run", tiny).refusal()
+
+
+def test_a_dry_run_works_where_runs_are(smidgen, tiny):
+    assert smidgen("run", tiny, "--seed", 0, "--quiet").code == 0
+    assert smidgen("run", tiny, "--dry-run", "--json").json["seeds"] == [0, 1]

@@ -58,11 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say where it is."""
-    from smidgen.runs import RunFolder
+    from smidgen.runs import RunFolder, lies_inside
 
     folder = RunFolder.open(args.run)
     module = importlib.import_module(FORMATS[args.to][0])
     with progress(quiet=args.quiet) as console:
+        for data in (args.data or folder.place_of("data"), folder.place_of("test")):
+            if lies_inside(args.out, data):
+                console.say(f"{args.out!r} lies inside the images' folder {data!r}, whose images it may be taken for.")
         done = module.export(folder, args, console)
     if not args.quiet:
         print(printable(f"{done}: {Path(args.out)}"))

@@ -76,7 +76,7 @@ def find_originals(
 
     data: where the images are now, None for where they were. Raises InputError if there is nothing.
     """
-    main, test = data or run.setting("data"), run.setting("test")
+    main, test = data or run.place_of("data") or "", run.place_of("test")
     found: dict[Key, Original] = {}
     for split in sorted(splits):
         source = test if split == "test" and test is not None else main

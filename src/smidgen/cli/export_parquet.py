@@ -72,7 +72,7 @@ def _layout(wanted: str, *, n: int) -> str:
 
 def _paths(run: RunFolder, table: dict[str, list[str]], *, data: str | None) -> list[str | None]:
     """Return the absolute path of each image's file, None where there is none that can be named."""
-    main, test = data or run.setting("data"), run.setting("test")
+    main, test = data or run.place_of("data") or "", run.place_of("test")
     folders: dict[str, dict[str, Path]] = {}
     for split in set(table["split"]):
         folders[split] = _files(test if split == "test" and test is not None else main)
