@@ -139,6 +139,8 @@ def test_functions_take_them_too(files, tmp_path):
     [
         ({"images": DIGITS}, "got dict"),
         ({1, 2}, "got set"),
+        (None, "got NoneType"),
+        (3, "got int"),
         ([], "got an empty list"),
         ((digit for digit in DIGITS), "got generator"),
         (Image.fromarray(DIGITS[0]), "put it into a list"),

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zipfile
 import zlib
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from smidgen import Config, fit
+from smidgen.config import from_table
 from smidgen.data.datasets import open_dataset, open_like, open_splits
 from smidgen.data.images import load_image
 from smidgen.data.values import ValueRange, as_value_range, decide, to_levels
@@ -202,6 +205,25 @@ def test_the_alpha_of_deep_arrays_has_its_own_depth():
 # ------------------------------------------------------------------------------------------------------- one collection
 
 
+def test_a_configuration_takes_a_pair_or_a_text():
+    assert Config(data="digits", value_range=(0, 127)).value_range == "0:127"
+    assert from_table({"data": "digits", "value_range": [0.5, 3]}).value_range == "0.5:3"
+    model = fit(Config(data="array", method="kmeans", n_clusters=2, value_range=(0, 127)), data=DEEP).model
+    assert model.preprocessing.value_range.integers == (0, 127)
+
+
+def test_archives_and_manifests_are_read_like_folders(tmp_path):
+    folder = folder_of(tmp_path / "a", map(png16, DEEP[:4]))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    (tmp_path / "a.csv").write_text("image\n" + "".join(f"a/{path.name}\n" for path in sorted(folder.iterdir())))
+    for data in (tmp_path / "a.zip", tmp_path / "a.csv"):
+        dataset = open_dataset(data)
+        assert (dataset.images[:, 0] == PICTURES[:4]).all()
+        assert dataset.value_range == ValueRange(integers=(0, 255))
+
+
 @pytest.mark.parametrize("odd", [0, 17, 39])
 def test_one_large_value_anywhere_decides_for_all(odd, tmp_path):
     pictures = PICTURES.astype(np.uint16)
@@ -260,6 +282,7 @@ def test_bool_is_black_and_white_whatever_the_range():
     mask = PICTURES > 60
     assert (open_dataset(mask, value_range="0:15").images[:, 0] == mask * 255).all()
     assert (open_dataset(mask).images[:, 0] == mask * 255).all()
+    assert open_dataset(mask).doubts == ()
 
 
 def test_ordinary_images_are_not_spoken_of():

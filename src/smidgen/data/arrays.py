@@ -95,6 +95,9 @@ def extents_of(images: np.ndarray) -> Extents:
         rows = slice(start, start + _CHUNK)
         colours = images[rows, :3].reshape(len(images[rows]), -1)
         extents.low[rows], extents.high[rows] = colours.min(1), colours.max(1)
+    if images.dtype == np.bool_:
+        extents.high[:] *= 255
+        extents.low[:] *= 255
     bad = np.flatnonzero(~(np.isfinite(extents.low) & np.isfinite(extents.high)))
     if len(bad):
         raise InputError(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ def rows_of(data: Any) -> Rows | None:
         return data
     if isinstance(data, Image.Image | bytes):
         raise InputError("One image was given where several are wanted: put it into a list.")
-    if isinstance(data, Mapping | Set | Iterator) and not hasattr(data, "ndim"):  # sparse matrices may be mappings
+    if data is None or (
+        isinstance(data, Mapping | Set | Iterator | Number) and not hasattr(data, "ndim")
+    ):  # sparse matrices may be mappings
         raise InputError(f"The data must be {WANTED}, got {type(data).__name__}.")
     entries = listed(data)
     if not isinstance(entries, list | tuple):
