@@ -22,7 +22,7 @@ class Config:
 
     data, test: as `open_dataset` takes them, by name or path, data also by several. n_clusters: None for the class
     count of a named dataset, otherwise 10. size, channels, resize: how images become arrays. value_range: which values
-    are black and white, "0:4095", "12-bit" or a pair; None: the images decide. encoder: a pretrained net whose embeddings
+    are black and white, "0:4095", "12-bit", a pair; None: images decide. encoder: a pretrained net whose embeddings
     of the images, made once, the method works on; with fine_tune, or if it is not pretrained, the method trains it;
     None leaves the choice to `prepare.choose_encoder`. weights: a file with those of the net `encoder`.
     device: "auto", "cpu", "cuda", … threads: of torch

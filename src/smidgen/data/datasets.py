@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from smidgen.data.archives import collect_tar, collect_zip
 from smidgen.data.arrays import (
     ArrayPart,
-    as_levels,
-    as_vectors,
-    channels_second,
-    contents_of,
-    extents_of,
-    fitted,
     read_npz,
 )
 from smidgen.data.collection import SPLITS, Collection, Item
 from smidgen.data.dataset import Dataset
-from smidgen.data.decoding import NATIVE_LIMIT, Progress, Skipped, decode_items
+from smidgen.data.decoding import NATIVE_LIMIT, Progress, Skipped
 from smidgen.data.folders import collect_folder
-from smidgen.data.images import Resize, check_options
+from smidgen.data.images import Resize
 from smidgen.data.manifests import collect_manifest
 from smidgen.data.named import DATASETS, NamedDataset
+from smidgen.data.opened import Arrays, Files, Split, allowing, reading, too_many_bad
 from smidgen.data.paths import (
     Paths,
     as_paths,
@@ -39,12 +34,10 @@ from smidgen.data.paths import (
     is_image_file,
     of_path,
 )
-from smidgen.data.rows import WANTED, Rows, as_array, collect_rows, rows_of
+from smidgen.data.rows import Rows, as_array, collect_rows, refused, rows_of
 from smidgen.data.splits import Splits
 from smidgen.data.tabular import TABLES
-from smidgen.data.values import ValueRange, as_value_range, decision, doubts, joined
 from smidgen.errors import InputError, unknown
-from smidgen.options import Share, convert
 
 __all__ = [
     "DATASETS",
@@ -60,8 +53,6 @@ __all__ = [
     "open_splits",
     "too_many_bad",
 ]
-
-Split = Literal["train", "test", "all"]
 
 _COLLECTORS: dict[str, Callable[..., Collection]] = {
     ".tar": collect_tar,
@@ -116,7 +107,7 @@ def open_dataset(
     ((1438, 1, 8, 8), ('0', '1', '2'))
     """
     _check_split(split)
-    options = _reading(size, channels, resize, value_range, allow_bad, progress, other_size)
+    options = reading(size, channels, resize, value_range, allow_bad, progress, other_size)
     return _opened(data, exclude).of_split(split, options)
 
 
@@ -141,7 +132,7 @@ def open_splits(
     >>> len(train), len(test)
     (1438, 359)
     """
-    options = _reading(size, channels, resize, value_range, allow_bad, progress, other_size)
+    options = reading(size, channels, resize, value_range, allow_bad, progress, other_size)
     opened = _opened(data, exclude)
     train = opened.of_split("train", options)
     if "test" not in opened.splits():
@@ -203,7 +194,7 @@ def list_images(data: Paths | Rows | np.ndarray) -> tuple[Item, ...] | None:
     Raises InputError if there is no such data.
     """
     opened = _opened(data)
-    return opened.collection.items if isinstance(opened, _Files) else None
+    return opened.collection.items if isinstance(opened, Files) else None
 
 
 def _check_split(split: str) -> None:
@@ -211,159 +202,7 @@ def _check_split(split: str) -> None:
         raise unknown("split", split, [*SPLITS, "all"])
 
 
-@dataclass(frozen=True)
-class _Options:
-    """How images are read, see `_reading`."""
-
-    size: int | None
-    channels: int | None
-    resize: Resize
-    values: ValueRange
-    allow_bad: float
-    progress: Progress | None
-    other_size: int = NATIVE_LIMIT
-
-
-def _reading(
-    size: Any,
-    channels: Any,
-    resize: Resize,
-    value_range: Any,
-    allow_bad: Any,
-    progress: Progress | None,
-    other_size: int,
-) -> _Options:
-    """Return how images are read; raises InputError for what is not valid."""
-    size, channels = (
-        convert(name, value, int | None, strict=True) for name, value in (("size", size), ("channels", channels))
-    )
-    check_options(size=size, channels=channels, resize=resize)
-    allow_bad = convert("allow_bad", allow_bad, Share, strict=True)
-    return _Options(size, channels, resize, as_value_range(value_range), allow_bad, progress, other_size)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """Data that are image files: a folder, an archive or a manifest."""
-
-    name: str
-    collection: Collection
-
-    def splits(self) -> tuple[str, ...]:
-        present = {item.split for item in self.collection.items}
-        return tuple(split for split in SPLITS if split in present)
-
-    def of_split(self, split: Split, options: _Options) -> Dataset:
-        items = self.collection.of_split(split)
-        if not items:
-            _refuse_nothing(self.name, split, has=self.splits(), notes=self.collection.notes)
-        images, good, skipped, sizes, values, extents = decode_items(
-            items,
-            size=options.size,
-            channels=options.channels,
-            resize=options.resize,
-            other_size=options.other_size,
-            values=options.values,
-            deciding=[item.split == "train" for item in items],
-            progress=options.progress,
-        )
-        _check_bad(self.name, skipped, total=len(items), allow_bad=options.allow_bad)
-        kept = tuple(items[row] for row in good)
-        names = self.collection.class_names()
-        rows = {name: row for row, name in enumerate(names)}
-        classes = np.array([rows.get(item.label or "", -1) for item in kept], dtype=np.int64)
-        ids = _id_array(item.id for item in kept)
-        return Dataset(
-            name=self.name,
-            split=split,
-            ids=ids,
-            images=images,
-            classes=classes if (classes >= 0).any() else None,
-            class_names=names,
-            skipped=skipped,
-            ignored=self.collection.ignored,
-            items=kept,
-            sizes=sizes,
-            value_range=values,
-            notes=(*self.collection.notes, *decision(extents, values)),
-            doubts=doubts(extents, values, ids),
-        )
-
-
-@dataclass(frozen=True)
-class _Arrays:
-    """Data that are arrays: given, in an .npz, or a named dataset's; `part` reads one split, "" the unsplit whole.
-
-    Matrices are ready embeddings; sizes and channels mean nothing to them.
-    """
-
-    name: str
-    part: Callable[[str], ArrayPart]
-    names: tuple[str, ...]
-    class_names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def splits(self) -> tuple[str, ...]:
-        return tuple(split for split in SPLITS if split in self.names)
-
-    def of_split(self, split: Split, options: _Options) -> Dataset:
-        wanted = self.names if split == "all" else tuple(name for name in self.names if name in (split, ""))
-        parts = [self.part(name) for name in wanted]
-        if sum(len(part.images) for part in parts) == 0:
-            _refuse_nothing(self.name, split, has=self.splits())
-        known = [np.full(len(p.images), -1, dtype=np.int64) if p.classes is None else p.classes for p in parts]
-        classes = np.concatenate(known)
-        ids = _id_array(
-            f"{name or split}/{row:05d}"
-            for name, part in zip(wanted, parts, strict=True)
-            for row in range(len(part.images))
-        )
-        dataset = Dataset(
-            name=self.name,
-            split=split,
-            ids=ids,
-            images=np.empty((0, 1, 1, 1), dtype=np.uint8),
-            classes=classes if (classes >= 0).any() else None,
-            class_names=self.class_names,
-            notes=self.notes,
-        )
-        if all(part.images.ndim == 2 for part in parts):
-            return replace(dataset, images=self._joined([as_vectors(part.images) for part in parts]))
-        return self._with_images(dataset, dict(zip(wanted, parts, strict=True)), options)
-
-    def _with_images(self, dataset: Dataset, parts: dict[str, ArrayPart], options: _Options) -> Dataset:
-        given = {name: channels_second(part.images) for name, part in parts.items()}
-        extents = {name: extents_of(array) for name, array in given.items()}
-        decides = "train" if "train" in parts else next(iter(parts))
-        whole = joined([*extents.values()])
-        values = options.values.decided(extents[decides].overall()).decided(whole.overall())
-        images = fitted(
-            self._joined([as_levels(array, values) for array in given.values()]),
-            size=options.size,
-            channels=options.channels,
-            resize=options.resize,
-            other_size=options.other_size,
-            progress=options.progress,
-        )
-        kept = all(array.dtype == np.uint8 and array.shape[1:] == images.shape[1:] for array in given.values())
-        contents = None if kept and values.eight_bits == (0, 255) else [contents_of(array) for array in given.values()]
-        return replace(
-            dataset,
-            images=images,
-            value_range=values,
-            notes=(*dataset.notes, *decision(whole, values)),
-            doubts=doubts(whole, values, dataset.ids),
-            contents=None if contents is None else np.concatenate(contents),
-        )
-
-    def _joined(self, arrays: list[np.ndarray]) -> np.ndarray:
-        shapes = {array.shape[1:] for array in arrays}
-        if len(shapes) > 1:
-            raise InputError(f"The splits of {self.name!r} must have one shape, got {' and '.join(map(str, shapes))}.")
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-
-def _opened(data: Any, exclude: str | Sequence[str] = ()) -> _Files | _Arrays:
+def _opened(data: Any, exclude: str | Sequence[str] = ()) -> Files | Arrays:
     """Return what `data` is, listed but not decoded."""
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     is_name = isinstance(data, str) and data in DATASETS
@@ -371,14 +210,14 @@ def _opened(data: Any, exclude: str | Sequence[str] = ()) -> _Files | _Arrays:
         return _opened_path(paths, exclude)
     _refuse_exclude(exclude, data if is_name else "array")
     if (rows := None if is_name else rows_of(data)) is not None:
-        return _Files(rows.name, collect_rows(rows))
+        return Files(rows.name, collect_rows(rows))
     if is_name:
         named = DATASETS[data]
-        return _Arrays(data, lambda split: ArrayPart(*named.read(split)), SPLITS, named.class_names)
+        return Arrays(data, lambda split: ArrayPart(*named.read(split)), SPLITS, named.class_names)
     if not (hasattr(data, "__array__") or isinstance(data, list | tuple)):
-        raise InputError(f"The data must be {WANTED}, got {type(data).__name__}.")
+        raise refused(type(data).__name__)
     array = as_array(data)
-    return _Arrays("array", lambda _split: ArrayPart(array, None), ("",))
+    return Arrays("array", lambda _split: ArrayPart(array, None), ("",))
 
 
 def _refuse_exclude(exclude: tuple[str, ...], name: str) -> None:
@@ -386,18 +225,18 @@ def _refuse_exclude(exclude: tuple[str, ...], name: str) -> None:
         raise InputError(f"`exclude` leaves out files, and {name!r} is made of arrays: leave it away.")
 
 
-def _opened_path(given: Paths, exclude: tuple[str, ...]) -> _Files | _Arrays:
+def _opened_path(given: Paths, exclude: tuple[str, ...]) -> Files | Arrays:
     if not isinstance(given, (str, Path)):
         if len(given) > 1:
-            return _Files(_name_of(given), collect_several(find_several(given), exclude=exclude))
+            return Files(_name_of(given), collect_several(find_several(given), exclude=exclude))
         return _opened(given[0], exclude)
     path, given = find_path(given), os.fspath(given)
     if path is None:
-        return _Files(given, collect_several([find_glob(given)], exclude=exclude))
+        return Files(given, collect_several([find_glob(given)], exclude=exclude))
     if path.is_dir():
-        return _Files(given, collect_folder(path, exclude=exclude))
+        return Files(given, collect_folder(path, exclude=exclude))
     if path.name.lower().endswith(_COMPRESSED_TAR):
-        return _Files(given, collect_tar(path))  # refuses it, in the right words
+        return Files(given, collect_tar(path))  # refuses it, in the right words
     kind = path.suffix.lower()
     if kind == ".npz":
         _refuse_exclude(exclude, given)
@@ -406,52 +245,17 @@ def _opened_path(given: Paths, exclude: tuple[str, ...]) -> _Files | _Arrays:
         parts = {splits.of(name) if name else "": part for name, part in named.items()}
         sizes: dict[str | None, int] = {name: len(part.images) for name, part in named.items()}
         notes = splits.described(sizes, where="{}") if splits.roles else ()
-        return _Arrays(given, parts.__getitem__, tuple(parts), class_names, notes)
+        return Arrays(given, parts.__getitem__, tuple(parts), class_names, notes)
     if kind in _COLLECTORS and path.is_file():
-        return _Files(given, _COLLECTORS[kind](path, exclude=exclude))
+        return Files(given, _COLLECTORS[kind](path, exclude=exclude))
     if not is_image_file(path):
         raise InputError(
             f"The file {given!r} is not a collection of images; give a folder, {', '.join(_COLLECTORS)} or .npz, "
             f"an image file, or one of the names {', '.join(DATASETS)}."
         )
-    return _Files(given, collect_several([of_path(path)], exclude=exclude))
+    return Files(given, collect_several([of_path(path)], exclude=exclude))
 
 
 def _name_of(given: Sequence[str | Path]) -> str:
     names = [os.fspath(one) for one in given]
     return f"{names[0]} and {len(names) - 1} more"
-
-
-def _refuse_nothing(name: str, split: str, *, has: tuple[str, ...], notes: tuple[str, ...] = ()) -> None:
-    if has:
-        remedy = "; to train on it, give that folder itself" if has == ("test",) and split == "train" else ""
-        raise InputError(f"{name!r} has no {split!r} split, only {' and '.join(map(repr, has))}{remedy}.")
-    found = f" ({' '.join(notes).rstrip('.')})" if notes else ""
-    raise InputError(f"{name!r} holds no images{found}; give one that holds JPEG, PNG or other image files.")
-
-
-def too_many_bad(n_bad: int, *, total: int, allow_bad: float) -> bool:
-    """Tell whether so many unreadable images of one split, `total` with the readable ones, stop a fit."""
-    return n_bad > allow_bad * total or n_bad == total > 0
-
-
-def allowing(n_bad: int, *, total: int) -> str:
-    """Return the least `allow_bad`, in whole hundredths, that lets so many pass; "" if no image can be read."""
-    return "" if n_bad == total else f"{np.ceil(100 * n_bad / total) / 100:g}"
-
-
-def _check_bad(name: str, skipped: tuple[Skipped, ...], *, total: int, allow_bad: float) -> None:
-    if not too_many_bad(len(skipped), total=total, allow_bad=allow_bad):
-        return
-    first = "; ".join(f"{bad.id!r}: {bad.reason}" for bad in skipped[:3])
-    enough = allowing(len(skipped), total=total)
-    allow = f" (more than the allowed share of {allow_bad:g})" if enough else ""
-    remedy = f", or allow them with `allow_bad={enough}`" if enough else ""
-    raise InputError(
-        f"{len(skipped)} of {total} images in {name!r} cannot be read{allow}: "
-        f"{first}{'; …' if len(skipped) > 3 else ''}; repair or remove them{remedy}."
-    )
-
-
-def _id_array(ids: Iterable[str]) -> np.ndarray:
-    return np.array(list(ids), dtype=object)

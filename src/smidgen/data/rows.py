@@ -20,8 +20,8 @@ from smidgen.data.paths import common_folder, find_path, of_path
 from smidgen.errors import InputError
 
 _ONE = "a path, an image of Pillow's or an array of one image"
-WANTED = "a name, a path or an array of images or embeddings, or a list of paths, Pillow images or arrays"
-"""What data may be."""
+_WANTED = "a name, a path or an array of images"
+_ALSO = "a matrix of embeddings will do too, and a list of paths, Pillow images or arrays"
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def rows_of(data: Any) -> Rows | None:
     if data is None or (
         isinstance(data, Mapping | Set | Iterator | Number) and not hasattr(data, "ndim")
     ):  # sparse matrices may be mappings
-        raise InputError(f"The data must be {WANTED}, got {type(data).__name__}.")
+        raise refused(type(data).__name__)
     entries = listed(data)
     if not isinstance(entries, list | tuple):
         return None
     if not entries:
-        raise InputError(f"The data must be {WANTED}, got an empty {type(data).__name__}.")
+        raise refused(f"an empty {type(data).__name__}")
     if not any(_is_path(one) or isinstance(one, Image.Image | bytes) for one in entries):
         return Rows(tuple(entries)) if _differ(entries) else None
     for row, one in enumerate(entries):
@@ -71,6 +71,11 @@ def rows_of(data: Any) -> Rows | None:
     if all(map(_is_path, entries)) and not all(_is_file(one) for one in entries):
         return None
     return Rows(tuple(entries))
+
+
+def refused(given: str) -> InputError:
+    """Return the error for data that are no images, in the words of `given`."""
+    return InputError(f"The data must be {_WANTED}, got {given}; {_ALSO}.")
 
 
 def listed(data: Any) -> Any:
@@ -130,4 +135,4 @@ def as_array(data: Any) -> np.ndarray:
     try:
         return np.asarray(data)
     except (ValueError, TypeError) as error:
-        raise InputError(f"The data must be {WANTED}; these have rows of different shapes or kinds.") from error
+        raise refused("rows of different shapes or kinds") from error
