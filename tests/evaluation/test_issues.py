@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from sklearn.neighbors import LocalOutlierFactor
 
 from smidgen.errors import InputError
 from smidgen.evaluation.issues import find_issues, issue_columns, local_outlier_factors
@@ -143,23 +142,24 @@ def test_outliers_are_found_by_embeddings_alone_and_by_a_sample(monkeypatch):
     assert found(PHOTOS, embeddings=embeddings)["outlier"][0] == 42
 
 
-def test_factors_are_those_of_scikit_learn():
-    x = np.random.default_rng(0).normal(size=(120, 3)) ** 3
-    factors, _ = local_outlier_factors(x)
-    assert factors == pytest.approx(-LocalOutlierFactor(10).fit(x).negative_outlier_factor_, rel=1e-4)
-    few, _ = local_outlier_factors(x[:60])
-    assert few == pytest.approx(-LocalOutlierFactor(6).fit(x[:60]).negative_outlier_factor_, rel=1e-4)
-
-
-def test_sampled_others_give_the_factors_of_a_slow_loop(monkeypatch):
-    monkeypatch.setattr("smidgen.evaluation.issues._OTHERS", 50)
-    x = np.random.default_rng(0).normal(size=(100, 3))
-    drawn = np.random.default_rng(0).permutation(100)[:50]
+@pytest.mark.parametrize(("n", "most", "k"), [(120, 200, 10), (60, 200, 6), (30, 200, 5), (100, 50, 10)])
+def test_factors_are_those_of_a_slow_loop(monkeypatch, n, most, k):
+    monkeypatch.setattr("smidgen.evaluation.issues._OTHERS", most)
+    x = np.random.default_rng(0).normal(size=(n, 3)) ** 3
+    drawn = range(n) if n <= most else np.random.default_rng(0).permutation(n)[:most]
     far = np.linalg.norm(x[:, None] - x, axis=2)
-    near = [sorted((j for j in drawn if j != i), key=lambda j, i=i: far[i, j])[:10] for i in range(100)]
-    reach = [np.mean([max(far[i, j], far[j, near[j][-1]]) for j in near[i]]) for i in range(100)]
-    expected = [np.mean([reach[i] / reach[j] for j in near[i]]) for i in range(100)]
+    near = [sorted((j for j in drawn if j != i), key=lambda j, i=i: far[i, j])[:k] for i in range(n)]
+    reach = [np.mean([max(far[i, j], far[j, near[j][-1]]) for j in near[i]]) for i in range(n)]
+    around = [{*near[i], *(j for j in range(n) if i in near[j])} for i in range(n)]
+    expected = [reach[i] / np.quantile([reach[j] for j in around[i]], 0.75, method="higher") for i in range(n)]
     assert local_outlier_factors(x)[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_photographs_beside_bursts_are_no_outliers():
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        burst = np.clip(photos(1, seed) + rng.normal(0, 5, (19, 3, 32, 32)), 0, 255).astype(np.uint8)
+        assert len(found(burst, photos(17, seed + 40)).get("outlier", [])) <= 1
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1, 1e18])
@@ -191,6 +191,11 @@ def test_look_alikes_are_grouped_by_embedding():
     issues = [i for i in find_issues([PHOTOS], embeddings=embeddings, look_alikes=True) if i.kind == "look_alike"]
     assert [(issue.row, issue.group) for issue in issues] == [(10, 0), (200, 0)]
     assert "look_alike" not in found(PHOTOS, embeddings=embeddings)
+    for scale in (1e-20, 1e20):
+        assert found(PHOTOS, embeddings=embeddings.astype(np.float32) * scale, look_alikes=True)["look_alike"] == [
+            10,
+            200,
+        ]
 
 
 def test_embeddings_that_are_not_finite_are_left_alone():

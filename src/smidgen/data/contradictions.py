@@ -16,6 +16,7 @@ from smidgen.data.findings import Finding
 from smidgen.data.labelings import Part, fits, parts_of, possible_bags, smallest_part
 
 _MOST_PARTS = 500  # are searched, of those that share no image: a second or two
+_MOST_UNDECIDED = 3  # searches that may end without an answer: each may have taken seconds
 _Texts = Callable[[EvidenceView], dict[str, np.ndarray]]
 
 
@@ -26,10 +27,16 @@ def contradictions(view: EvidenceView) -> Iterator[Finding]:
     yield from _pairs(view, wrong_images)
     yield from _pairs_in_pure_bags(view, wrong_images)
     yield from _bags(view, wrong_bags)
+    undecided = 0
     for part in parts_of(view)[:_MOST_PARTS]:
-        images = np.concatenate([part.same.ravel(), part.different.ravel(), *map(view.images_of, part.bags)])
-        if not (wrong_images[images].any() or wrong_bags[list(part.bags)].any()) and fits(view, part) is False:
+        if wrong_images[_images(view, part)].any() or wrong_bags[list(part.bags)].any():
+            continue
+        possible = fits(view, part)
+        if possible is False:
             yield _together(view, smallest_part(view, part))
+        undecided += possible is None
+        if undecided == _MOST_UNDECIDED:
+            return
 
 
 # --------------------------------------------------------------------------------------------------------------- pairs
@@ -218,5 +225,8 @@ def _together(view: EvidenceView, part: Part) -> Finding:
 
 
 def _labelled(view: EvidenceView, part: Part) -> bool:
-    images = np.concatenate([part.same.ravel(), part.different.ravel(), *map(view.images_of, part.bags)])
-    return bool((view.labels[images] >= 0).any())
+    return bool((view.labels[_images(view, part)] >= 0).any())
+
+
+def _images(view: EvidenceView, part: Part) -> np.ndarray:
+    return np.concatenate([part.same.ravel(), part.different.ravel(), *map(view.images_of, part.bags)])

@@ -21,7 +21,7 @@ KINDS: dict[str, str] = {
     "duplicate": "the same pixels as another image",
     "near_duplicate": "another image slightly changed: recompressed, resized, darkened or moved a little",
     "look_alike": "an embedding next to another image's",
-    "outlier": "far from all other images",
+    "outlier": "much farther from the images nearest to it than these are from theirs",
     "odd_size": "more than twice, or less than half, the usual size or the usual proportion of its sides",
     "blurred": "much less sharp than the others",
     "dark": "next to no light in it",
@@ -38,7 +38,7 @@ UNUSUAL = 3.5
 """Robust standard deviations beyond which a value is an outlier (Iglewicz & Hoaglin, 1993)."""
 
 SPARSE = 1.5
-"""How many times as far as its neighbours are from theirs an outlier is from them."""
+"""How many times as far an outlier's neighbours are as is usual around it."""
 
 DARK, BRIGHT, FLAT, BLURRED = 0.2, 0.8, 0.1, 0.5
 """Brightness that 99 % of a dark image's pixels stay below, and 99 % of a bright one's above; the range that 98 % of
@@ -93,11 +93,12 @@ def find_issues(
       images, turned and cropped copies are not found, nor copies of flat images.
     - Look-alikes, if asked for: 1 − cosine of embeddings below `CLOSE` and below the same tenth. Meant for a frozen
       encoder's; a net that was trained to put a cluster's images in one place makes them alike.
-    - Outliers: by the local outlier factor (Breunig et al., SIGMOD 2000), which compares an image's neighbourhood of 10
-      (fewer of less than 100) with those of its neighbours, among at most 10,000 others drawn at random. It is above
-      `SPARSE`, its logarithm more than `UNUSUAL` robust deviations above the median, and the neighbourhood larger than
-      the usual one, so that the odd one of a tight group is not named. Without embeddings, the lowest frequencies
-      of the brightness stand for them, which tells strangers among drawings but hardly among photographs.
+    - Outliers: by a local outlier factor (after Breunig et al., SIGMOD 2000; see `local_outlier_factors`), which
+      compares how far 10 neighbours are (fewer of less than 100 images), among at most 10,000 others drawn at random,
+      with how far those of the images around it are. It is above `SPARSE`, its logarithm more than `UNUSUAL` robust
+      deviations above the median, and the last neighbour farther than usual: a burst has no outliers inside. Without
+      embeddings, the lowest frequencies of the brightness stand for them, which tells strangers among drawings but
+      hardly among photographs.
     - Blurred: sharpness (`appearance.Appearance`) below `BLURRED` and unusually low. Seen in the images as they are
       here: blur that vanishes when a photograph is made small is not found, and does no harm then.
     - Dark, bright, low contrast: see `DARK`. Odd sizes: area's root, or long by short side, by the medians.
@@ -294,13 +295,14 @@ def _look_alikes(embeddings: np.ndarray, digests: np.ndarray) -> list[Issue]:
     import torch
 
     from smidgen.maths.neighbours import nearest_neighbours
+    from smidgen.maths.scaling import unit_rows
 
     kept = np.sort(np.unique(digests, return_index=True)[1])
     if len(kept) < 3:
         return []
-    lengths = np.linalg.norm(embeddings[kept], axis=1, keepdims=True)
-    unit = (embeddings[kept] / np.maximum(lengths, 1e-12)).astype(np.float32)
-    indices, distances = nearest_neighbours(torch.from_numpy(unit), 1, metric="cosine")
+    unit_kept = unit_rows(torch.from_numpy(embeddings[kept])).float()
+    unit = unit_kept.numpy()
+    indices, distances = nearest_neighbours(unit_kept, 1, metric="cosine")
     pairs = np.stack([np.arange(len(kept)), indices[:, 0].numpy()], axis=1)
     distance = distances[:, 0].numpy()
     close = distance < np.minimum(CLOSE, _SHARE * _distances(unit, pairs))  # no `_SURE`: a net may make all alike
@@ -322,18 +324,26 @@ def _outliers(points: np.ndarray) -> list[Issue]:
 
 
 def local_outlier_factors(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the local outlier factor of each row, (n,), about 1 for most, and its distance to its last neighbour.
+    """Return how far each row lies from its neighbours, by what is usual around it, and how far the last of them is.
 
-    points: (n, features), 20 rows or more; see `find_issues` for the neighbours.
+    points: (n, features), 20 rows or more; both results (n,). The first is about 1 for most: the mean reachability
+    distance (LOF) by the upper quartile of those of the rows that are its neighbours or have it as theirs. Without
+    these last, which are those of Jin et al. (INFLO, PAKDD 2006), and with a mean, a photograph whose nearest
+    neighbours are a burst would be an outlier.
     """
     n = len(points)
     n_neighbours = min(_NEIGHBOURS, max(_LEAST_NEIGHBOURS, n // _NEIGHBOURS))
     drawn = np.arange(n) if n <= _OTHERS else np.sort(np.random.default_rng(0).permutation(n)[:_OTHERS])
     neighbours, distances = _neighbours(np.require(points, np.float32, ["C", "W"]), drawn, n_neighbours)
     last = distances[:, -1].astype(np.float64)
-    tiny = np.finfo(np.float64).tiny + 1e-6 * np.median(last)  # where so many are the same
-    density = 1 / (np.maximum(distances, last[neighbours]).mean(axis=1) + tiny)
-    return density[neighbours].mean(axis=1) / density, last
+    reach = np.maximum(distances, last[neighbours]).mean(axis=1)
+    reach += np.finfo(np.float64).tiny + 1e-6 * np.median(last)  # where so many are the same
+    links = np.stack([np.repeat(np.arange(n), n_neighbours), neighbours.ravel()], axis=1)
+    links = np.unique(np.concatenate([links, links[:, ::-1]]), axis=0)  # both ways
+    around = reach[links[:, 1]]
+    starts = np.searchsorted(links[:, 0], np.arange(n + 1))
+    quartile = starts[:-1] + np.ceil(0.75 * (np.diff(starts) - 1)).astype(np.int64)
+    return reach / around[np.lexsort([around, links[:, 0]])[quartile]], last
 
 
 def _neighbours(points: np.ndarray, drawn: np.ndarray, n_neighbours: int) -> tuple[np.ndarray, np.ndarray]:
