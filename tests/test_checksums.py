@@ -93,6 +93,14 @@ def test_every_damage_to_a_tensor_file_is_noticed_or_harmless(damage, tmp_path):
         assert all(value.dtype == TENSORS[name].dtype and value.equal(TENSORS[name]) for name, value in found.items())
 
 
+def test_the_same_tensors_have_the_same_bytes(tmp_path):
+    contents = set()
+    for _ in range(8):
+        write_tensors(tmp_path / "t.safetensors", TENSORS)
+        contents.add((tmp_path / "t.safetensors").read_bytes())
+    assert len(contents) == 1
+
+
 def test_another_file_of_tensors_is_noticed(tmp_path):
     path = tmp_path / "t.safetensors"
     expected = write_tensors(path, TENSORS)
