@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
+from smidgen import prepare
 from smidgen.config import Config
 from smidgen.data.datasets import open_dataset
 from smidgen.errors import InputError
@@ -178,3 +179,11 @@ def test_the_estimator_embeds_too(photos):
     assert model.n_features_in_ == 3 * 20 * 20
     assert (model.predict(photos) == model.labels_).all()
     assert model.transform(photos).shape[1] == len(model.get_feature_names_out())
+
+
+@pytest.mark.parametrize("size", [None, 32])
+@pytest.mark.parametrize("how", [{"encoder": "lite0@5000"}, {"options": {"encoder": "lite0@5000"}}])
+def test_an_encoder_of_an_impossible_size_is_refused_before_an_image_is_read(photos, how, size, monkeypatch):
+    monkeypatch.setattr(prepare, "open_splits", lambda *_, **__: pytest.fail("images were read"))
+    with pytest.raises(InputError, match="between 16 and 4096 pixels, got 5000"):
+        fit(Config(str(photos), n_clusters=3, size=size, **how))

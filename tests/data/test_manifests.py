@@ -110,3 +110,20 @@ def test_images_outside_the_manifests_folder_are_read_and_said(tmp_path):
     collection = collect_manifest(tmp_path / "lists/m.csv")
     assert all(item.read() for item in collection.items)
     assert collection.notes == ("The manifest names 2 images outside its own folder, for example '../a.png'.",)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"path": ' + "[" * 5000, "line 2: it is nested too deeply"),
+        ('{"path": "a.png", "label": "\\ud800"}', "line 2: .* half a surrogate pair"),
+        ('{"path": "\\ud800.png"}', "line 2: .* half a surrogate pair"),
+        ('{"path": "a.png", "\\udfff": 1}', "line 2: .* half a surrogate pair"),
+        ("[1]", "line 2: expected `object`, got `array`"),
+        ('{"path": "a.p', "line 2: "),
+    ],
+)
+def test_damaged_lines_of_json_are_refused_in_words(tmp_path, line, words):
+    (tmp_path / "m.jsonl").write_text('{"path": "b.png"}\n' + line + "\n")
+    with pytest.raises(InputError, match=words):
+        collect_manifest(tmp_path / "m.jsonl")
