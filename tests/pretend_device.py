@@ -197,7 +197,7 @@ class _Functions(TorchFunctionMode):
 
 
 def _refuse_generator(generator, args, kwargs):
-    on_device = any(isinstance(leaf, PretendTensor) for leaf in tree_leaves(args))
+    on_device = any(isinstance(leaf, PretendTensor) for leaf in tree_leaves((args, kwargs)))
     if kwargs.get("device") is not None:
         on_device = torch.device(kwargs["device"]) == DEVICE
     if on_device != (generator.device == DEVICE):

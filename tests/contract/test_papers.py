@@ -1,5 +1,6 @@
-"""The contract carries the papers: tiny methods with what DeepCluster, SwAV and UCC need, and nothing more."""
+"""The contract carries the papers: tiny methods with what DeepCluster, SeLa, SwAV and UCC need, and nothing more."""
 
+import contextlib
 import dataclasses
 import itertools
 
@@ -9,16 +10,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pretend_device import DEVICE, pretend_device
 from smidgen.data.batches import Request
 from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
 from smidgen.maths.kmeans import kmeans
+from smidgen.maths.pca import fit_pca
+from smidgen.maths.sinkhorn import balancing_offsets, sinkhorn
 from smidgen.methods import METHODS
 from smidgen.methods.base import Method, Problem, Stage
+from smidgen.methods.host_copies import HostCopies
 from smidgen.model import Model, Preprocessing
 from smidgen.training.callbacks import Callback
 from smidgen.training.checkpoint import Checkpoints
 from smidgen.training.loop import Settings, Trainer
+from smidgen.training.schedules import between, in_steps, warmed_up
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (36, 1, 8, 8), dtype=np.uint8)
 
@@ -29,7 +35,7 @@ class NoConfig:
 
 
 class Toy(Method):
-    """What the three share: a net with features, and a linear layer on top."""
+    """What they share: a net with features, and a linear layer on top."""
 
     def __init__(self, config, problem):
         super().__init__()
@@ -51,7 +57,10 @@ class Toy(Method):
 
 
 class DeepCluster(Toy):
-    """Each epoch: k-means of all embeddings, pseudo-labels, a new top layer with its own SGD, clusters drawn evenly."""
+    """Each epoch: whitened components of embeddings, k-means, pseudo-labels, a new top layer, clusters drawn evenly.
+
+    Both optimisers have momentum; that of the old top layer is forgotten with it.
+    """
 
     name = "deepcluster-toy"
     training_only = ("pseudo_labels",)
@@ -59,18 +68,26 @@ class DeepCluster(Toy):
     def __init__(self, config, problem):
         super().__init__(config, problem)
         self.register_buffer("pseudo_labels", torch.zeros(0, dtype=torch.int64))
+        self.on_host = HostCopies()
 
     def stages(self):
         return [Stage("epochs", 12, begins=(0, 4, 8), schedule="constant")]
 
     def begin(self, stage, step, embed, generator):
-        self.pseudo_labels = kmeans(embed(), self.problem.n_clusters, n_init=1, generator=generator).labels
+        pca = fit_pca(lambda: (outputs for _, outputs in embed.blocks()), 4, whiten=True, l2=True)
+        points = embed.on_device(lambda images: pca.transform(self.encode(images)))
+        self.pseudo_labels = kmeans(points, self.problem.n_clusters, n_init=1, generator=generator).labels
         nn.init.normal_(self.top.weight, 0, 0.01, generator=generator)
+        return self.top.parameters()
+
+    def rows_of_clusters(self, labels):
+        return [(labels == k).nonzero().flatten() for k in range(self.problem.n_clusters)]
 
     def request(self, stage, step, generator, *, progress):
-        clusters = torch.randint(self.problem.n_clusters, (8,), generator=generator)
-        chances = (self.pseudo_labels.cpu() == clusters[:, None]).float() + 1e-9
-        return {"images": Request(torch.multinomial(chances, 1, generator=generator)[:, 0], View(flip=True))}
+        members = self.on_host("members", self.pseudo_labels, self.rows_of_clusters)
+        members = [rows for rows in members if len(rows)]
+        rows = [each[torch.randint(len(each), (8 // len(members),), generator=generator)] for each in members]
+        return {"images": Request(torch.cat(rows), View(flip=True))}
 
     def loss(self, parts, *, stage, step, progress):
         part = parts["images"]
@@ -79,12 +96,52 @@ class DeepCluster(Toy):
     def optimisers(self, stage):
         return [
             torch.optim.SGD(self.body.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-5),
-            torch.optim.SGD(self.top.parameters(), lr=0.05),
+            torch.optim.SGD(self.top.parameters(), lr=0.05, momentum=0.9),
         ]
 
 
+class SeLa(Toy):
+    """Labels of all images by several heads, balanced at chosen steps while scores stream by: never all at once."""
+
+    name = "sela-toy"
+    training_only = ("labels", "heads.")
+    n_heads, sharpness = 2, 5.0
+
+    def __init__(self, config, problem):
+        super().__init__(config, problem)
+        self.heads = nn.Linear(16, (self.n_heads - 1) * problem.n_clusters)
+        self.register_buffer("labels", torch.zeros(self.n_heads, problem.n_images, dtype=torch.int64))
+
+    def stages(self):
+        return [Stage("train", 12, begins=(0, 3, 7, 10), schedule=in_steps([150 / 400, 300 / 400, 350 / 400]))]
+
+    def logits(self, images):
+        features = self.body(images)
+        return torch.cat([self.top(features), self.heads(features)], 1).unflatten(1, (self.n_heads, -1))
+
+    def begin(self, stage, step, embed, generator):
+        def blocks():
+            for rows, logits in embed.blocks(self.logits):
+                yield rows, self.sharpness * logits.transpose(0, 1)  # (heads, rows, clusters)
+
+        offsets = balancing_offsets(lambda: (scores for _, scores in blocks()))[:, None]
+        for rows, scores in blocks():
+            self.labels[:, rows] = (scores + offsets).argmax(-1)
+
+    def request(self, stage, step, generator, *, progress):
+        return {"images": Request(torch.randint(self.problem.n_images, (8,), generator=generator), View(flip=True))}
+
+    def loss(self, parts, *, stage, step, progress):
+        part = parts["images"]
+        labels = self.labels[:, part.indices].T.flatten()
+        return {"total": F.cross_entropy(self.logits(part.images).flatten(0, 1), labels)}
+
+    def optimisers(self, stage):
+        return [torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)]
+
+
 class SwAV(Toy):
-    """Crops of two sizes, a queue of embeddings, prototypes of length one that stand still at first."""
+    """Crops of two sizes of the same rows, a queue of embeddings, prototypes of length one that are frozen at first."""
 
     name = "swav-toy"
     training_only = ("queue",)
@@ -96,22 +153,24 @@ class SwAV(Toy):
         self.after_step("", 0)
 
     def stages(self):
-        return [Stage("train", 12)]
+        return [Stage("train", 12, schedule=warmed_up(between(1, 0.001), share=0.25))]
 
     def request(self, stage, step, generator, *, progress):
         rows = torch.randint(self.problem.n_images, (6,), generator=generator)
         large, small = View(crop=0.5, size=8, flip=True), View(crop=0.2, size=5)
-        return {"0": Request(rows, large), "1": Request(rows, large), "2": Request(rows, small)}
+        return {"crops": Request(rows, (large, large, small, small))}
 
     def loss(self, parts, *, stage, step, progress):
-        assert [part.images.shape[-1] for part in parts.values()] == [8, 8, 5]
-        z = [F.normalize(self.body(part.images), dim=1) for part in parts.values()]
+        crops = parts["crops"].views
+        assert [crop.shape[-1] for crop in crops] == [8, 8, 5, 5]
+        assert not crops[0].equal(crops[1])
+        z = [F.normalize(self.body(crop), dim=1) for crop in crops]
         with torch.no_grad():
-            codes = (self.top(torch.cat([z[0], self.queue])) / 0.05).softmax(0)[:6]
-            codes = codes / codes.sum(1, keepdim=True).clamp_min(1e-9)
-        total = -sum((codes * (self.top(other) / 0.1).log_softmax(1)).sum(1).mean() for other in z[1:]) / 2
+            codes = [sinkhorn(self.top(torch.cat([one, self.queue])) / 0.05)[:6] for one in z[:2]]
+        swaps = [(codes[i], other) for i in (0, 1) for j, other in enumerate(z) if j != i]
+        total = -sum((code * (self.top(other) / 0.1).log_softmax(1)).sum(1).mean() for code, other in swaps)
         self.queue = torch.cat([z[0].detach(), self.queue])[:12]
-        return {"total": total}
+        return {"total": total / len(swaps)}
 
     def before_step(self, stage, step):
         if step < self.frozen:
@@ -146,7 +205,7 @@ class UCC(Toy):
     def loss(self, parts, *, stage, step, progress):
         part = parts["bags"]
         features = self.body(part.images)
-        points = torch.linspace(-1, 1, 11)
+        points = torch.linspace(-1, 1, 11, device=features.device)
         kernels = -((features[:, :, None] - points) ** 2) / 0.02
         laws = [
             kernels[start:stop].logsumexp(0).log_softmax(1).exp().flatten()
@@ -164,7 +223,7 @@ class UCC(Toy):
         return (-torch.cdist(self.body(images), self.centroids, compute_mode="donot_use_mm_for_euclid_dist")).softmax(1)
 
 
-TOYS = [DeepCluster, SwAV, UCC]
+TOYS = [DeepCluster, SeLa, SwAV, UCC]
 
 
 def problem():
@@ -182,17 +241,28 @@ def problem():
     return Problem(36, (1, 8, 8), 3, (0.5,), (0.3,), evidence)
 
 
+@pytest.fixture
+def registered(monkeypatch):
+    """Return a function that makes a toy a method by its name."""
+
+    def register(toy):
+        monkeypatch.setitem(METHODS, toy.name, (toy.__name__, "NoConfig", ""))
+        monkeypatch.setattr("smidgen.methods._member", lambda name, index: NoConfig if index else toy)
+
+    return register
+
+
 class Hook(Callback):
     def __init__(self, act=lambda moment: None):
         self.after_step = act
 
 
-def train(toy, *, folder=None, act=lambda moment: None):
+def train(toy, *, folder=None, act=lambda moment: None, device="cpu"):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         method = toy(NoConfig(), problem())
     checkpoints = None if folder is None else Checkpoints(folder / "checkpoints")
-    settings = Settings(checkpoint_every=5)
+    settings = Settings(checkpoint_every=5, device=torch.device(device))
     Trainer(method, IMAGES, settings, callbacks=[Hook(act)], checkpoints=checkpoints).train()
     return method.eval()
 
@@ -210,10 +280,35 @@ def test_killed_and_resumed_is_the_uninterrupted_training(toy, after, tmp_path):
     assert all(value.equal(whole[name]) for name, value in train(toy, folder=tmp_path).state_dict().items())
 
 
+def state(method):
+    return {name: value.cpu() for name, value in method.state_dict().items()}
+
+
 @pytest.mark.parametrize("toy", TOYS)
-def test_a_saved_one_predicts_the_same_without_what_only_training_needs(toy, tmp_path, monkeypatch):
-    monkeypatch.setitem(METHODS, toy.name, (toy.__name__, "NoConfig", ""))
-    monkeypatch.setattr("smidgen.methods._member", lambda name, index: NoConfig if index else toy)
+def test_it_trains_resumes_saves_and_loads_on_a_device_as_on_the_cpu(toy, tmp_path, registered):
+    def die(moment):
+        if moment.step == 7:
+            raise KeyboardInterrupt
+
+    registered(toy)
+    wanted = state(train(toy))
+    with pretend_device():
+        with contextlib.suppress(KeyboardInterrupt):
+            train(toy, folder=tmp_path, act=die, device=DEVICE)
+        method = train(toy, folder=tmp_path, device=DEVICE)
+        assert {value.device for value in method.state_dict().values()} == {DEVICE}
+        model = Model(method, toy.name, Preprocessing(8, 1), ("0", "1", "2"), DEVICE)
+        model.save(tmp_path / "model")
+        assignments = Model.load(tmp_path / "model", device=DEVICE).assign(IMAGES)
+        found = state(method)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value)
+    assert (Model.load(tmp_path / "model").assign(IMAGES) == assignments).all()
+
+
+@pytest.mark.parametrize("toy", TOYS)
+def test_a_saved_one_predicts_the_same_without_what_only_training_needs(toy, tmp_path, registered):
+    registered(toy)
     model = Model(train(toy), toy.name, Preprocessing(8, 1), ("0", "1", "2"))
     model.save(tmp_path)
     loaded = Model.load(tmp_path)
@@ -242,6 +337,41 @@ def test_deepcluster_relabels_and_renews_its_top_layer_each_epoch():
     assert tops[4] < tops[3]
     assert labels[0].equal(labels[1])
     assert not labels[1].equal(labels[2])
+
+
+def test_deepcluster_s_new_top_layer_has_no_momentum():
+    seen = {}
+
+    def look(moment):
+        head = trainer.optimisers[1].state
+        seen[moment.step] = float(sum(memory["momentum_buffer"].norm() for memory in head.values()))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        method = DeepCluster(NoConfig(), problem())
+    trainer = Trainer(method, IMAGES, Settings(), callbacks=[Hook(look)])
+    gradients = {}
+    before_step = method.before_step
+
+    def note(stage, step):
+        gradients[step + 1] = float(method.top.weight.grad.norm())
+        before_step(stage, step)
+
+    method.before_step = note
+    trainer.train()
+    for first in (1, 5, 9):
+        assert seen[first] == pytest.approx(min(gradients[first], 1.0), rel=0.5)  # the clipped gradient alone
+    assert seen[4] > 1.5 * gradients[4]
+
+
+def test_sela_s_labels_are_balanced_in_every_head_and_change():
+    seen = []
+    train(SeLa, act=lambda moment: seen.append(moment.method.labels.clone()))
+    for labels in seen:
+        for head in labels:
+            assert torch.bincount(head, minlength=3).min() >= 6  # of 36: 12 each, but for ties of argmax
+    assert seen[0].equal(seen[2])
+    assert not seen[2].equal(seen[3])
 
 
 def test_swav_keeps_its_prototypes_still_at_first_and_always_of_length_one():

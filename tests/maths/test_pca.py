@@ -82,3 +82,13 @@ def test_wrong_input_is_refused_in_a_sentence() -> None:
             fit_pca(x, n_components)
     with pytest.raises(InputError, match="3 features"):
         fit_pca(points(5, 3), 1).transform(points(5, 4))
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (5, 12)])
+def test_blocks_give_what_the_whole_matrix_gives(shape):
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    whole = fit_pca(x, 3, whiten=True)
+    blocks = fit_pca(lambda: (block for block in x.split(7)), 3, whiten=True)
+    torch.testing.assert_close(blocks.transform(x), whole.transform(x))
+    with pytest.raises(InputError, match="x"):
+        fit_pca(lambda: [torch.full((4, 2), torch.nan)], 1)

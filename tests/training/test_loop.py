@@ -126,6 +126,28 @@ def test_reading_losses_less_often_changes_nothing(
     assert len(said[1]) == times
 
 
+@pytest.mark.parametrize("times", [0, 1])
+def test_images_gathered_ahead_change_nothing(times, make_trainer, diverge_at, outcome, same, tmp_path):
+    outcomes, taken = [], {}
+    for folder, ahead in (("a", False), ("b", True)):
+        (tmp_path / folder).mkdir()
+        trainer = make_trainer(tmp_path / folder, hook=diverge_at("one", 5, times=times))
+        trainer.loader.works_ahead = ahead
+        take = trainer.loader.take
+
+        def note(key, take=take):
+            gathered = take(key)
+            taken[key[1:]] = gathered is not None
+            return gathered
+
+        trainer.loader.take = note
+        trainer.train()
+        outcomes.append(outcome(trainer, tmp_path / folder))
+    same(*outcomes)
+    assert taken["one", 2]
+    assert not any(taken[where] for where in [("one", 0), ("one", 3), ("two", 0), ("two", 2)])  # `begin` comes first
+
+
 def test_an_error_that_comes_of_broken_weights_is_a_divergence(make_trainer, diverge_at, outcome, same, tmp_path):
     def hook(*where):
         diverge(*where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from smidgen.errors import InputError
 from smidgen.maths.checks import finite_matrix
 from smidgen.maths.scaling import unit_rows
+
+Blocks = Callable[[], Iterable[Tensor]]
+"""Gives the rows of a matrix block by block, (rows, features) each, as often as it is called."""
 
 _ROWS = 8192  # rows turned into float64 at once
 
@@ -46,10 +50,11 @@ class PCA:
         return torch.cat([block.to(torch.float32) for block in blocks]).to(x.device)
 
 
-def fit_pca(x: Tensor, n_components: int, *, whiten: bool = False, l2: bool = False) -> PCA:
+def fit_pca(x: Tensor | Blocks, n_components: int, *, whiten: bool = False, l2: bool = False) -> PCA:
     """Return the projection on the `n_components` directions of largest variance.
 
-    x: (rows, features), finite, at least 2 rows; summed block by block in float64 whatever its type.
+    x: (rows, features), finite, at least 2 rows; summed block by block in float64 whatever its type. Or a function
+        that gives such blocks twice, of a matrix that is too large to be held; of fewer rows than features it is held.
     n_components: from 1 to min(rows, features).
     whiten: divide each projection by its standard deviation; a direction without variance gives 0, not noise.
     l2: bring each projected row to length one (DeepCluster: whitening, then l2).
@@ -62,8 +67,9 @@ def fit_pca(x: Tensor, n_components: int, *, whiten: bool = False, l2: bool = Fa
     >>> pca.transform(torch.tensor([[3.0, 3.0]]))
     tensor([[1.4142]])
     """
-    x = finite_matrix(x, what="x")
-    n, features = x.shape
+    blocks = _blocks(x)
+    sizes, sums = zip(*((len(block), _wide(block).sum(0)) for block in blocks()), strict=True)
+    n, features = sum(sizes), len(sums[0])
     if n < 2:
         raise InputError(f"x must have at least 2 rows for a PCA, got {n}; give more images.")
     if not 1 <= n_components <= min(n, features):
@@ -71,9 +77,11 @@ def fit_pca(x: Tensor, n_components: int, *, whiten: bool = False, l2: bool = Fa
             f"n_components must be from 1 to {min(n, features)}, the smaller of rows ({n}) and features ({features}),"
             f" got {n_components}."
         )
-    mean = torch.stack([_wide(block).sum(0) for block in x.split(_ROWS)]).sum(0) / n
-    find = _from_covariance if features <= n else _from_gram
-    variances, components, total = find(x, mean, n_components)
+    mean = torch.stack(sums).sum(0) / n
+    if features <= n:
+        variances, components, total = _from_covariance(blocks, mean, n, n_components)
+    else:
+        variances, components, total = _from_gram(torch.cat(list(blocks())), mean, n_components)
     components = components * _signs(components)[:, None]
     # What rounding leaves of an empty direction; below it, whitening would blow up noise.
     floor = torch.finfo(torch.float64).eps * max(n, features) * variances[0]
@@ -82,13 +90,20 @@ def fit_pca(x: Tensor, n_components: int, *, whiten: bool = False, l2: bool = Fa
     return PCA(mean, components, variances, scale, total, l2)
 
 
-def _from_covariance(x: Tensor, mean: Tensor, n_components: int) -> tuple[Tensor, Tensor, float]:
+def _blocks(x: Tensor | Blocks) -> Blocks:
+    if isinstance(x, Tensor):
+        rows = finite_matrix(x, what="x").split(_ROWS)
+        return lambda: rows
+    return lambda: (finite_matrix(block, what="x") for block in x())
+
+
+def _from_covariance(blocks: Blocks, mean: Tensor, n: int, n_components: int) -> tuple[Tensor, Tensor, float]:
     """Return variances, components and total variance, by the (features, features) covariance."""
     covariance = mean.new_zeros(len(mean), len(mean))
-    for block in x.split(_ROWS):
+    for block in blocks():
         centred = _wide(block).sub_(mean)
         covariance.addmm_(centred.T, centred)
-    covariance /= len(x) - 1
+    covariance /= n - 1
     values, vectors = torch.linalg.eigh(covariance)  # rising
     return _falling(values, n_components), vectors.T.flip(0)[:n_components], float(covariance.trace())
 
