@@ -104,7 +104,22 @@ def found(evidence, n, n_clusters):
     return feasibility(resolved, n_clusters)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+def differ_in_some(bag, low, high, n_clusters):
+    """Whether a count of a bag leaves it open for all pairs of its images to be of two classes."""
+    images = sorted(set(bag))
+    fitting = [
+        x for x in itertools.product(range(n_clusters), repeat=len(images)) if low <= len(set(x)) <= (high or 99)
+    ]
+    pairs = itertools.combinations(range(len(images)), 2)
+    return all(any(x[i] != x[j] for x in fitting) for i, j in pairs)
+
+
+def counts_allowed(bag, n_clusters):
+    """All class counts that some assignment of a bag has."""
+    return {len(set(x)) for x in itertools.product(range(n_clusters), repeat=len(set(bag)))}
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(evidences(5), st.integers(1, 4))
 def test_what_is_said_is_true_of_all_assignments_that_fit(evidence, n_clusters):
     try:
@@ -127,3 +142,24 @@ def test_what_is_said_is_true_of_all_assignments_that_fit(evidence, n_clusters):
             assert not any(name in unsaid and value for _, name, value in (*evidence.proportions, *evidence.presence))
             labels = dict(evidence.labels)
             assert not any(labels.get(image) in unsaid for _, image in evidence.bags), text
+    bags = {}
+    for bag, image in evidence.bags:
+        bags.setdefault(bag, []).append(image)
+    said = " ".join(texts)
+    vague = [
+        b for b, low, high in evidence.counts if counts_allowed(bags[b], n_clusters) <= {*range(low, (high or 9) + 1)}
+    ]
+    assert ("any count is allowed" in said) == bool(vague), texts
+    if "none of them says that two images belong together" in said:
+        assert not (evidence.labels)
+        assert not (evidence.pairs)
+        assert not (evidence.proportions)
+        assert not (evidence.presence)
+        assert all(differ_in_some(bags[bag], low, high, n_clusters) for bag, low, high in evidence.counts)
+    shares = {}
+    for bag, name, share in evidence.proportions:
+        shares.setdefault(bag, {})[name] = share
+    table = np.array([[row.get(name, 0) for name in NAMES] for row in shares.values()]).reshape(-1, len(NAMES))
+    unknown = np.linalg.matrix_rank(table, tol=1e-4) < table.any(0).sum()
+    all_labelled = {name for _, name, share in evidence.proportions if share} <= {name for _, name in evidence.labels}
+    assert ("averages over bags do not" in said) == (unknown and not all_labelled), texts

@@ -15,6 +15,7 @@ from smidgen.data.evidence_view import KINDS, EvidenceView
 
 _MOST_VARIABLES = 3000  # of a program that is solved
 _SECONDS = 3.0  # for one of them; what is not decided by then is not said
+_MOST_TRIED = 50  # bags of which each is left out for a try
 _INFEASIBLE = 2  # the status of `milp`
 
 
@@ -186,8 +187,11 @@ def _solved(rows: Sequence[tuple[Any, Any, Any, Any]], most: np.ndarray, split: 
 
 
 def smallest_part(view: EvidenceView, part: Part) -> Part:
-    """Return a part within one that does not fit, from which nothing can be left out without its fitting."""
-    for bag in part.bags:
+    """Return a part within one that does not fit: as small as leaving out bag after bag, then kinds, makes it.
+
+    Of more than `_MOST_TRIED` bags none is left out: each try is a search.
+    """
+    for bag in part.bags if len(part.bags) <= _MOST_TRIED else ():
         part = _without(view, part, Part(tuple(b for b in part.bags if b != bag), part.same, part.different))
     none = np.zeros((0, 2), dtype=np.int64)
     part = _without(view, part, Part(part.bags, part.same, part.different, labels=False))
