@@ -12,7 +12,7 @@ from PIL import Image
 from smidgen import embedding
 from smidgen.data.collection import Item
 from smidgen.embedding import embed_files, embed_images
-from smidgen.errors import InputError
+from smidgen.errors import InputError, InputWarning
 from smidgen.nets.pretrained import pretrained_encoder
 
 
@@ -190,7 +190,7 @@ def test_a_damaged_block_is_made_anew_and_the_user_of_the_library_is_warned(imag
     embed_images(images, encoder, cache=tmp_path, threads=1)
     block = min(tmp_path.glob("*/*.npy"))
     block.write_bytes(turned_over(-3)(block.read_bytes()))
-    with pytest.warns(UserWarning, match="are damaged .*they are made anew"):
+    with pytest.warns(InputWarning, match="are damaged .*they are made anew"):
         assert (embed_images(images, encoder, cache=tmp_path, threads=1) == first).all()
 
 

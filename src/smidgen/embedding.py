@@ -28,7 +28,7 @@ from smidgen.data.decoding import Skipped, extents_of_items
 from smidgen.data.images import BadImage, Resize, check_options, decode_image, quiet_pillow
 from smidgen.data.sources import cache_folder
 from smidgen.data.values import ValueRange, as_value_range
-from smidgen.errors import Damaged, InputError
+from smidgen.errors import Damaged, InputError, InputWarning
 from smidgen.hardware import fast_dtype
 from smidgen.nets.fast import FAST_BATCH
 from smidgen.nets.timm_encoder import PretrainedEncoder
@@ -52,6 +52,11 @@ Progress = Callable[[int, int], None]
 Say = Callable[[str], object]
 
 
+def warn(text: str) -> None:
+    """Warn of something about the input that the user should know."""
+    warnings.warn(InputWarning(text), stacklevel=2)
+
+
 def embed_images(
     images: np.ndarray,
     encoder: PretrainedEncoder,
@@ -61,7 +66,7 @@ def embed_images(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
-    say: Say = warnings.warn,
+    say: Say = warn,
 ) -> np.ndarray:
     """Return embeddings (n, features) float32 of images.
 
@@ -101,7 +106,7 @@ def embed_files(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
-    say: Say = warnings.warn,
+    say: Say = warn,
 ) -> tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]:
     """Return embeddings (n_good, features) of image files, the rows (n_good,) of `items` they show, and the others.
 

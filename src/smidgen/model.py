@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from smidgen.data.resolved import Resolved
-from smidgen.embedding import embed_images
+from smidgen.embedding import embed_images, warn
 from smidgen.errors import Damaged, RunError
 from smidgen.hardware import choose_device
 from smidgen.methods import make_config, make_method
@@ -166,7 +165,7 @@ def embed(
     device: torch.device | str = "cpu",
     groups: Groups = None,
     progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], object] = warnings.warn,
+    say: Callable[[str], object] = warn,
 ) -> np.ndarray:
     """Return embeddings (n, features, 1, 1) float32 of images (n, channels, height, width) uint8, from the cache.
 
