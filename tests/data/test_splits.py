@@ -92,7 +92,7 @@ def test_validation_images_are_the_test_split_without_another_and_otherwise_left
     assert "Neither: images without one and 'more/' (2 images), which `fit` leaves out." in both
 
 
-@pytest.mark.parametrize("wrapper", ["", "archive/", "archive/pets v2/"])
+@pytest.mark.parametrize("wrapper", ["", "archive/", "archive/pets v2/", "{0}/{}/"])
 def test_splits_below_folders_that_hold_everything(wrapper):
     assert found(f"{wrapper}train/cat/1.png", f"{wrapper}train/dog/1.png", f"{wrapper}val/cat/1.png") == {
         f"{wrapper}train/cat/1.png": ("train", "cat"),

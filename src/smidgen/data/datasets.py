@@ -244,7 +244,7 @@ def _opened_path(given: Paths, exclude: tuple[str, ...]) -> Files | Arrays:
         splits = Splits({name: name for name in named if name})
         parts = {splits.of(name) if name else "": part for name, part in named.items()}
         sizes: dict[str | None, int] = {name: len(part.images) for name, part in named.items()}
-        notes = splits.described(sizes, where="{}") if splits.roles else ()
+        notes = splits.described(sizes) if splits.roles else ()
         return Arrays(given, parts.__getitem__, tuple(parts), class_names, notes)
     if kind in _COLLECTORS and path.is_file():
         return Files(given, _COLLECTORS[kind](path, exclude=exclude))

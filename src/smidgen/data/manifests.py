@@ -75,7 +75,7 @@ def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
         )
         for row in kept
     )
-    notes = known.described(Counter(splits[row] for row in kept), where="{}") if known.roles else ()
+    notes = known.described(Counter(splits[row] for row in kept)) if known.roles else ()
     return Collection(items, notes=(*notes, *_about_outside(items), *sieve.notes()))
 
 

@@ -69,15 +69,17 @@ class Splits:
         role = self.roles.get(name or "", "elsewhere")
         return "test" if role == self.test_role else role
 
-    def described(self, sizes: Mapping[str | None, int], *, where: str = "{}/") -> tuple[str, ...]:
+    def described(self, sizes: Mapping[str | None, int], *, within: str | None = None) -> tuple[str, ...]:
         """Return sentences that say what was taken for what.
 
-        sizes: images by name, None of those without any. where: how a name is shown.
+        sizes: images by name, None of those without any. within: the path that names of folders follow, "" or ending
+            in "/"; None where they are not folders.
         """
         shown: defaultdict[str, list[str]] = defaultdict(list)
         counts: Counter[str] = Counter()
         for name in sorted(sizes, key=lambda name: natural_key(name or "")):
-            shown[self.of(name)].append("images without one" if name is None else repr(where.format(name)))
+            called = name if within is None else f"{within}{name}/"
+            shown[self.of(name)].append("images without one" if name is None else repr(called))
             counts[self.of(name)] += sizes[name]
         words = {"train": "the training split", "test": "the test split"}
         taken = [f"{_joined(shown[s])} for {words[s]} ({_images(counts[s])})" for s in words if s in shown]
@@ -141,14 +143,14 @@ def arranged(items: Iterable[Item]) -> Arranged:
     if (splits := splits_among(tops)) is not None:
         split_items = _with_splits(items, splits, depth)
         labelled = _with_classes(split_items, _class_depths(items, splits, depth))
-        return Arranged(labelled, splits.described(tops, where=f"{wrapper}{{}}/"))
+        return Arranged(labelled, splits.described(tops, within=wrapper))
     if (splits := _splits_in_classes(items, depth, tops)) is not None:
         labelled = tuple(
             replace(item, label=_class_of(item, depth) if item.split != "elsewhere" else None)
             for item in _with_splits(items, splits, depth + 1)
         )
         sizes = _parts(items, depth + 1)
-        return Arranged(labelled, splits.described(sizes, where=f"{wrapper}…/{{}}/"))
+        return Arranged(labelled, splits.described(sizes, within=f"{wrapper}…/"))
     labelled = _with_classes(items, defaultdict(lambda: depth))
     return Arranged(labelled, _about_doubts(items))
 
