@@ -233,3 +233,10 @@ def test_columns_of_the_table():
         "score": ["1", "1"],
         "group": [0, 0],
     }
+
+
+def test_outlier_factors_are_finite_where_most_points_are_the_same():
+    points = np.zeros((60, 3), dtype=np.float32)
+    points[:20] = np.random.default_rng(0).normal(size=(20, 3))
+    factors, _ = local_outlier_factors(points)
+    assert np.isfinite(factors).all()
