@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -31,8 +30,7 @@ class BadImage(InputError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Flat:
+class Flat(NamedTuple):
     """An upright image of mode L or RGB, without transparency; otherwise as `Decoded`."""
 
     image: Image.Image
@@ -74,7 +72,7 @@ def flat_array(array: np.ndarray, values: ValueRange) -> Flat:
         flat = flat_deep(Deep(array[..., :3], array[..., 3].astype(np.float32) / opaque), values)
     else:
         flat = flat_deep(Deep(array), values)
-    return replace(flat, width=array.shape[1], height=array.shape[0])
+    return flat._replace(width=array.shape[1], height=array.shape[0])
 
 
 def flat_8_bits(image: Image.Image, values: ValueRange) -> Flat:

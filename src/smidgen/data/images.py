@@ -10,7 +10,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -246,13 +246,12 @@ def flat_image(source: Source, *, size: int | None = None, resize: Resize = "cro
 
     Raises BadImage.
     """
-    if isinstance(source, np.ndarray):
-        array = channels_last(source)
-        check_pixels(array.shape[1], array.shape[0])
-        flat = flat_array(array, values)
-    else:
-        flat = _flat_file(source, values, size=size, resize=resize)
-    return replace(flat, image=resized(flat.image, size=size, resize=resize)) if size is not None else flat
+    if not isinstance(source, np.ndarray):
+        return _flat_file(source, values, size=size, resize=resize)
+    array = channels_last(source)
+    check_pixels(array.shape[1], array.shape[0])
+    flat = flat_array(array, values)
+    return flat if size is None else flat._replace(image=resized(flat.image, size=size, resize=resize))
 
 
 def _flat_file(data: bytes, values: ValueRange, *, size: int | None, resize: Resize) -> Flat:
@@ -266,12 +265,11 @@ def _flat_file(data: bytes, values: ValueRange, *, size: int | None, resize: Res
             image.load()
         turn = _orientation(image)  # after load: PNG may hold it behind the pixels, TIFF has turned itself by now
         flat = flat_8_bits(image, values) if deep is None else flat_deep(deep, values)
-        if size is not None:
-            flat = replace(flat, image=resized(flat.image, size=size, resize=resize))
+        small = flat.image if size is None else resized(flat.image, size=size, resize=resize)
         if turn in _TURNS:  # turned when small: a square's crop and margins are the same either way
-            flat = replace(flat, image=flat.image.transpose(_TURNS[turn]))
+            small = small.transpose(_TURNS[turn])
         width, height = (height, width) if turn in (5, 6, 7, 8) else (width, height)
-        return replace(flat, width=width, height=height)
+        return Flat(small, width, height, flat.kind, flat.low, flat.high)
 
 
 @contextmanager
