@@ -18,6 +18,7 @@ from smidgen.config import Config, from_table
 from smidgen.data.bags import Simulation, simulate
 from smidgen.data.evidence_files import FILES, files_in
 from smidgen.errors import Damaged, InputError, RunError, unknown
+from smidgen.hardware import choose_device
 from smidgen.methods import check_options
 from smidgen.options import convert, field_types
 from smidgen.prepare import Listener, open_data
@@ -272,6 +273,7 @@ def run_recipe(
     """
     out, listener, seeds = Path(out), listener or Listener(), tuple(recipe.seeds if seeds is None else seeds)
     check_out(recipe, out, seeds=seeds, resume=resume, overwrite=overwrite)
+    choose_device(recipe.config.device)  # may refuse: before images are read to simulate evidence of
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(out / "recipe.toml") as file:
         file.write(recipe.text.encode())

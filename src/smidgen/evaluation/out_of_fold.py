@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import seeded
 from smidgen.data.loader import Loader
 from smidgen.data.resolved import Resolved
+from smidgen.hardware import forked_rng
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.projection import Projection, one_layer
 
@@ -129,7 +130,7 @@ class _Nets:
 
     def of_others(self, learned: np.ndarray, asked: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return assignments and features of the rows `asked` by a net that learns from the rows `learned`."""
-        with torch.random.fork_rng():
+        with forked_rng(self.device):
             torch.manual_seed(seeded(self.seed, "fold", number).initial_seed())
             encoder = self._encoder().to(self.device)
             head = nn.Linear(_HIDDEN if self.shares_features else self.features, self.n_clusters).to(self.device)
