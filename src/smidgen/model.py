@@ -192,7 +192,9 @@ def _refusing(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # of torch's, timm's, a method's: depends on what the description asks for
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise RunError(f"The model in {str(folder)!r} is damaged: {reason.removesuffix('.')}.") from error
+        raise RunError(
+            f"The model in {str(folder)!r} is damaged ({reason.removesuffix('.')}): fit it again, or take a copy of it."
+        ) from error
 
 
 def _extractor(folder: Path, description: ModelFile) -> PretrainedEncoder | None:

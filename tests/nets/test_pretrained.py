@@ -16,6 +16,7 @@ from smidgen.nets.fast import FAST_BATCH
 from smidgen.nets.pretrained import PACKAGED, encoder_size, packaged_weights, pretrained_encoder, weights_in_words
 from smidgen.nets.timm_encoder import Preprocess
 from smidgen.nets.weights import read_weights, timm_keys
+from smidgen.tensor_files import write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +259,16 @@ def test_weights_that_do_not_fit_or_cannot_be_read_are_refused_in_words(tmp_path
         read_weights(tmp_path / "code.pt")
     with pytest.raises(InputError, match="no such file"):
         read_weights(tmp_path / "missing.pt")
+
+
+def test_own_weights_with_a_checksum_must_fit_it(tmp_path):
+    encoder, path = pretrained_encoder("lite0", size=32), tmp_path / "w.safetensors"
+    write_tensors(path, encoder.trunk.net.state_dict())
+    assert pretrained_encoder("lite0", size=32, weights=path).fingerprint() == encoder.fingerprint()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 16]) + whole[-2:])
+    with pytest.raises(InputError, match=r"cannot be read \(its checksum does not fit its content\)"):
+        pretrained_encoder("lite0", size=32, weights=path)
 
 
 def test_weights_that_are_not_installed_are_named(monkeypatch):

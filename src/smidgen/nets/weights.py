@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from smidgen.errors import InputError
+from smidgen.tensor_files import read_tensors
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -21,7 +21,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises InputError if the file cannot be read or holds anything but tensors.
     """
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        # A file of smidgen's own carries a checksum, which must fit.
+        state = read_tensors(path)[0] if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # pickle's, zip's, safetensors': depends on the file
         reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:150]
         raise InputError(
