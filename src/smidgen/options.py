@@ -21,7 +21,7 @@ LARGEST = sys.float_info.max
 
 Count = Annotated[int, Meta(ge=1, le=_MOST)]
 """A number of things that there must be one of at least."""
-CountOrNone = Annotated[int, Meta(ge=0, le=_MOST)]
+CountOrZero = Annotated[int, Meta(ge=0, le=_MOST)]
 """A number of things of which there may be none."""
 Several = Annotated[int, Meta(ge=2, le=_MOST)]
 """A number of things of which one is not enough: images in a batch, ends of an interval."""

@@ -27,7 +27,7 @@ from smidgen.nets.centroids import Centroids
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.timm_encoder import PretrainedEncoder
-from smidgen.options import Count, CountOrNone, Positive, Several, Share, Weight, check_fields
+from smidgen.options import Count, CountOrZero, Positive, Several, Share, Weight, check_fields
 
 _RECENT = 2048  # features kept for the clusters shown during training
 _EVERY = 100  # steps between them, as often as the watch looks
@@ -74,9 +74,9 @@ class BagConfig:
     bags: Count = 20
     images: Count = 1024
     steps: Count = 2000
-    warmup_steps: CountOrNone = 0
+    warmup_steps: CountOrZero = 0
     freeze_encoder: bool = False
-    frozen_stages: CountOrNone = 0
+    frozen_stages: CountOrZero = 0
     augment: bool = False
     augment_until: Share = 1.0
     schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = "constant"

@@ -43,7 +43,7 @@ from smidgen.methods.terms import CLASS_COUNTS, EVERY_KIND, NAMING, EvidenceTerm
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
-from smidgen.options import Count, CountOrNone, Several, Share, Weight, check_fields
+from smidgen.options import Count, CountOrZero, Several, Share, Weight, check_fields
 
 LEAST = 0.1
 """The share of the first stage's steps without which there are no clusters."""
@@ -72,7 +72,7 @@ class FusionConfig:
     encoder: str = "conv"
     heads: Count = 5
     steps: Count = 600
-    refine_steps: CountOrNone = 1500
+    refine_steps: CountOrZero = 1500
     labelled_factor: Weight = 2.0
     batch_size: Several = 256
     neighbours: Count = 10

@@ -41,7 +41,7 @@ from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import projected_name
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
-from smidgen.options import Count, CountOrNone, Several, Share, ShareBelowOne, Weight, check_fields
+from smidgen.options import Count, CountOrZero, Several, Share, ShareBelowOne, Weight, check_fields
 
 COOLING = (0.6, 0.9)
 """From which share of the stage "select" to which the heads are made surer; before it they are compared."""
@@ -89,7 +89,7 @@ class FusionEmbeddingsConfig:
     gain: Weight = 0.02
     learning_rate: Weight = 3e-3
     weight_decay: Weight = 1e-2
-    refine_steps: CountOrNone = 1500
+    refine_steps: CountOrZero = 1500
     refine_batch_size: Several = 1024
     refine_learning_rate: Weight = 1e-3
     bag_images: Count = 1536

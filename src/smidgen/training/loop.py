@@ -18,7 +18,7 @@ from smidgen.data.loader import Key, Loader
 from smidgen.errors import Damaged, InputError, TrainingError
 from smidgen.hardware import forked_rng, seed_rng
 from smidgen.methods.base import Method, Stage
-from smidgen.options import CountOrNone, Weight
+from smidgen.options import CountOrZero, Weight
 from smidgen.schemas import convert
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.checkpoint import Checkpoints, Snapshot, capture, restore
@@ -76,17 +76,17 @@ class _Unread:
 class _Progress:
     """How far a training is; with tensors and callbacks' states this is all a resume needs."""
 
-    stage: CountOrNone = 0
-    step: CountOrNone = 0
-    done: CountOrNone = 0  # steps in all
+    stage: CountOrZero = 0
+    step: CountOrZero = 0
+    done: CountOrZero = 0  # steps in all
     begun: bool = False  # whether `begin` has been called since the last step
     begun_to: int = -1  # the last step of this stage that `begin` has been called for, ahead of the steps or not
     scale: float = 1.0  # of the learning rate: halved when a step diverges
-    failures: CountOrNone = 0
+    failures: CountOrZero = 0
     seconds: Weight = 0.0
     began: float = 0.0  # what `seconds` was when this stage began
     allowed: float | None = None  # seconds that this stage may take
-    cut: CountOrNone = 0  # steps that this stage has after all, its time being up; 0: as many as planned
+    cut: CountOrZero = 0  # steps that this stage has after all, its time being up; 0: as many as planned
     stopped_early: bool = False  # whether any stage was cut
     cuts: dict[str, list[int]] = field(default_factory=dict)  # stages that were: the steps they had, and their plan
 
