@@ -26,15 +26,14 @@ FOLDS = 5
 STEPS, BATCH = 250, 128
 """Of a small net, at most: on MNIST's images it is then right about as often as the model that it learns from."""
 
-_LEAST_STEPS, _EPOCHS = 60, 30  # of few images
+_LEAST_STEPS, _EPOCHS, _IMAGE_EPOCHS = 60, 30, 12  # of few; steps on images take longer than on embeddings
 _COMPONENTS, _HIDDEN = 256, 256
 _RATE, _DROPOUT = 2e-3, 0.2
 _PIXELS = 32  # of a side: larger images are made smaller
 _ENOUGH = 0.5  # of the images: if so many are not spoken of, one net learns from these
 _BLOCK = 1024  # images looked at together
 _OTHERS = 0.005  # of an assignment: for what the net mistakes although it is sure
-_POWERS = [(a, b) for a in (1.0, 0.5, 0.25) for b in (0.0, 0.5, 1.0, 2.0)]  # of the net and of the classifier
-_MARGIN = 1.0  # nats by which other powers must be better than the net alone
+_TRUST = 0.5  # the power of a net's assignments beside a classifier: around a label, the model was led by it
 _PENALTIES = {"labels": 3.0, "pairs": 1.0}  # `C` of the classifiers
 _FEWEST = 20  # labels or pairs that a classifier learns from
 
@@ -151,7 +150,8 @@ class _Nets:
         net = nn.Sequential(encoder, head)
         optimiser = torch.optim.AdamW(net.parameters(), lr=_RATE, weight_decay=1e-2)
         batch = max(2, min(BATCH, len(learned)))  # batch norm wants two
-        steps = min(STEPS, max(_LEAST_STEPS, _EPOCHS * len(learned) // batch))
+        epochs = _EPOCHS if self.shares_features else _IMAGE_EPOCHS
+        steps = min(STEPS, max(_LEAST_STEPS, epochs * len(learned) // batch))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps)
         for _ in range(steps):
             rows = learned[torch.randint(len(learned), (batch,))]
@@ -181,29 +181,16 @@ def _projected(vectors: np.ndarray) -> Tensor:
 
 
 def _with_labels(found: np.ndarray, features: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return assignments changed by a classifier of the labels of other images, where labels are likelier so."""
+    """Return assignments of labelled images together with what a classifier of the other labels says of them."""
     rows = np.flatnonzero(labels >= 0)
     given, n_clusters = labels[rows], found.shape[1]
     if not features.shape[1] or len(rows) < _FEWEST or len(np.unique(given)) < 2:
         return found
     told = _classified(_unit(features[rows]), given, penalty=_PENALTIES["labels"], seed=seed, n_classes=n_clusters)
-    choices = {powers: _product(found[rows], told, *powers) for powers in _POWERS}
-    scores = {powers: _log_likelihood(p[np.arange(len(rows)), given], n_clusters) for powers, p in choices.items()}
-    best = max(scores, key=lambda powers: scores[powers])
-    if scores[best] < scores[_POWERS[0]] + _MARGIN:
-        return found
     found = found.copy()
-    found[rows] = choices[best]
+    found[rows] = found[rows] ** _TRUST * told
+    found[rows] /= found[rows].sum(1, keepdims=True)
     return found
-
-
-def _product(one: np.ndarray, other: np.ndarray, a: float, b: float) -> np.ndarray:
-    p = one**a * other**b
-    return p / p.sum(1, keepdims=True)
-
-
-def _log_likelihood(probability: np.ndarray, n_answers: int, *, wrong: float = 0.1) -> float:
-    return float(np.log((1 - wrong) * probability + wrong / n_answers).sum())
 
 
 def _together(found: np.ndarray, features: np.ndarray, evidence: Resolved, seed: int) -> np.ndarray:
