@@ -299,7 +299,7 @@ def test_the_paper_s_net_has_the_paper_s_sizes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": 1.5}, "`alpha` is a share"),
+        ({"alpha": 1.5}, "`alpha` must be a number from 0 to 1"),
         ({"alpha": 1.0, "warmup_steps": 3}, "lower `alpha`"),
         ({"alpha": 0.0, "reconstruction": "none"}, "only the decoder learns"),
         ({"reconstruction": "none", "warmup_steps": 3}, "`reconstruction` to be mse or ssim"),
@@ -353,5 +353,5 @@ def test_images_are_shown_as_they_are_towards_the_end():
     assert ucc(augment=True, steps=4).request("train", 3, torch.Generator(), progress=3)["bags"].view is not None
     warm = ucc(augment=True, augment_until=0.5, steps=4, warmup_steps=4, alpha=0.5)
     assert warm.request("warmup", 3, torch.Generator(), progress=3)["bags"].view is not None
-    with pytest.raises(InputError, match="`augment_until` is a share"):
+    with pytest.raises(InputError, match="`augment_until` must be a number from 0 to 1"):
         UCCConfig(augment_until=80)
