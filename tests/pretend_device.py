@@ -8,11 +8,15 @@ of the device as a NumPy array. The context counts operators, and the times the 
 import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
+from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from smidgen import hardware
+from smidgen.data import loader
 
 DEVICE = torch.device("meta")
 
@@ -124,6 +128,8 @@ def _run(operator, args, kwargs):
         _note(name, args, kwargs)
     goes_to_device = is_on_device if device is None else torch.device(device) == DEVICE
     _count.operators += is_on_device or goes_to_device
+    if goes_to_device and not is_on_device and name.startswith("aten._to_copy"):
+        _note_upload(args[0], kwargs)
     if device is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     result = operator(*_on_cpu(args), **_on_cpu(kwargs))
@@ -156,12 +162,19 @@ def _note(name, args, kwargs):
     """Count a wait of the host, where the operator is one."""
     to_host = name.startswith("aten._to_copy") and kwargs.get("device") == torch.device("cpu")
     to_host |= name.startswith("aten.copy_") and not isinstance(args[0], PretendTensor)
-    masks = name.startswith(INDEXING) and any(
-        isinstance(index, PretendTensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1]
-    )
+    indices = [index for index in args[1] if index is not None] if name.startswith(INDEXING) else []
+    masks = any(not isinstance(index, PretendTensor) or index.dtype == torch.bool for index in indices)  # or an upload
     shaped = name.startswith(OF_UNKNOWN_SHAPE) and kwargs.get("output_size") is None
     if to_host or masks or shaped or name.startswith(READS):
         _count.waits[name] += 1
+
+
+def _note_upload(tensor, kwargs):
+    """Count the wait of a copy to the device, which a copy from pinned memory need not be; refuse an unsafe one."""
+    if not kwargs.get("non_blocking"):
+        _count.waits["upload"] += 1
+    elif not getattr(tensor, "was_pinned", False):
+        raise RuntimeError("A tensor that is not in pinned memory may change before it is copied: no non_blocking.")
 
 
 def _given_results(operator, args, kwargs):
@@ -183,10 +196,14 @@ class _Operators(TorchDispatchMode):
 
 
 class _Functions(TorchFunctionMode):
-    """Sees what operators do not show: the generator's device, and data given to `torch.tensor`."""
+    """Sees what operators do not show: the generator's device, pinned memory, and data given to `torch.tensor`."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if function is torch.Tensor.pin_memory:
+            pinned = args[0].clone()
+            pinned.was_pinned = True
+            return pinned
         if function is torch.tensor and kwargs.get("device") is not None:
             rest = {key: value for key, value in kwargs.items() if key != "device"}
             return function(*args, **rest).to(kwargs["device"])
@@ -207,11 +224,13 @@ def _refuse_generator(generator, args, kwargs):
 @contextlib.contextmanager
 def pretend_device():
     """Let the device "meta" have data while the body runs; gives the count of what happens there."""
-    before = torch.Generator, torch.autocast
-    try:
-        torch.Generator, torch.autocast = Generator, Autocast
+    pinning = (*hardware.WITH_PINNED_MEMORY, DEVICE.type)
+    with (
+        mock.patch.multiple(torch, Generator=Generator, autocast=Autocast),
+        mock.patch.object(hardware, "WITH_PINNED_MEMORY", pinning),
+        mock.patch.object(loader, "WITH_PINNED_MEMORY", pinning),
+        _Functions(),
+        _Operators(),
+    ):
         _count.clear()
-        with _Functions(), _Operators():
-            yield _count
-    finally:
-        torch.Generator, torch.autocast = before
+        yield _count

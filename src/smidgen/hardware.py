@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from smidgen.errors import InputError, unknown
 
@@ -81,6 +82,22 @@ def torch_threads(n: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+WITH_PINNED_MEMORY = ("cuda",)
+"""Devices that copy from pinned memory of the host while the host goes on."""
+
+
+def to_device(tensor: Tensor, device: Device, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor on a device, of another type if one is given, without waiting for what is at work there.
+
+    From the host to CUDA that takes pinned memory; what is copied from other memory without waiting may be overwritten
+    before it arrives, and Apple's devices have none.
+    """
+    tensor = tensor.to(dtype or tensor.dtype)
+    if tensor.device.type == "cpu" and torch.device(device).type in WITH_PINNED_MEMORY:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 # ------------------------------------------------------------------------------------------------------ repeatability

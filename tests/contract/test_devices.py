@@ -211,6 +211,7 @@ def test_losses_are_read_once_per_interval():
         lambda ours, theirs: ours.normal_(generator=torch.Generator()),
         lambda ours, theirs: torch.rand(3, generator=torch.Generator(DEVICE)),
         lambda ours, theirs: torch.stack([ours, theirs]),
+        lambda ours, theirs: theirs.to(DEVICE, non_blocking=True),
         lambda ours, theirs: ours.index_put_((theirs.long(),), theirs),
     ],
 )
@@ -235,7 +236,10 @@ def test_the_pretend_device_computes_as_the_cpu_does():
     ("act", "waits"),
     [
         (lambda x: x + 1, 0),
-        (lambda x: x[torch.tensor([1])], 0),
+        (lambda x: x[torch.tensor([1])], 1),
+        (lambda x: x[torch.tensor([1], device=DEVICE)], 1),
+        (lambda x: torch.ones(3).to(x), 1),
+        (lambda x: torch.ones(3).pin_memory().to(x.device, non_blocking=True), 0),
         (lambda x: x[:, None].expand(3, 3).sum(1), 0),
         (lambda x: float(x.sum()), 1),
         (lambda x: bool((x > 0).any()), 1),

@@ -8,8 +8,9 @@ import torch
 
 from pretend_device import DEVICE, pretend_device
 from smidgen.data.batches import Request, seeded
-from smidgen.data.loader import Loader, fits, upload
+from smidgen.data.loader import Loader, fits
 from smidgen.data.views import View, apply_view
+from smidgen.hardware import to_device
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 1, 6, 6), dtype=np.uint8)
@@ -58,7 +59,7 @@ def test_images_lie_on_an_accelerator_where_they_fit(monkeypatch):
 def test_images_on_the_device_are_not_sent_there_again(monkeypatch):
     sent = []
     monkeypatch.setattr(
-        "smidgen.data.loader.upload", lambda t, device: sent.append((t.device, t.dtype)) or upload(t, device)
+        "smidgen.data.loader.to_device", lambda t, device: sent.append((t.device, t.dtype)) or to_device(t, device)
     )
     with pretend_device() as count:
         loader = Loader(IMAGES, device=DEVICE)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from smidgen.data.batches import Part, Request, seeded
 from smidgen.data.views import apply_view
+from smidgen.hardware import WITH_PINNED_MEMORY, to_device
 
 Key = tuple[int | str, ...]
 """What a batch may depend on: (seed, stage, step)."""
@@ -57,7 +58,7 @@ class Loader:
 
     def floats(self, rows: Tensor | slice) -> Tensor:
         """Return the chosen images on the device, float32 in [0, 1]; ready embeddings are left as they are."""
-        return _as_floats(upload(self._pixels(rows), self.device))
+        return _as_floats(to_device(self._pixels(rows), self.device))
 
     # ---------------------------------------------------------------------------------------------------------- batches
 
@@ -65,7 +66,7 @@ class Loader:
         """Return the parts that answer requests; each one's views are drawn from (*key, part name)."""
         floats: dict[int, Tensor] = {}
         for number, pixels in gathered.pixels.items():
-            floats[number] = _as_floats(upload(pixels, self.device))
+            floats[number] = _as_floats(to_device(pixels, self.device))
         return {name: self._part(name, r, floats[id(r.indices)], key) for name, r in gathered.requests.items()}
 
     def _part(self, name: str, request: Request, images: Tensor, key: Key) -> Part:
@@ -73,8 +74,8 @@ class Loader:
         for number, view in enumerate(request.views):
             own = (*key, name) if len(request.views) == 1 else (*key, name, number)
             views.append(images if view is None else apply_view(view, images, generator=seeded(*own)))
-        items = None if request.items is None else upload(request.items, self.device)
-        return Part(views[0], upload(request.indices, self.device), request.offsets, items, tuple(views), request)
+        items = None if request.items is None else to_device(request.items, self.device)
+        return Part(views[0], to_device(request.indices, self.device), request.offsets, items, tuple(views), request)
 
     def gather(self, requests: Mapping[str, Request]) -> Gathered:
         """Return requests with their images, those that several ask for by the same `indices` once."""
@@ -102,11 +103,12 @@ class Loader:
     def _pixels(self, rows: Tensor | slice) -> Tensor:
         """Return images as they are stored: on the device, or in the host's memory ready to be uploaded."""
         if self._stored is not None:
-            return self._stored[rows if isinstance(rows, slice) else upload(rows, self.device)]
+            return self._stored[rows if isinstance(rows, slice) else to_device(rows, self.device)]
         pixels = np.ascontiguousarray(self.images[rows if isinstance(rows, slice) else rows.cpu().numpy()])
         if not pixels.flags.writeable:  # of a mapped file: torch would warn
             pixels = pixels.copy()
-        return pinned(torch.from_numpy(pixels), self.device)
+        ready = torch.from_numpy(pixels)
+        return ready.pin_memory() if self.device.type in WITH_PINNED_MEMORY else ready
 
 
 def fits(size: int, device: torch.device) -> bool:
@@ -116,17 +118,6 @@ def fits(size: int, device: torch.device) -> bool:
     if device.type == "cuda":
         return size <= _SHARE * torch.cuda.mem_get_info(device)[0]
     return size <= _SHARED_MEMORY
-
-
-def pinned(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor in memory that CUDA can copy from while the host goes on; for other devices as it is."""
-    return tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
-
-
-def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on the device, without waiting where that is safe: only from pinned memory of CUDA."""
-    tensor = pinned(tensor, device)
-    return tensor.to(device, non_blocking=device.type == "cuda" and tensor.is_pinned())
 
 
 def _as_floats(pixels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smidgen.errors import InputError
+from smidgen.hardware import to_device
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
@@ -99,14 +100,17 @@ def _warp(images: Tensor, matrices: Tensor | None, view: View) -> Tensor:
         height = width = view.size
     if matrices is None:
         return F.interpolate(images, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
-    grid = F.affine_grid(matrices.to(images), [n, channels, height, width], align_corners=False)
+    grid = F.affine_grid(
+        to_device(matrices, images.device, images.dtype), [n, channels, height, width], align_corners=False
+    )
     return F.grid_sample(images, grid, padding_mode=view.padding, align_corners=False)
 
 
 def _thicken(view: View, images: Tensor, generator: torch.Generator) -> Tensor:
     if not view.thickness:
         return images
-    amount = view.thickness * (2 * torch.rand(len(images), 1, 1, 1, generator=generator).to(images) - 1)
+    draws = torch.rand(len(images), 1, 1, 1, generator=generator)
+    amount = view.thickness * (2 * to_device(draws, images.device, images.dtype) - 1)
     brightest, darkest = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
     return torch.lerp(images, torch.where(amount > 0, brightest, darkest), amount.abs())
 
@@ -115,7 +119,7 @@ def _recolour(view: View, images: Tensor, generator: torch.Generator) -> Tensor:
     if not any((view.brightness, view.contrast, view.saturation, view.grey)):
         return images
     n, channels = images.shape[:2]
-    r = torch.rand(n, 4, generator=generator).to(images)
+    r = to_device(torch.rand(n, 4, generator=generator), images.device, images.dtype)
     factors = [
         (1 + strength * (2 * r[:, i] - 1)).view(n, 1, 1, 1)
         for i, strength in enumerate((view.brightness, view.contrast, view.saturation))
@@ -124,7 +128,9 @@ def _recolour(view: View, images: Tensor, generator: torch.Generator) -> Tensor:
     if view.contrast:
         images = torch.lerp(images.mean((1, 2, 3), keepdim=True), images, factors[1])
     if channels == 3 and (view.saturation or view.grey):
-        grey = torch.einsum("bchw,c->bhw", images, images.new_tensor(_GREY)).unsqueeze(1)
+        grey = torch.einsum(
+            "bchw,c->bhw", images, to_device(torch.tensor(_GREY), images.device, images.dtype)
+        ).unsqueeze(1)
         keep = torch.where(r[:, 3] < view.grey, 0.0, 1.0).view(n, 1, 1, 1)
         images = torch.lerp(grey, images, factors[2] * keep)
     return images.clamp(0, 1)

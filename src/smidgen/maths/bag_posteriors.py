@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from smidgen.errors import InputError
+from smidgen.hardware import to_device
 from smidgen.maths.counts import bag_numbers
 
 
@@ -36,7 +37,7 @@ def labels_given_counts(
     """
     size = sets.sum(0)
     within = p @ sets  # p_i(T), (images, sets)
-    bag = bag_numbers(offsets).to(p.device)
+    bag = to_device(bag_numbers(offsets), p.device)
     fit = torch.zeros(len(least), sets.shape[1], device=p.device, dtype=p.dtype)
     fit.index_add_(0, bag, ((1 - leak) * within + leak).log())
     n_of_size = p.new_zeros(len(sets) + 1).index_add_(0, size.long(), torch.ones_like(size).to(p))
@@ -63,10 +64,11 @@ def labels_given_shares(p: Tensor, offsets: Tensor, shares: Tensor, *, iteration
     sizes = offsets.cpu().diff()
     log = pad_sequence(list(p.clamp_min(1e-4).log().split(sizes.tolist())), batch_first=True)
     is_image = torch.arange(log.shape[1]) < sizes[:, None]
-    there = is_image.to(p.device)
+    there = to_device(is_image, p.device)
     log = log.masked_fill(~there[:, :, None], -torch.inf)
-    wanted = (shares * sizes[:, None].to(p.device)).clamp_min(1e-6).log()[:, None]
+    wanted = (shares * to_device(sizes[:, None], p.device)).clamp_min(1e-6).log()[:, None]
     for _ in range(iterations):
         log = log + (wanted - log.logsumexp(1, keepdim=True))
         log = torch.where(there[:, :, None], log - log.logsumexp(2, keepdim=True), log)
-    return log[is_image].exp()
+    bags, places = (to_device(index, p.device) for index in is_image.nonzero(as_tuple=True))
+    return log[bags, places].exp()

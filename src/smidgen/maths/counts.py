@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from smidgen.hardware import to_device
+
 Law = Literal["auto", "subsets", "sequential", "independent"]
 
 _TINY = 1e-30  # added to every probability: its log and the log's gradient stay finite in float32 too
@@ -67,14 +69,14 @@ def unique_count_log_probabilities(
         exact = offsets.diff().clamp(max=max_count) <= most
         result = p.new_zeros(len(exact), max_count)
         if bool(exact.any()):
-            some = None if admissible is None else admissible.to(p.device)[exact]
+            some = None if admissible is None else _chosen(admissible, exact)
             law_of_some = _by_subsets(*some_bags(p, offsets, exact), max_count, admissible=some, tolerance=tolerance)
-            result = result.masked_scatter(exact.unsqueeze(1).to(p.device), law_of_some)
+            result = result.masked_scatter(to_device(exact.unsqueeze(1), p.device), law_of_some)
         if not bool(exact.all()):
             law_of_some = independent_count_log_probabilities(*some_bags(p, offsets, ~exact), max_count=max_count)
-            result = result.masked_scatter(~exact.unsqueeze(1).to(p.device), law_of_some)
+            result = result.masked_scatter(to_device(~exact.unsqueeze(1), p.device), law_of_some)
     possible = torch.arange(1, max_count + 1) <= offsets.diff().unsqueeze(1)
-    result = torch.where(possible.to(p.device), result, _IMPOSSIBLE)
+    result = torch.where(to_device(possible, p.device), result, _IMPOSSIBLE)
     return back_to(assignments, result)
 
 
@@ -99,7 +101,12 @@ def some_bags(rows: Tensor, offsets: Tensor, chosen: Tensor) -> tuple[Tensor, Te
     (tensor([[3.]]), tensor([0, 1]))
     """
     sizes = offsets.diff()
-    return rows[torch.repeat_interleave(chosen, sizes)], F.pad(sizes[chosen].cumsum(0), (1, 0))
+    return _chosen(rows, torch.repeat_interleave(chosen, sizes)), F.pad(sizes[chosen].cumsum(0), (1, 0))
+
+
+def _chosen(rows: Tensor, chosen: Tensor) -> Tensor:
+    """Return the rows that are chosen by (rows,) bool on the host, without waiting for the rows' device."""
+    return rows if bool(chosen.all()) else rows[to_device(chosen.nonzero().flatten(), rows.device)]
 
 
 def count_frequencies(least: Tensor, most: Tensor, possible: Tensor) -> Tensor:
@@ -152,14 +159,14 @@ def cluster_subsets(n_clusters: int, max_count: int) -> Tensor:
 def _inclusion_exclusion(p: Tensor, offsets: Tensor, max_count: int) -> tuple[Tensor, Tensor]:
     """Return (bags, max_count) log probabilities and the logs of the bounds of their absolute errors."""
     n_clusters = p.shape[1]
-    log_products: Tensor = _LogProducts.apply(p, cluster_subsets(n_clusters, max_count).to(p.device), offsets)
+    log_products: Tensor = _LogProducts.apply(p, to_device(cluster_subsets(n_clusters, max_count), p.device), offsets)
     by_size = log_products.split([math.comb(n_clusters, t) for t in range(1, max_count + 1)], dim=1)
     log_a = torch.stack([part.logsumexp(1) for part in by_size], 1)  # (bags, t)
     log_binomial, sign = _signed_binomials(n_clusters, max_count)
-    terms = log_a.unsqueeze(1) + log_binomial.to(p.device)  # (bags, u, t)
+    terms = log_a.unsqueeze(1) + to_device(log_binomial, p.device)  # (bags, u, t)
     largest = terms.detach().amax(2)
-    total = (sign.to(p.device) * (terms - largest.unsqueeze(2)).exp()).sum(2)
-    bag_sizes = offsets.diff().unsqueeze(1).to(p.device)
+    total = (to_device(sign, p.device) * (terms - largest.unsqueeze(2)).exp()).sum(2)
+    bag_sizes = to_device(offsets.diff().unsqueeze(1), p.device)
     n_terms = bag_sizes.clamp(max=max_count)
     bound = _EPSILON * (8 + 2 * bag_sizes) * n_terms  # each product has bag_size factors, rounded once or twice
     return largest + total.clamp(min=bound).log(), largest + bound.log()
@@ -182,7 +189,7 @@ class _LogProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, p: Tensor, subsets: Tensor, offsets: Tensor) -> Tensor:
-        bags = bag_numbers(offsets).to(p.device)
+        bags = to_device(bag_numbers(offsets), p.device)
         ctx.save_for_backward(p, subsets, bags)
         sums = p.new_zeros(len(offsets) - 1, subsets.shape[1])
         for rows in _chunks(p, subsets):
@@ -221,7 +228,7 @@ def _by_subsets(p: Tensor, offsets: Tensor, max_count: int, *, admissible: Tenso
     result, error = _inclusion_exclusion(p, offsets, possible)
     if tolerance == math.inf:
         return F.pad(result, (0, max_count - possible), value=_IMPOSSIBLE)
-    wanted = (torch.arange(1, possible + 1) <= sizes).to(p.device)
+    wanted = to_device(torch.arange(1, possible + 1) <= sizes, p.device)
     if admissible is not None:
         wanted = wanted & admissible.to(p.device)[:, :possible]
     with torch.no_grad():
@@ -257,8 +264,8 @@ def _sequential(p: Tensor, offsets: Tensor, max_count: int) -> Tensor:
     padded = p.new_zeros(len(sizes), int(sizes.max()), p.shape[1])
     rows = bag_numbers(offsets)
     columns = torch.arange(len(p), device=rows.device) - offsets[rows]
-    padded = padded.index_put((rows.to(p.device), columns.to(p.device)), p + _TINY)
-    result: Tensor = _Sequential.apply(padded, sizes.to(p.device), max_count)
+    padded = padded.index_put((to_device(rows, p.device), to_device(columns, p.device)), p + _TINY)
+    result: Tensor = _Sequential.apply(padded, to_device(sizes, p.device), max_count)
     return result
 
 
@@ -267,7 +274,7 @@ class _Sequential(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, p: Tensor, sizes: Tensor, max_count: int) -> Tensor:
-        _, before, counts = (t.to(p.device) for t in _transitions(p.shape[2], max_count))
+        _, before, counts = (to_device(t, p.device) for t in _transitions(p.shape[2], max_count))
         holds = (before < len(before)).to(p)  # (states, clusters)
         alpha = p.new_zeros(len(p), len(before) + 1)
         alpha[:, 0] = 1
@@ -290,7 +297,7 @@ class _Sequential(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         p, sizes, alphas, scale, by_count = ctx.saved_tensors
-        after, _, counts = (t.to(p.device) for t in _transitions(p.shape[2], ctx.max_count))
+        after, _, counts = (to_device(t, p.device) for t in _transitions(p.shape[2], ctx.max_count))
         seed = torch.where(by_count > _LEAST, gradient / by_count.clamp(min=_LEAST), 0.0)
         beta = torch.cat([torch.zeros_like(seed[:, :1]), seed], 1)[:, counts]  # (bags, states)
         result = torch.zeros_like(p)
@@ -324,12 +331,13 @@ def independent_count_log_probabilities(assignments: Tensor, offsets: Tensor, *,
     """
     p, offsets = in_float64(assignments), offsets.cpu()
     log_absent = p.new_zeros(len(offsets) - 1, p.shape[1])
-    log_absent = log_absent.index_add(0, bag_numbers(offsets).to(p.device), torch.log1p(-p.clamp(1e-9, 1 - 1e-4)))
+    bags = to_device(bag_numbers(offsets), p.device)
+    log_absent = log_absent.index_add(0, bags, torch.log1p(-p.clamp(1e-9, 1 - 1e-4)))
     log_present = (-torch.expm1(log_absent)).log()
     law = _poisson_binomial(log_present, log_absent)
     counts = torch.arange(law.shape[1])
     possible = (counts >= 1) & (counts <= offsets.diff().unsqueeze(1))
-    result = torch.where(possible.to(p.device), law, _IMPOSSIBLE)
+    result = torch.where(to_device(possible, p.device), law, _IMPOSSIBLE)
     return (result - result.logsumexp(1, keepdim=True))[:, 1 : max_count + 1]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smidgen.errors import InputError
+from smidgen.hardware import to_device
 from smidgen.maths.counts import bag_numbers
 
 _FILLED = 4  # times as many rows as there are images, up to which bags are filled up to one size
@@ -74,8 +75,8 @@ def _bag_logsumexp(rows: Tensor, offsets: Tensor) -> Tensor:
     if n_bags * most == len(rows):
         return rows.view(n_bags, most, *rows.shape[1:]).logsumexp(1)
     bags = bag_numbers(offsets)
-    places = (torch.arange(len(rows)) - offsets[bags]).to(rows.device)
-    bags = bags.to(rows.device)
+    places = to_device(torch.arange(len(rows)) - offsets[bags], rows.device)
+    bags = to_device(bags, rows.device)
     if n_bags * most <= _FILLED * len(rows):  # fill bags up with −∞, which weighs nothing: the faster way
         filled = rows.new_full((n_bags, most, *rows.shape[1:]), -torch.inf)
         return filled.index_put((bags, places), rows).logsumexp(1)
@@ -92,7 +93,7 @@ def bag_log_softmax(scores: Tensor, offsets: Tensor) -> Tensor:
     tensor([0.5000, 0.5000, 1.0000])
     """
     totals = _bag_logsumexp(scores, offsets)
-    return scores - totals[bag_numbers(offsets).to(totals.device)]
+    return scores - totals[to_device(bag_numbers(offsets.cpu()), totals.device)]
 
 
 def annealed_bandwidth(progress: float, *, start: float, end: float, until: float = 0.5) -> float:

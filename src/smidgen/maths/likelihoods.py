@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smidgen.hardware import to_device
 from smidgen.maths.counts import back_to, bag_numbers, in_float64, some_bags
 
 _LEAST = 1e-6  # probabilities are held above this where ε = 0
@@ -80,12 +81,13 @@ def class_count_log_probabilities(assignments: Tensor, offsets: Tensor, class_co
     tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
     p, offsets = in_float64(assignments), offsets.cpu()
-    class_counts = class_counts.to(p.device)
+    class_counts = to_device(class_counts, p.device)
     small = offsets.diff() <= _EXACT_BAG
     law = _normal_class_counts(p, offsets, class_counts)
     if bool(small.any()):
-        exact = _exact_class_counts(*some_bags(p, offsets, small), class_counts[small])
-        law = law.masked_scatter(small.unsqueeze(1).to(p.device), exact)
+        class_counts, _ = some_bags(class_counts, torch.arange(len(small) + 1), small)  # rows as bags of one
+        exact = _exact_class_counts(*some_bags(p, offsets, small), class_counts)
+        law = law.masked_scatter(to_device(small.unsqueeze(1), p.device), exact)
     return back_to(assignments, law)
 
 
@@ -100,7 +102,7 @@ def _exact_class_counts(p: Tensor, offsets: Tensor, class_counts: Tensor) -> Ten
     sizes, rows = offsets.diff(), bag_numbers(offsets)
     columns = torch.arange(len(p), device=rows.device) - offsets[rows]
     padded = p.new_zeros(len(sizes), int(sizes.max()), p.shape[1])
-    padded = padded.index_put((rows.to(p.device), columns.to(p.device)), p)
+    padded = padded.index_put((to_device(rows, p.device), to_device(columns, p.device)), p)
     law = F.pad(torch.ones_like(padded[:, :1]).transpose(1, 2), (0, padded.shape[1]))  # (bags, clusters, numbers)
     for i in range(padded.shape[1]):
         q = padded[:, i].unsqueeze(2)
@@ -116,7 +118,7 @@ def class_count_loss(assignments: Tensor, offsets: Tensor, class_counts: Tensor,
     `class_count_log_probabilities`.
     """
     law = class_count_log_probabilities(assignments, offsets, class_counts).exp()
-    numbers = (offsets.diff() + 1).unsqueeze(1).to(law)
+    numbers = to_device(offsets.diff() + 1, law.device, law.dtype).unsqueeze(1)
     return -((1 - epsilon) * law + epsilon / numbers).clamp(min=_LEAST).log().mean(1)
 
 
@@ -136,7 +138,8 @@ def presence_loss(
     tensor([0.2877])
     """
     log_absent = bag_sums(torch.log1p(-assignments.clamp(max=_SURE)), offsets)
-    weight = (independent_images / offsets.diff()).clamp(max=1).unsqueeze(1).to(log_absent)
+    weight = (independent_images / offsets.diff()).clamp(max=1).unsqueeze(1)
+    weight = to_device(weight, log_absent.device, log_absent.dtype)
     absent = (log_absent * weight).exp()
     stated = presence >= 0
     loss = _robust(torch.where(presence == 1, -torch.expm1(log_absent), absent), epsilon, outcomes=2)
@@ -150,10 +153,10 @@ def _robust(probability: Tensor, epsilon: float, *, outcomes: int) -> Tensor:
 def bag_sums(values: Tensor, offsets: Tensor) -> Tensor:
     """Return (bags, columns) the sums of the rows of each bag."""
     return values.new_zeros(len(offsets) - 1, values.shape[1]).index_add(
-        0, bag_numbers(offsets).to(values.device), values
+        0, to_device(bag_numbers(offsets), values.device), values
     )
 
 
 def bag_means(values: Tensor, offsets: Tensor) -> Tensor:
     """Return (bags, columns) the means of the rows of each bag."""
-    return bag_sums(values, offsets) / offsets.diff().unsqueeze(1).to(values)
+    return bag_sums(values, offsets) / to_device(offsets.diff().unsqueeze(1), values.device, values.dtype)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smidgen.hardware import to_device
+
 _SIGMA = 1.5  # of the Gaussian window, in pixels: Wang et al. 2004
 _WINDOW = 11
 
@@ -52,7 +54,7 @@ def _window_mean(x: Tensor) -> Tensor:
     """Return the Gaussian-weighted mean around every place where the window fits."""
     channels = x.shape[1]
     for dim in (2, 3):
-        weights = _gaussian(min(_WINDOW, x.shape[dim])).to(x)
+        weights = to_device(_gaussian(min(_WINDOW, x.shape[dim])), x.device, x.dtype)
         shape = (channels, 1, -1, 1) if dim == 2 else (channels, 1, 1, -1)
         x = F.conv2d(x, weights.expand(channels, -1).reshape(shape), groups=channels)
     return x

@@ -15,6 +15,7 @@ from smidgen.data.batches import Part, Request, seeded
 from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
 from smidgen.errors import InputError
+from smidgen.hardware import to_device
 from smidgen.maths.counts import bag_numbers, count_frequencies
 from smidgen.methods.host_copies import HostCopies
 
@@ -154,7 +155,8 @@ class BagSource(nn.Module):
 
     def begin(self, generator: torch.Generator) -> None:
         """Begin another walk through the tuples of classes."""
-        self.walk = torch.randint(2**62, (), generator=generator, device=generator.device)
+        on_host = torch.Generator().manual_seed(generator.initial_seed())  # the same bags on every device
+        self.walk = torch.randint(2**62, (), generator=on_host)
 
     def request(self, step: int, generator: torch.Generator, *, view: View | None) -> Request:
         """Return the bags of a step; `items` are bag numbers of the evidence, None for fresh bags."""
@@ -183,7 +185,7 @@ class BagSource(nn.Module):
             return self.least[part.items], self.most[part.items], self.shares[part.items]
         labels = self.labels[part.indices]
         held = torch.zeros(len(part.offsets) - 1, self.n_clusters, device=labels.device)
-        bags = bag_numbers(part.offsets).to(labels.device)
+        bags = to_device(bag_numbers(part.offsets), labels.device)
         held.index_put_((bags, labels), torch.ones_like(labels, dtype=held.dtype), accumulate=True)
         counts = (held > 0).sum(1)
         return counts, counts, held / held.sum(1, keepdim=True)
@@ -194,7 +196,7 @@ class BagSource(nn.Module):
         if items is None:
             return None
         known = self._host("has_shares", self.shares, lambda shares: ~shares.isnan().any(1))[items]
-        return None if bool(known.all()) else known.nonzero().flatten().to(self.shares.device)
+        return None if bool(known.all()) else to_device(known.nonzero().flatten(), self.shares.device)
 
     # -------------------------------------------------------------------------------------------------- fresh bags
 

@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
+from smidgen.hardware import to_device
 from smidgen.maths.likelihoods import bag_means, bag_sums
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.methods.bag_learner import BagConfig, BagLearner
@@ -251,7 +252,7 @@ class RCC(BagMethod):
         """Return the loss of class counts over the bags that they are known of, and which classes seem to be there."""
         assert part.offsets is not None
         shares, known = self.learner.source.known(part)[2], self.learner.source.with_known_shares(part)
-        told, sizes = shares.nan_to_num(nan=0.0), part.offsets.diff().unsqueeze(1).to(shares.device)
+        told, sizes = shares.nan_to_num(nan=0.0), to_device(part.offsets.diff().unsqueeze(1), shares.device)
         if self.counts_classes:
             predicted = self.classifier(described).float()
             loss, found = raw_count_loss(predicted, told * sizes), predicted / sizes
@@ -276,7 +277,7 @@ class RCC(BagMethod):
             assign_in_bag(rows[a:b], pi) if pi.any() else np.zeros(b - a, dtype=np.int64)
             for a, b, pi in zip(starts[:-1], starts[1:], shares.cpu().numpy(), strict=True)
         ]
-        targets = torch.from_numpy(np.concatenate(labels)).to(p.device)
+        targets = to_device(torch.from_numpy(np.concatenate(labels)), p.device)
         each = F.nll_loss(p.clamp_min(1e-6).log(), targets, reduction="none")
         return bag_means(each.unsqueeze(1), offsets).squeeze(1)
 

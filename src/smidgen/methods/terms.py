@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
+from smidgen.hardware import to_device
 from smidgen.maths.counts import (
     admissible_counts,
     bag_numbers,
@@ -216,7 +217,7 @@ class EvidenceTerms(nn.Module):
         if bool(known.all()):
             return KnownBags(rows)
         of_images = known[bag_numbers(part.offsets.cpu())]
-        return KnownBags(rows, *(mask.nonzero().flatten().to(rows.device) for mask in (known, of_images)))
+        return KnownBags(rows, *(to_device(mask.nonzero().flatten(), rows.device) for mask in (known, of_images)))
 
     def uninformed(self) -> dict[str, float]:
         """Return the mean loss of each kind of evidence for a model that says the same of every image and bag.
