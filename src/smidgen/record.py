@@ -19,8 +19,8 @@ from smidgen.config import Config
 from smidgen.data.datasets import Dataset
 from smidgen.data.resolved import Resolved
 from smidgen.evaluation.explained import Explained, images_of_worst_bags
-from smidgen.evaluation.issues import find_issues, issue_columns
 from smidgen.evaluation.scores import named_accuracy, score_assignments
+from smidgen.inspection.issues import find_issues, issue_columns
 from smidgen.reports.page import gallery_rows
 from smidgen.runs import RunFolder, write_csv
 
@@ -106,7 +106,7 @@ def write_explained(
 def write_issues(
     run: RunFolder, datasets: list[Dataset], *, progress: Callable[[str, int, int], None] | None = None
 ) -> None:
-    """Write `tables/issues.csv`, the images that deserve a look (`evaluation.issues`), if there are any.
+    """Write `tables/issues.csv`, the images that deserve a look (`inspection.issues`), if there are any.
 
     Outliers are those of the run's `embeddings.npy`. Of ready embeddings there is nothing to look at.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from smidgen.data.datasets import Dataset
     from smidgen.data.evidence import Evidence
     from smidgen.data.findings import Finding
-    from smidgen.evaluation.issues import Issue
+    from smidgen.inspection.issues import Issue
 
 _EXAMPLES = 3
 _FEW_PER_CLUSTER = 20
@@ -126,7 +126,7 @@ def look(dataset: Dataset, console: Progress, *, encoder: str | None = None, dev
     import numpy as np
 
     from smidgen.data.images import BadImage, image_size
-    from smidgen.evaluation.issues import find_issues
+    from smidgen.inspection.issues import find_issues
 
     found = Findings(dataset, [dataset.split_of(row) for row in range(len(dataset))])
     sizes = np.zeros((len(dataset), 2), dtype=np.int64)
@@ -195,7 +195,7 @@ def _embedded(dataset: Dataset, encoder: str, console: Progress, device: str) ->
 
 def _write(path: Path, found: Findings) -> None:
     """Write all issues as a table: image, split, kind, score and group."""
-    from smidgen.evaluation.issues import issue_columns
+    from smidgen.inspection.issues import issue_columns
     from smidgen.runs import write_csv
 
     issues = [issue for issues in found.issues.values() for issue in issues]
@@ -332,7 +332,7 @@ def _shown_copies(found: Findings) -> str:
 
 def _shown_issues(issues: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line for each kind: how many images, what it means, and the worst of them."""
-    from smidgen.evaluation.issues import KINDS
+    from smidgen.inspection.issues import KINDS
 
     if not issues:
         return []

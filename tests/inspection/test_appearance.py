@@ -5,7 +5,7 @@ import pytest
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter, laplace
 
-from smidgen.data.appearance import brightness, correlations, describe, sharpness, thumbnails
+from smidgen.inspection.appearance import brightness, correlations, describe, sharpness, thumbnails
 
 RNG = np.random.default_rng(0)
 PHOTOS = gaussian_filter(RNG.normal(128, 400, (20, 1, 40, 40)), (0, 0, 2, 2)).clip(0, 255).astype(np.uint8)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smidgen.data.appearance import Appearance, correlations, describe, thumbnails
 from smidgen.errors import InputError
+from smidgen.inspection.appearance import Appearance, correlations, describe, thumbnails
 from smidgen.maths.hamming import pairs_within
 
 KINDS: dict[str, str] = {
