@@ -102,8 +102,8 @@ class KMeans(Method):
         """The encoder; InputError where the features are not an encoder's."""
         if not self.uses_encoder:
             raise InputError(
-                f"`kmeans` with `features={self.config.features}` uses no net of another run: leave out that option or"
-                " `--init-from`."
+                f"`kmeans` has no net here (`features` is {self.config.features!r}): pass `--set features=encoder`, or"
+                " leave out `--init-from`."
             )
         return self.encoder
 
