@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -81,6 +81,39 @@ def field_types(config_class: type) -> Mapping[str, Any]:
     """Return name → annotated type, with its range, of a dataclass's fields."""
     kinds = typing.get_type_hints(config_class, include_extras=True)
     return {field.name: kinds[field.name] for field in dataclasses.fields(config_class)}
+
+
+def option(default: Any, about: str) -> Any:
+    """Return a field of a method's configuration with its help text, as `smidgen list methods NAME` shows it."""
+    return dataclasses.field(default=default, metadata={"help": about})
+
+
+def help_texts(config_class: type) -> dict[str, str]:
+    """Return name → help text of a configuration's options; a field that a subclass only gives a default keeps its."""
+    declared = [part.__dict__.get("__dataclass_fields__", {}) for part in reversed(config_class.__mro__)]
+    fields = [field for part in declared for field in part.values()]
+    return {field.name: field.metadata["help"] for field in fields if "help" in field.metadata}
+
+
+class Options(Mapping[str, Any]):
+    """The configuration of a method, a frozen dataclass whose fields are checked when it is made.
+
+    It is a mapping too, name → value: what is written down of a run need not know the method.
+    """
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.__dict__:
+            raise KeyError(name)
+        return self.__dict__[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dict__)
+
+    def __len__(self) -> int:
+        return len(self.__dict__)
 
 
 def in_words(kind: Any) -> str:

@@ -9,7 +9,6 @@ import shutil
 import pytest
 from cli_samples import fill, png
 
-from smidgen.cli.list import meanings
 from smidgen.methods import METHODS, make_config
 from smidgen.runs import read_csv
 
@@ -168,15 +167,6 @@ def test_list_methods_tells_of_presets(smidgen):
 def test_list_datasets_and_encoders(smidgen):
     assert "60,000" in smidgen("list", "datasets").out
     assert smidgen("list", "encoders").out.startswith("conv")
-
-
-def test_meanings_end_where_the_next_name_begins():
-    text = "Settings. steps: how long,\nsee a: b. rate, decay: both matter."
-    assert meanings(text, ["steps", "rate", "decay"]) == {
-        "steps": "how long, see a: b",
-        "rate": "both matter",
-        "decay": "both matter",
-    }
 
 
 def test_check_finds_copies_leaks_and_sizes(smidgen, tmp_path):

@@ -12,7 +12,8 @@ from smidgen import methods
 from smidgen.errors import InputError
 from smidgen.methods import METHODS, make_config
 from smidgen.methods.kmeans import KMeansConfig
-from smidgen.options import field_types
+from smidgen.methods.rcc import RCCConfig
+from smidgen.options import field_types, help_texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,30 @@ def test_a_wrong_option_is_named(options, message):
 def test_an_unknown_method_is_named():
     with pytest.raises(InputError, match=r"Unknown method 'fussion'\. Did you mean 'fusion'\?"):
         make_config("fussion")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_option_has_a_help_text(method):
+    texts = help_texts(methods._member(method, 1))
+    assert list(make_config(method)) == list(texts)
+    for text in texts.values():
+        assert text == " ".join(text.split()).rstrip(".")
+        assert len(text) > 5
+
+
+def test_a_default_of_its_own_keeps_the_help_text_and_another_text_replaces_it():
+    texts = help_texts(RCCConfig)
+    assert texts["bag_size"] == "how many images a fresh bag holds, as 32 or 8-40"
+    assert texts["weight_decay"] == "of Adam, ours"
+    assert RCCConfig().bag_size == "36"
+
+
+def test_a_configuration_is_a_mapping_of_its_options():
+    config = KMeansConfig(n_init=3)
+    assert dict(config) == dataclasses.asdict(config)
+    assert (config["n_init"], config.get("steps"), len(config)) == (3, None, 6)
+    with pytest.raises(KeyError):
+        config["__post_init__"]
 
 
 OPTIONS = [

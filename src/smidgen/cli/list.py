@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import inspect
 import re
 import shutil
 import textwrap
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from smidgen.cli.parsing import one_of
 from smidgen.errors import InputError, unknown
 from smidgen.methods import METHODS, ON_EMBEDDINGS
-from smidgen.options import field_types, in_words
+from smidgen.options import field_types, help_texts, in_words
 
 KINDS = ("methods", "datasets", "encoders", "recipes")
 
@@ -115,17 +114,11 @@ _WHERE = {"fusion": "on small grey images, or with `--fine-tune`", "fusion-embed
 
 def _options_of(name: str, *, where: str) -> str:
     """Return the options and presets of a method as tables; `where`: on what it has them, if not everywhere."""
-    import dataclasses
-
     from smidgen.methods import make_config
 
     config = make_config(name)
-    names = [field.name for field in dataclasses.fields(config)]
-    about: dict[str, str] = {}
-    for part in reversed(type(config).__mro__[:-1]):  # what methods share is explained where it is declared
-        about |= meanings(inspect.getdoc(part) or "", names)
-    kinds = field_types(type(config))
-    rows = [(n, _value(getattr(config, n)), about.get(n, "") + _choices(kinds[n])) for n in names]
+    kinds, about = field_types(type(config)), help_texts(type(config))
+    rows = [(name, _value(value), about.get(name, "") + _choices(kinds[name])) for name, value in config.items()]
     options = table(_wrapped([(f"option {where}".strip(), "default", ""), *rows]))
     return f"{options}\n\nSet them with `--set option=value`.{_presets(config)}"
 
@@ -161,23 +154,6 @@ def _presets(config: object) -> str:
     rows = [(n, ", ".join(f"{k}={v}" for k, v in chosen.items()) or "the defaults") for n, chosen in presets.items()]
     shown = table(_wrapped([("preset", "sets"), *rows]))
     return f"\n\n{shown}\n\nTake one with `--set preset=NAME`; options set beside it win."
-
-
-def meanings(docstring: str, names: Sequence[str]) -> dict[str, str]:
-    """Return what a docstring says of each name: "a, b: meaning. c: another." as the configs write it.
-
-    >>> meanings("Settings. steps, refine_steps: lengths. decay: of the teacher.", ["steps", "refine_steps", "decay"])
-    {'steps': 'lengths', 'refine_steps': 'lengths', 'decay': 'of the teacher'}
-    """
-    text = " ".join(docstring.split())
-    any_name = "|".join(map(re.escape, names))
-    heads = list(re.finditer(rf"(?<![\w.])((?:{any_name})(?:, (?:{any_name}))*): ", text))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
-    return {
-        name: text[head.end() : end].strip().rstrip(".")
-        for head, end in zip(heads, ends, strict=True)
-        for name in head[1].split(", ")
-    }
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:

@@ -27,65 +27,59 @@ from smidgen.nets.centroids import Centroids
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.timm_encoder import PretrainedEncoder
-from smidgen.options import Count, CountOrZero, Positive, Several, Share, Weight, check_fields
+from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, Weight, option
 
 _RECENT = 2048  # features kept for the clusters shown during training
 _EVERY = 100  # steps between them, as often as the watch looks
 
 
 @dataclass(frozen=True)
-class BagConfig:
-    """Settings that UCC and RCC share; the values are those of the UCC paper.
+class BagConfig(Options):
+    """Settings that UCC and RCC share; the values are those of the UCC paper."""
 
-    encoder: the net before the features, see `smidgen list encoders`; with unet the decoder copies the image through
-    skip connections and the features need not carry it, for comparison, and unet-no-skips is that net without them.
-    features: J, numbers per image. activation: what bounds the features. feature_bias: whether the layer that makes
-    them has a bias. points: where a density is looked at (the authors' later code: 21, and bandwidth .0167, 32
-    features, bags of 64, attention). bandwidth: of the kernel of each density, σ. start_bandwidth: if above 0, the
-    bandwidth falls from here over the first half of training. log_output: whether heads see log densities, which have a
-    gradient where densities have none. attention: whether images weigh in their bag as a gated attention says.
-    head_activation: between the layers of heads for bags. reconstruction: the decoder's loss; none for no decoder.
-    decoder_norm: whether the decoder has batch norm. ucc: how many classes a fresh bag holds, as 4 or 1-4.
-    bag_size: how many images a fresh bag holds, as 32 or 8-40. random_shares: whether the classes of a fresh bag have
-    random shares, not equal ones. bags: per step. images: the most images that a step's bags of evidence have together.
-    warmup_steps: steps of reconstruction alone, before the others. freeze_encoder: whether only the layers after the
-    encoder learn once warmed up. frozen_stages: how many of a pretrained encoder's first stages stay as they are.
-    augment: whether images are shown as random views. augment_until: the share of training after which images are shown
-    as they are, because densities of turned images are wider. schedule: of the learning rate. learning_rate: of Adam,
-    at its peak. encoder_rate: the share of the learning rate that the encoder has, and features taken from another run.
-    weight_decay: of Adam.
-    """
-
-    encoder: str = "wide-residual"
-    features: Count = 10
-    activation: Activation = "sigmoid"
-    feature_bias: bool = False
-    points: Several = 11
-    bandwidth: Positive = 0.1
-    start_bandwidth: Weight = 0.0
-    log_output: bool = False
-    attention: bool = False
-    head_activation: HeadActivation = "relu"
-    reconstruction: Literal["mse", "ssim", "none"] = "mse"
-    decoder_norm: bool = False
-    ucc: str = "1-4"
-    bag_size: str = "32"
-    random_shares: bool = False
-    bags: Count = 20
-    images: Count = 1024
-    steps: Count = 2000
-    warmup_steps: CountOrZero = 0
-    freeze_encoder: bool = False
-    frozen_stages: CountOrZero = 0
-    augment: bool = False
-    augment_until: Share = 1.0
-    schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = "constant"
-    learning_rate: Weight = 1e-4
-    encoder_rate: Weight = 1.0
-    weight_decay: Weight = 0.0
+    encoder: str = option(
+        "wide-residual",
+        "the net before the features, see `smidgen list encoders`; with unet the decoder copies the image through skip"
+        " connections and the features need not carry it, for comparison, and unet-no-skips is that net without them",
+    )
+    features: Count = option(10, "J, numbers per image")
+    activation: Activation = option("sigmoid", "what bounds the features")
+    feature_bias: bool = option(False, "whether the layer that makes the features has a bias")
+    points: Several = option(
+        11,
+        "where a density is evaluated (the authors' later code: 21, and bandwidth .0167, 32 features, bags of 64,"
+        " attention)",
+    )
+    bandwidth: Positive = option(0.1, "σ, of the kernel of each density")
+    start_bandwidth: Weight = option(0.0, "if above 0, the bandwidth falls from here over the first half of training")
+    log_output: bool = option(False, "whether heads see log densities, which have a gradient where densities have none")
+    attention: bool = option(False, "whether images weigh in their bag as a gated attention says")
+    head_activation: HeadActivation = option("relu", "between the layers of heads for bags")
+    reconstruction: Literal["mse", "ssim", "none"] = option("mse", "the decoder's loss; none for no decoder")
+    decoder_norm: bool = option(False, "whether the decoder has batch norm")
+    ucc: str = option("1-4", "how many classes a fresh bag holds, as 4 or 1-4")
+    bag_size: str = option("32", "how many images a fresh bag holds, as 32 or 8-40")
+    random_shares: bool = option(False, "whether the classes of a fresh bag have random shares, not equal ones")
+    bags: Count = option(20, "bags per step")
+    images: Count = option(1024, "the most images that a step's bags of evidence have together")
+    steps: Count = option(2000, "optimiser steps after the warm-up")
+    warmup_steps: CountOrZero = option(0, "steps of reconstruction alone, before the others")
+    freeze_encoder: bool = option(False, "whether only the layers after the encoder learn once warmed up")
+    frozen_stages: CountOrZero = option(0, "how many of a pretrained encoder's first stages stay as they are")
+    augment: bool = option(False, "show images as random views")
+    augment_until: Share = option(
+        1.0,
+        "the share of training after which images are shown as they are, because densities of turned images are wider",
+    )
+    schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = option("constant", "of the learning rate")
+    learning_rate: Weight = option(1e-4, "of Adam, at its peak")
+    encoder_rate: Weight = option(
+        1.0, "the share of the learning rate that the encoder has, and features taken from another run"
+    )
+    weight_decay: Weight = option(0.0, "of Adam")
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         span(self.ucc, what="ucc")
         span(self.bag_size, what="bag_size")
         if self.warmup_steps and self.reconstruction == "none":

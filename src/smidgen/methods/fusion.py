@@ -43,7 +43,7 @@ from smidgen.methods.terms import CLASS_COUNTS, EVERY_KIND, NAMING, EvidenceTerm
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
-from smidgen.options import Count, CountOrZero, Several, Share, Weight, check_fields
+from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight, option
 
 LEAST = 0.1
 """The share of the first stage's steps without which there are no clusters."""
@@ -53,44 +53,32 @@ CLASS_COUNT_WEIGHT = 3.0
 
 
 @dataclass(frozen=True)
-class FusionConfig:
-    """Settings of `fusion`; the defaults are the ones measured on MNIST (LAB.md).
+class FusionConfig(Options):
+    """Settings of `fusion`; the defaults are the ones measured on MNIST (LAB.md)."""
 
-    encoder: the net, see `smidgen list encoders`. heads: how many share it in the first stage.
-    steps, refine_steps: optimiser steps of the two stages. labelled_factor: how many times as many the second one has
-    where there are labels and no bags: its steps cost less than those with bags, and labels gain by more of them.
-    batch_size: images per step, besides those of evidence.
-    neighbours: how many nearest images count as neighbours. pca_components: of the pixels, by which they are nearest.
-    settle: share of the first stage after which clusters have formed. doubt: ε, the share of neighbours that may be
-    wrong. balance, refine_balance: weights of the entropy of the mean assignment in the two stages.
-    evidence: weight of every kind of evidence. bag_images: the most images that the bags of a step may have together,
-    one bag at least. wrong: the share of the evidence that may be wrong.
-    threshold: the teacher's confidence above which its label is used. decay: of the teacher.
-    learning_rate, weight_decay: of AdamW, the rate at its peak.
-    """
-
-    encoder: str = "conv"
-    heads: Count = 5
-    steps: Count = 600
-    refine_steps: CountOrZero = 1500
-    labelled_factor: Weight = 2.0
-    batch_size: Several = 256
-    neighbours: Count = 10
-    pca_components: Count = 50
-    settle: Share = 0.6
-    doubt: Share = 0.3
-    balance: Weight = 5.0
-    refine_balance: Weight = 0.5
-    evidence: Weight = 1.0
-    bag_images: Count = 320
-    wrong: Share = 0.1
-    threshold: Share = 0.9
-    decay: Share = 0.99
-    learning_rate: Weight = 2e-3
-    weight_decay: Weight = 1e-2
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    encoder: str = option("conv", "the net that is trained, see `smidgen list encoders`")
+    heads: Count = option(5, "linear heads that are trained side by side in the first stage")
+    steps: Count = option(600, "optimiser steps of the first stage")
+    refine_steps: CountOrZero = option(1500, "optimiser steps of the refinement")
+    labelled_factor: Weight = option(
+        2.0,
+        "how many times as many steps the refinement has where there are labels and no bags: they cost less than those"
+        " with bags, and labels gain by more of them",
+    )
+    batch_size: Several = option(256, "images per step, besides those of evidence")
+    neighbours: Count = option(10, "how many nearest images count as neighbours")
+    pca_components: Count = option(50, "principal components of the pixels, by which images are nearest")
+    settle: Share = option(0.6, "share of the first stage after which clusters have formed")
+    doubt: Share = option(0.3, "ε, the share of neighbours that may be wrong once clusters have formed")
+    balance: Weight = option(5.0, "weight of the entropy of the mean assignment in the first stage")
+    refine_balance: Weight = option(0.5, "weight of the entropy of the mean assignment in the refinement")
+    evidence: Weight = option(1.0, "weight of every kind of evidence")
+    bag_images: Count = option(320, "the most images that the bags of a step may have together, one bag at least")
+    wrong: Share = option(0.1, "the share of the evidence that may be wrong")
+    threshold: Share = option(0.9, "the teacher's confidence above which its label is used")
+    decay: Share = option(0.99, "of the teacher, the net's slow average")
+    learning_rate: Weight = option(2e-3, "of AdamW, at its peak")
+    weight_decay: Weight = option(1e-2, "of AdamW")
 
 
 def neighbour_loss(p: Tensor, q: Tensor, *, doubt: float = 0.0) -> Tensor:

@@ -41,7 +41,7 @@ from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import projected_name
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
-from smidgen.options import Count, CountOrZero, Several, Share, ShareBelowOne, Weight, check_fields
+from smidgen.options import Count, CountOrZero, Options, Several, Share, ShareBelowOne, Weight, option
 
 COOLING = (0.6, 0.9)
 """From which share of the stage "select" to which the heads are made surer; before it they are compared."""
@@ -60,51 +60,38 @@ BAGS = 48
 
 
 @dataclass(frozen=True)
-class FusionEmbeddingsConfig:
-    """Settings of `fusion` on embeddings; the defaults are the ones measured on CIFAR-10 (LAB.md).
+class FusionEmbeddingsConfig(Options):
+    """Settings of `fusion` on embeddings; the defaults are the ones measured on CIFAR-10 (LAB.md)."""
 
-    components: principal components that are clustered. neighbours: how many nearest images count as neighbours, at
-    most half of a cluster's share of the images.
-    heads: how many are trained; kept: how many of them beyond the first half; votes: how many decide.
-    steps: of the heads. batch_size: images per step. softness, final_softness: how unsure the heads are kept, and how
-    unsure they end: their loss as a share of ln(clusters), 0 sure, 1 saying nothing. gain: how fast the temperature
-    follows.
-    refine_steps: of the net that learns from evidence; refine_batch_size, bag_images, refine_learning_rate: likewise;
-    hidden, dropout: its layer. warm: the share of its steps over which the votes are believed less and less.
-    evidence: weight of every kind of evidence; wrong: the share of it that may be wrong. leak: how often an image looks
-    like a class that its bag does not hold. threshold: the confidence above which the net's slow average labels an
-    image; decay: of that average. balance: weight of the entropy of the net's mean assignment.
-    learning_rate: of the heads; weight_decay: of heads and net.
-    """
-
-    components: Count = 256
-    neighbours: Count = 30
-    heads: Count = 32
-    kept: Count = 8
-    votes: Count = 5
-    steps: Several = 720
-    batch_size: Several = 2048
-    softness: Share = 0.7
-    final_softness: Share = 0.5
-    gain: Weight = 0.02
-    learning_rate: Weight = 3e-3
-    weight_decay: Weight = 1e-2
-    refine_steps: CountOrZero = 1500
-    refine_batch_size: Several = 1024
-    refine_learning_rate: Weight = 1e-3
-    bag_images: Count = 1536
-    hidden: Count = 512
-    dropout: ShareBelowOne = 0.5
-    warm: Share = 0.3
-    evidence: Weight = 1.0
-    wrong: Share = 0.1
-    leak: Share = 0.1
-    threshold: Share = 0.8
-    decay: Share = 0.99
-    balance: Weight = 0.5
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    components: Count = option(256, "principal components of the embeddings, which are clustered")
+    neighbours: Count = option(
+        30, "how many nearest images count as neighbours, at most half of a cluster's share of the images"
+    )
+    heads: Count = option(32, "linear heads that are trained side by side in the first stage")
+    kept: Count = option(8, "how many of the heads are trained beyond the first half")
+    votes: Count = option(5, "how many of the heads decide")
+    steps: Several = option(720, "optimiser steps of the heads")
+    batch_size: Several = option(2048, "images per step of the heads")
+    softness: Share = option(
+        0.7, "how unsure the heads are kept: their loss as a share of ln(clusters), 0 sure, 1 saying nothing"
+    )
+    final_softness: Share = option(0.5, "how unsure the heads end, as `softness`")
+    gain: Weight = option(0.02, "how fast the temperature follows the softness")
+    learning_rate: Weight = option(3e-3, "of the heads")
+    weight_decay: Weight = option(1e-2, "of heads and net")
+    refine_steps: CountOrZero = option(1500, "optimiser steps of the net that learns from evidence")
+    refine_batch_size: Several = option(1024, "images per step of the refinement, besides those of evidence")
+    refine_learning_rate: Weight = option(1e-3, "of AdamW in the refinement")
+    bag_images: Count = option(1536, "the most images that the bags of a step may have together, one bag at least")
+    hidden: Count = option(512, "units of the net's layer")
+    dropout: ShareBelowOne = option(0.5, "of the net's layer")
+    warm: Share = option(0.3, "share of the refinement over which the votes are believed less and less")
+    evidence: Weight = option(1.0, "weight of every kind of evidence")
+    wrong: Share = option(0.1, "the share of the evidence that may be wrong")
+    leak: Share = option(0.1, "how often an image is like a class that its bag does not hold")
+    threshold: Share = option(0.8, "the confidence above which the net's slow average labels an image")
+    decay: Share = option(0.99, "of the net's slow average")
+    balance: Weight = option(0.5, "weight of the entropy of the net's mean assignment")
 
 
 class FusionEmbeddings(Method):

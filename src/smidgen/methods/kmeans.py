@@ -20,28 +20,26 @@ from smidgen.maths.scaling import unit_rows
 from smidgen.maths.soft_clusters import assignments_by_distance, calibrated_spread
 from smidgen.methods.base import Embed, Method, Problem, StartingPoint
 from smidgen.nets.encoders import make_encoder
-from smidgen.options import Count, check_fields
+from smidgen.options import Count, Options, option
 
 
 @dataclass(frozen=True)
-class KMeansConfig:
-    """Settings of `kmeans`.
+class KMeansConfig(Options):
+    """Settings of `kmeans`."""
 
-    features: what is clustered; "auto" is the embeddings of an encoder where one is named or taken from another run
-    (`--init-from`), otherwise pixels. encoder: with random weights unless it is a pretrained one or another run's;
-    None with `features = "encoder"` is "conv". components: of the PCA. n_init: starts, the best of which is kept.
-    max_iterations: of each start. spherical: whether features are scaled to length one.
-    """
-
-    features: Literal["auto", "pixels", "pca", "encoder"] = "auto"
-    encoder: str | None = None
-    components: Count = 50
-    n_init: Count = 10
-    max_iterations: Count = 300
-    spherical: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    features: Literal["auto", "pixels", "pca", "encoder"] = option(
+        "auto",
+        "what is clustered; auto is the embeddings of an encoder where one is named or taken from another run"
+        " (`--init-from`), otherwise pixels",
+    )
+    encoder: str | None = option(
+        None,
+        "with random weights unless it is a pretrained one or another run's; none with `features=encoder` is conv",
+    )
+    components: Count = option(50, "principal components that are clustered, with `features=pca`")
+    n_init: Count = option(10, "starts, the best of which is kept")
+    max_iterations: Count = option(300, "iterations of each start, at most")
+    spherical: bool = option(False, "scale features to length one")
 
 
 class KMeans(Method):

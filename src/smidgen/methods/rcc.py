@@ -42,36 +42,43 @@ from smidgen.methods.bag_method import BagMethod
 from smidgen.methods.base import Embed, Method, Problem, Stage
 from smidgen.methods.terms import EvidenceTerms
 from smidgen.nets.bag_net import HeadActivation, bag_head, copied, expected_count
-from smidgen.options import Share, Weight
+from smidgen.options import Count, Share, Weight, option
 
 
 @dataclass(frozen=True)
 class RCCConfig(BagConfig):
-    """Settings of `rcc`, those of `BagConfig` among them; the defaults are the report's where it states them.
+    """Settings of `rcc`, those of `BagConfig` among them; the defaults are the report's where it states them."""
 
-    encoder: the net before the features, see `smidgen list encoders`; the report's was a pretrained ResNeXt, and any of
-    timm's can be. With unet the decoder copies the image through skip connections and the features need not carry it,
-    for comparison, and unet-no-skips is that net without them.
-    counts: how class counts are learned, "mse" of raw counts from densities as in the report or "dllp" from a softmax
-    per image. reconstruction_weight: of the decoder's loss. ucc_weight: of the loss of unique counts. count_weight: of
-    the loss of class counts. tie_weight: of the loss that ties the class counts to the unique class count.
-    assign_in_bags: share of training after which images are labelled inside each bag by its known counts (dllp only); 1
-    for never. steps: the report's were 100,000. schedule: of the learning rate, ours. weight_decay: of Adam, ours.
-    """
-
-    counts: Literal["mse", "dllp"] = "mse"
+    encoder: str = option(
+        "wide-residual",
+        "the net before the features, see `smidgen list encoders`; the report's was a pretrained ResNeXt, and any of"
+        " timm's can be. With unet the decoder copies the image through skip connections and the features need not"
+        " carry it, for comparison, and unet-no-skips is that net without them",
+    )
+    counts: Literal["mse", "dllp"] = option(
+        "mse",
+        "how class counts are learned, mse of raw counts from densities as in the report or dllp from a softmax per"
+        " image",
+    )
     bag_size: str = "36"
     head_activation: HeadActivation = "leaky-relu"
     decoder_norm: bool = True
     augment: bool = True
-    schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = "one-cycle"
+    steps: Count = option(2000, "optimiser steps after the warm-up; the report's were 100,000")
+    schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = option(
+        "one-cycle", "of the learning rate, ours"
+    )
     learning_rate: Weight = 1e-3
-    weight_decay: Weight = 1e-4
-    reconstruction_weight: Weight = 1 / 3
-    ucc_weight: Weight = 1 / 3
-    count_weight: Weight = 1 / 3
-    tie_weight: Weight = 0.0
-    assign_in_bags: Share = 1.0
+    weight_decay: Weight = option(1e-4, "of Adam, ours")
+    reconstruction_weight: Weight = option(1 / 3, "of the decoder's loss")
+    ucc_weight: Weight = option(1 / 3, "of the loss of unique counts")
+    count_weight: Weight = option(1 / 3, "of the loss of class counts")
+    tie_weight: Weight = option(0.0, "of the loss that ties the class counts to the unique class count")
+    assign_in_bags: Share = option(
+        1.0,
+        "share of training after which images are labelled inside each bag by its known counts (dllp only); 1 for"
+        " never",
+    )
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "report": {},

@@ -16,26 +16,19 @@ from smidgen.methods.base import Method, Problem, Stage
 from smidgen.methods.host_copies import HostCopies
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
-from smidgen.options import Count, Several, Weight, check_fields
+from smidgen.options import Count, Options, Several, Weight, option
 
 
 @dataclass(frozen=True)
-class SupervisedConfig:
-    """Settings of `supervised`.
+class SupervisedConfig(Options):
+    """Settings of `supervised`."""
 
-    encoder: the net, see `smidgen list encoders`. steps: of the optimiser. batch_size: images per step. learning_rate,
-    weight_decay: of AdamW, the rate at its peak. augment: whether images are shown as random views.
-    """
-
-    encoder: str = "conv"
-    steps: Count = 1500
-    batch_size: Several = 256
-    learning_rate: Weight = 2e-3
-    weight_decay: Weight = 1e-2
-    augment: bool = True
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    encoder: str = option("conv", "the net, see `smidgen list encoders`")
+    steps: Count = option(1500, "optimiser steps")
+    batch_size: Several = option(256, "images per step")
+    learning_rate: Weight = option(2e-3, "of AdamW, at its peak")
+    weight_decay: Weight = option(1e-2, "of AdamW")
+    augment: bool = option(True, "show images as random views")
 
 
 class Supervised(Method):

@@ -39,18 +39,18 @@ from smidgen.errors import InputError
 from smidgen.methods.bag_learner import BagConfig, BagLearner
 from smidgen.methods.bag_method import BagMethod
 from smidgen.methods.base import Embed, Problem, Stage
-from smidgen.options import Share
+from smidgen.options import Count, Share, option
 
 
 @dataclass(frozen=True)
 class UCCConfig(BagConfig):
-    """Settings of `ucc`, those of `BagConfig` among them; the defaults are the paper's but for `steps`.
+    """Settings of `ucc`, those of `BagConfig` among them; the defaults are the paper's but for `steps`."""
 
-    alpha: α, the share of the count's cross-entropy; 1 for no decoder, 0 for an autoencoder. steps: the paper trained
-    for up to a million, its released code for 128,000.
-    """
-
-    alpha: Share = 0.5
+    steps: Count = option(
+        2000,
+        "optimiser steps after the warm-up; the paper trained for up to a million, its released code for 128,000",
+    )
+    alpha: Share = option(0.5, "α, the share of the count's cross-entropy; 1 for no decoder, 0 for an autoencoder")
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
