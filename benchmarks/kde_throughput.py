@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from smidgen.data.resolved import Resolved
+from smidgen.evidence.resolved import Resolved
 from smidgen.maths.kde import log_densities
 from smidgen.methods.base import Problem
 from smidgen.methods.ucc import UCC, UCCConfig, ucc_objective

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from smidgen.config import Config
-from smidgen.data.bags import Simulation, simulate
 from smidgen.data.datasets import Dataset, open_dataset
-from smidgen.data.evidence import Evidence
 from smidgen.data.subsets import choose_images
 from smidgen.evaluation.explained import Table, explain
 from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.simulation import Simulation, simulate
 from smidgen.recipe import fit
 from smidgen.runs import read_csv
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from smidgen.checksums import sealed
 from smidgen.config import Config
-from smidgen.data.evidence import Evidence
 from smidgen.errors import SmidgenError
+from smidgen.evidence.evidence import Evidence
 from smidgen.model import Model
 from smidgen.model_file import read_model_file
 from smidgen.recipe import fit

@@ -9,9 +9,9 @@ from PIL import Image
 
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset
-from smidgen.data.evidence import Evidence
-from smidgen.data.resolved import Resolved
 from smidgen.evaluation.bag_methods import score_bags
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods import METHODS, make_config
 from smidgen.methods.ucc import UCC
 from smidgen.model import Model

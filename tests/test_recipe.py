@@ -11,9 +11,9 @@ import torch
 
 from smidgen import prepare, recipe
 from smidgen.config import Config, as_table, from_table
-from smidgen.data.evidence import Evidence
-from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError, RunError
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.resolved import Resolved
 from smidgen.model import Model
 from smidgen.prepare import resolve
 from smidgen.recipe import Listener, fit

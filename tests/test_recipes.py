@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from smidgen.config import Config
-from smidgen.data.bags import Simulation
 from smidgen.data.datasets import DATASETS
 from smidgen.errors import InputError
+from smidgen.evidence.simulation import Simulation
 from smidgen.recipes import Variants, merged, read_recipe
 
 ROOT = Path(__file__).parents[1]

@@ -5,10 +5,10 @@ import pytest
 from sklearn.datasets import make_blobs
 
 from smidgen.config import Config
-from smidgen.data.bags import Simulation, simulate
 from smidgen.data.datasets import open_dataset
 from smidgen.errors import InputError
 from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.evidence.simulation import Simulation, simulate
 from smidgen.model import Model
 from smidgen.onnx_export import to_onnx
 from smidgen.prepare import Listener, choose_encoder, resolve

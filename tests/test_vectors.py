@@ -9,9 +9,9 @@ from sklearn.datasets import make_blobs
 
 from smidgen.config import Config
 from smidgen.data.datasets import open_dataset, open_splits
-from smidgen.data.evidence import Evidence
 from smidgen.data.loader import Loader
 from smidgen.errors import InputError
+from smidgen.evidence.evidence import Evidence
 from smidgen.methods.fusion import views
 from smidgen.model import Model
 from smidgen.nets.encoders import VectorEncoder, make_encoder

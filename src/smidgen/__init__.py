@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smidgen.config import Config
     from smidgen.data.datasets import open_dataset
-    from smidgen.data.evidence import Evidence
     from smidgen.estimator import ImageClusterer
+    from smidgen.evidence.evidence import Evidence
     from smidgen.recipe import fit
 
 __version__ = "0.1.0"
@@ -18,7 +18,7 @@ __all__ = ["Config", "Evidence", "ImageClusterer", "fit", "open_dataset"]
 
 _HOMES = {
     "Config": "config",
-    "Evidence": "data.evidence",
+    "Evidence": "evidence.evidence",
     "ImageClusterer": "estimator",
     "fit": "recipe",
     "open_dataset": "data.datasets",

@@ -21,13 +21,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from smidgen import recipe
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset, as_paths, list_images, open_like
-from smidgen.data.evidence import Evidence
-from smidgen.data.resolved import Resolved
 from smidgen.data.rows import Rows, as_array, listed, rows_of
 from smidgen.data.values import as_text
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_methods import predict_bags_of
 from smidgen.evaluation.bag_predictions import BagPredictions
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import torch_threads
 from smidgen.maths.entropy import mutual_information
 from smidgen.model import Model

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smidgen.data.resolved import Resolved
 from smidgen.embedding import embed_images, warn
 from smidgen.errors import Damaged, RunError
+from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import choose_device
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Method, Problem

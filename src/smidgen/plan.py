@@ -14,9 +14,9 @@ import torch
 
 from smidgen.config import PATHS, Config, as_table
 from smidgen.data.datasets import DATASETS, Dataset, find_data
-from smidgen.data.evidence import Evidence
-from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import forked_rng
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Method, Problem

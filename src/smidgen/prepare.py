@@ -12,13 +12,13 @@ import torch
 from smidgen.config import Config
 from smidgen.data.datasets import DATASETS, Dataset, open_dataset, open_splits
 from smidgen.data.decoding import NATIVE_LIMIT
-from smidgen.data.evidence import Evidence
-from smidgen.data.evidence_files import FILES
-from smidgen.data.feasibility import feasibility
-from smidgen.data.resolved import Resolved
 from smidgen.data.subsets import choose_images
 from smidgen.data.values import as_text
 from smidgen.errors import InputError, unknown
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.feasibility import feasibility
+from smidgen.evidence.files import FILES
+from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import choose_device, choose_precision
 from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config, method_class
 from smidgen.methods.base import Method, Problem

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from smidgen.config import Config, as_table
 from smidgen.data.datasets import Dataset
-from smidgen.data.evidence import Evidence
-from smidgen.data.resolved import Resolved
 from smidgen.evaluation.bag_methods import score_bags
 from smidgen.evaluation.doctor import Doctor
 from smidgen.evaluation.explained import Explained, explain
 from smidgen.evaluation.out_of_fold import out_of_fold
 from smidgen.evaluation.watch import Watch
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.resolved import Resolved
+from smidgen.evidence.terms import NAMING
 from smidgen.hardware import peak_memory_mb, repeatable, reset_peak_memory, torch_threads
-from smidgen.methods.terms import NAMING
 from smidgen.model import Model, Preprocessing, extractor_table
 from smidgen.nets.pretrained import weights_in_words
 from smidgen.plan import Plan, absolute_paths, make_plan

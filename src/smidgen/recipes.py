@@ -15,9 +15,9 @@ import numpy as np
 import tomli_w
 
 from smidgen.config import Config, from_table
-from smidgen.data.bags import Simulation, simulate
-from smidgen.data.evidence_files import FILES, files_in
 from smidgen.errors import Damaged, InputError, RunError, unknown
+from smidgen.evidence.files import FILES, files_in
+from smidgen.evidence.simulation import Simulation, simulate
 from smidgen.hardware import choose_device
 from smidgen.methods import check_options
 from smidgen.options import convert, field_types

@@ -17,9 +17,9 @@ import torch
 from smidgen import __version__
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset
-from smidgen.data.resolved import Resolved
 from smidgen.evaluation.explained import Explained, images_of_worst_bags
 from smidgen.evaluation.scores import named_accuracy, score_assignments
+from smidgen.evidence.resolved import Resolved
 from smidgen.inspection.issues import find_issues, issue_columns
 from smidgen.reports.page import gallery_rows
 from smidgen.runs import RunFolder, write_csv

@@ -10,8 +10,8 @@ from cli_samples import fill
 
 from smidgen import recipe
 from smidgen.config import Config, from_table
-from smidgen.data.evidence import Evidence
 from smidgen.errors import InputError
+from smidgen.evidence.evidence import Evidence
 from smidgen.recipe import Listener, fit
 from smidgen.runs import read_csv, read_json, read_toml, write_csv
 from smidgen.training.interrupts import Interrupted

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen.data.resolved import Resolved
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.model import Model, Preprocessing

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from pretend_device import DEVICE, pretend_device
-from smidgen.data.resolved import Resolved
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.model import Model, Preprocessing

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from smidgen.config import Config, as_table, from_table
-from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods import METHODS, make_config
 from smidgen.model import Model
 from smidgen.recipe import fit

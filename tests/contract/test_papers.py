@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from pretend_device import DEVICE, pretend_device
 from smidgen.data.batches import Request
-from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
+from smidgen.evidence.resolved import Resolved
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.pca import fit_pca
 from smidgen.maths.sinkhorn import balancing_offsets, sinkhorn

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from smidgen.data.datasets import open_dataset
-from smidgen.data.evidence import Evidence
 from smidgen.data.names import class_name
 from smidgen.errors import InputError, InputWarning
+from smidgen.evidence.evidence import Evidence
 
 IDS = [f"{i}.png" for i in range(8)]
 MISSING_TEXTS = [

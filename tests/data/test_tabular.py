@@ -8,8 +8,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from smidgen.data.datasets import open_dataset
-from smidgen.data.evidence import Evidence
 from smidgen.errors import InputError, InputWarning
+from smidgen.evidence.evidence import Evidence
 
 IDS = ["a.png", "b.png", "sub/c.png"]
 LABELS = (("a.png", "cat"), ("b.png", "dog"))

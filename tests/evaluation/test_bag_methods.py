@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from smidgen.data.datasets import Dataset
-from smidgen.data.resolved import Resolved
 from smidgen.evaluation.bag_methods import score_bags
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.model import Model, Preprocessing

@@ -406,7 +406,7 @@ def _no_report(monkeypatch):
 
 
 def digits(tmp_path, **options):
-    from smidgen.data.evidence import Evidence
+    from smidgen.evidence.evidence import Evidence
 
     rows = np.arange(0, 1400, 7)
     names = {f"train/{row:05d}": str(k) for row, k in zip(rows, _digit_classes()[rows], strict=True)}

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from smidgen.data.bags import Simulation, simulate
-from smidgen.data.evidence import Evidence
 from smidgen.evaluation.bag_predictions import Calibration, predict_bags
 from smidgen.evaluation.explained import KINDS, explain, images_of_worst_bags
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.simulation import Simulation, simulate
 
 N, CLUSTERS = 3000, 6
 IDS = np.array([f"{i}.png" for i in range(N)], dtype=object)

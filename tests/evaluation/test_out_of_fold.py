@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen.data.bags import Simulation, simulate
-from smidgen.data.resolved import Resolved
 from smidgen.evaluation.explained import explain
 from smidgen.evaluation.out_of_fold import out_of_fold
+from smidgen.evidence.resolved import Resolved
+from smidgen.evidence.simulation import Simulation, simulate
 
 N, CLASSES = 900, 5
 NAMES = tuple("abcde")

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part
-from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods.bag_source import BagSource, bag_view, span
 
 LABELS = torch.arange(60) % 5

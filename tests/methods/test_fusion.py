@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from smidgen.data.batches import Part
-from smidgen.data.resolved import Resolved
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods.base import Problem
 from smidgen.methods.fusion import Fusion, FusionConfig, balance_loss, neighbour_loss, self_label_loss
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 from sklearn.datasets import make_blobs
 
-from smidgen.data.bags import Simulation, simulate
 from smidgen.data.batches import Part
-from smidgen.data.resolved import Resolved
 from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.evidence.resolved import Resolved
+from smidgen.evidence.simulation import Simulation, simulate
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.training.embed import map_images

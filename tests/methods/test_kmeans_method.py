@@ -6,10 +6,10 @@ import torch
 from sklearn.cluster import KMeans as Reference
 from sklearn.metrics import adjusted_rand_score
 
-from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
 from smidgen.evaluation.doctor import Doctor
 from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods.base import Problem
 from smidgen.methods.kmeans import KMeans, KMeansConfig
 from smidgen.training.embed import make_embed

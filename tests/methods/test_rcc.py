@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smidgen.data.batches import Part
-from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.methods.rcc import (

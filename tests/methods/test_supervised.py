@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods.base import Problem
 from smidgen.methods.supervised import Supervised, SupervisedConfig
 from smidgen.training.loop import Settings, Trainer

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from smidgen.data.batches import Part
-from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods import make_config
 from smidgen.methods.base import Problem, StartingPoint
 from smidgen.methods.ucc import UCC, UCCConfig, ucc_objective

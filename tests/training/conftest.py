@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from smidgen.data.batches import Request
-from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
+from smidgen.evidence.resolved import Resolved
 from smidgen.methods.base import Method, Problem, Stage
 from smidgen.nets.average import Average
 from smidgen.training.callbacks import MetricsLog

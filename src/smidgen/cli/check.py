@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from smidgen.data.datasets import Dataset
-    from smidgen.data.evidence import Evidence
-    from smidgen.data.findings import Finding
+    from smidgen.evidence.evidence import Evidence
+    from smidgen.evidence.findings import Finding
     from smidgen.inspection.issues import Issue
 
 _EXAMPLES = 3
@@ -158,7 +158,7 @@ def look(dataset: Dataset, console: Progress, *, encoder: str | None = None, dev
 
 
 def _read_evidence(paths: Mapping[str, str]) -> Evidence | None:
-    from smidgen.data.evidence import Evidence
+    from smidgen.evidence.evidence import Evidence
 
     return Evidence.from_files(**paths) if paths else None
 
@@ -167,7 +167,7 @@ def _about_evidence(
     evidence: Evidence, found: Findings, args: argparse.Namespace, n_clusters: int, refusals: list[str]
 ) -> tuple[dict[str, int], list[Finding]]:
     """Return how much evidence there is and what it leaves open; adds to `refusals` why `smidgen fit` refuses it."""
-    from smidgen.data.feasibility import feasibility
+    from smidgen.evidence.feasibility import feasibility
 
     rows = [row for row, split in enumerate(found.splits) if split in ("", "train")]
     skipped = [bad.id for bad in found.dataset.skipped]

@@ -38,7 +38,7 @@ def evidence_paths(args: argparse.Namespace) -> dict[str, str]:
 
     Raises InputError for a folder without evidence, a file that is missing, and what speaks of bags without bags.
     """
-    from smidgen.data.evidence_files import files_in
+    from smidgen.evidence.files import files_in
 
     folder = {} if args.evidence is None else {kind: str(path) for kind, path in files_in(args.evidence).items()}
     paths = folder | {kind: getattr(args, kind) for kind in _COLUMNS if getattr(args, kind) is not None}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from smidgen.data.datasets import Dataset
-    from smidgen.data.evidence import Evidence
-    from smidgen.data.resolved import Resolved
+    from smidgen.evidence.evidence import Evidence
+    from smidgen.evidence.resolved import Resolved
     from smidgen.model import Model
 
 
@@ -124,7 +124,7 @@ def require_run(run: str) -> None:
 
 def read_bags(path: str) -> Evidence:
     """Return the bags in a CSV file bag,image; raises InputError if it is missing, wrong or lists none."""
-    from smidgen.data.evidence import Evidence
+    from smidgen.evidence.evidence import Evidence
 
     evidence = Evidence.from_files(bags=path)
     if not evidence.bags:

@@ -15,8 +15,8 @@ from smidgen.cli.parsing import one_of, share, text, whole_number, whole_range
 from smidgen.errors import InputError
 
 if TYPE_CHECKING:
-    from smidgen.data.bags import Simulation
     from smidgen.data.datasets import Dataset
+    from smidgen.evidence.simulation import Simulation
 
 COMPOSITIONS = ("even", "random")
 DEFAULT_BAGS = 2000
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
     with progress(quiet=args.quiet) as console:
         import numpy as np
 
-        from smidgen.data.bags import simulate
         from smidgen.data.datasets import open_splits
+        from smidgen.evidence.simulation import simulate
         from smidgen.runs import appearing_folder
 
         _settings(args, n_classes=1)  # refuses what cannot be, before images are read
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace, *, n_classes: int) -> Simulation:
     """Return what to make; options about bags ask for bags, and counts are told unless something else is."""
-    from smidgen.data.bags import Simulation
+    from smidgen.evidence.simulation import Simulation
 
     about_bags = any(getattr(args, name) not in (None, False) for name in _ABOUT_BAGS)
     n_bags = args.bags or (DEFAULT_BAGS if about_bags else 0)

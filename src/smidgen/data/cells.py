@@ -10,6 +10,9 @@ from typing import Any
 
 from smidgen.data.names import class_name, name_of
 
+ImageKey = str | int
+"""How a statement names an image: its id, or its row in the training set."""
+
 _TRUE = frozenset(("1", "true", "t", "yes", "y", "same", "present"))
 _FALSE = frozenset(("0", "false", "f", "no", "n", "different", "absent"))
 
@@ -95,7 +98,7 @@ def count_range(value: Any) -> tuple[int, int | None]:
     return whole_number(value), whole_number(value)
 
 
-def image_key(value: Any) -> str | int:
+def image_key(value: Any) -> ImageKey:
     """Return what names an image: its id, or its row in the training set; raises ValueError.
 
     >>> image_key("a.png"), image_key(3.0)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from smidgen.data.cells import shown
+from smidgen.data.cells import ImageKey, shown
 from smidgen.data.image_names import folders_of_images, plain_path, prefix_of_folder
-from smidgen.data.statements import ImageKey
 from smidgen.errors import InputError, InputWarning
 
 _UNKNOWN, _SKIPPED = -1, -2

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from smidgen.data.resolved import Resolved
+from smidgen.evidence.resolved import Resolved
 from smidgen.maths.counts import unique_count_log_probabilities
 
 Progress = Callable[[int, int], None]

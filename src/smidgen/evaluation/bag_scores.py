@@ -10,9 +10,9 @@ import warnings
 
 import numpy as np
 
-from smidgen.data.bags import Simulation, draw_bags
 from smidgen.errors import InputError
 from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.evidence.simulation import Simulation, draw_bags
 
 SPECTRAL_CAP = 10_000
 """The most images that are clustered spectrally: time and memory grow faster than their number."""

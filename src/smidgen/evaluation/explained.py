@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from smidgen.data.resolved import Resolved
 from smidgen.evaluation.bag_predictions import (
     Calibration,
     count_log_law,
@@ -31,6 +30,7 @@ from smidgen.evaluation.bag_predictions import (
     random_count_log_law,
 )
 from smidgen.evaluation.out_of_fold import Unseen
+from smidgen.evidence.resolved import Resolved
 
 KINDS = ("labels", "counts", "proportions", "presence", "pairs")
 """The kinds of evidence there are tables for."""

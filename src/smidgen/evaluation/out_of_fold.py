@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import seeded
 from smidgen.data.loader import Loader
-from smidgen.data.resolved import Resolved
+from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import forked_rng
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.projection import Projection, one_layer

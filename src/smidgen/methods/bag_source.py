@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request, seeded
-from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
 from smidgen.errors import InputError
+from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import to_device
 from smidgen.maths.counts import bag_numbers, count_frequencies
 from smidgen.methods.host_copies import HostCopies

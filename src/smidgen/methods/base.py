@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from smidgen.data.batches import Part, Request
-from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
+from smidgen.evidence.resolved import Resolved
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,13 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import View
+from smidgen.evidence.terms import CLASS_COUNTS, EVERY_KIND, NAMING, EvidenceTerms
 from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
 from smidgen.methods.base import Embed, Method, Problem, Stage
 from smidgen.methods.host_copies import HostCopies
-from smidgen.methods.terms import CLASS_COUNTS, EVERY_KIND, NAMING, EvidenceTerms
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads

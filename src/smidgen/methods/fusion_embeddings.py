@@ -7,7 +7,7 @@ labels, are brought into one order and vote. Where there is evidence, a small ne
 evidence, and learns the evidence's likelihood beside its own labels.
 
 Source. Neighbours after SCAN (Van Gansbeke et al., ECCV 2020), the heads as `methods.voting_heads` says, written from
-the equations; what evidence adds (`methods.terms`) is ours.
+the equations; what evidence adds (`evidence.terms`) is ours.
 
 Equation → function
     ½ CE(Sinkhorn(z_neighbour / T), z) + ½ CE(Sinkhorn(z / T), z_neighbour)      voting_heads.swapped_loss
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
+from smidgen.evidence.terms import EVERY_KIND, EvidenceTerms
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_shares
 from smidgen.maths.counts import cluster_subsets, n_subsets
 from smidgen.maths.entropy import entropy
@@ -36,7 +37,6 @@ from smidgen.maths.matching import match_counts
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.methods.base import Embed, Method, Problem, Stage, StartingPoint
 from smidgen.methods.host_copies import HostCopies
-from smidgen.methods.terms import EVERY_KIND, EvidenceTerms
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import projected_name

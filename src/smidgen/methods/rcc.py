@@ -34,13 +34,13 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
+from smidgen.evidence.terms import EvidenceTerms
 from smidgen.hardware import to_device
 from smidgen.maths.likelihoods import bag_means, bag_sums
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.methods.bag_learner import BagConfig, BagLearner
 from smidgen.methods.bag_method import BagMethod
 from smidgen.methods.base import Embed, Method, Problem, Stage
-from smidgen.methods.terms import EvidenceTerms
 from smidgen.nets.bag_net import HeadActivation, bag_head, copied, expected_count
 from smidgen.options import Count, Share, Weight, option
 

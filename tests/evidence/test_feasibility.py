@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen.data.bags import Simulation, simulate
-from smidgen.data.evidence import Evidence
-from smidgen.data.feasibility import feasibility
-from smidgen.data.resolved import Resolved
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.feasibility import feasibility
+from smidgen.evidence.resolved import Resolved
+from smidgen.evidence.simulation import Simulation, simulate
 
 IDS = [f"{i}.png" for i in range(12)]
 LABELLED = Evidence.from_labels(["cat", "dog", "owl"])

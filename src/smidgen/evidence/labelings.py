@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_matrix, csgraph, csr_array, diags_array, eye_array, hstack, kron
 
-from smidgen.data.evidence_view import KINDS, EvidenceView
+from smidgen.evidence.view import KINDS, EvidenceView
 
 _MOST_VARIABLES = 3000  # of a program that is solved
 _SECONDS = 3.0  # for one of them; what is not decided by then is not said

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-ImageKey = str | int
-"""How a statement names an image: its id, or its row in the training set."""
+from smidgen.data.cells import ImageKey
 
 KINDS = ("labels", "bags", "counts", "proportions", "class_counts", "presence", "pairs")
 """The kinds of statements, which are the tables of `Evidence`."""

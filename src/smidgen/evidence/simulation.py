@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.sparse import coo_matrix, csgraph
 
-from smidgen.data.evidence import Evidence
 from smidgen.errors import InputError
+from smidgen.evidence.evidence import Evidence
 
 _MOST_TUPLES = 20_000  # class tuples that are listed and walked; of more, random ones are drawn
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from smidgen.data.resolved import Resolved
+from smidgen.evidence.resolved import Resolved
 
 KINDS = ("labels", "counts", "shares", "presence")
 """The kinds of statements that bear on what a bag holds."""

@@ -8,9 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from smidgen.data.cells import is_missing, number, shown, truth, whole_number
+from smidgen.data.cells import ImageKey, is_missing, number, shown, truth, whole_number
 from smidgen.data.names import class_names, name_of
-from smidgen.data.statements import ImageKey
 from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, TABLES, Records, read_records
 from smidgen.errors import InputError, unknown
 from smidgen.runs import write_csv

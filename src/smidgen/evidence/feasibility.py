@@ -11,10 +11,10 @@ from itertools import combinations
 
 import numpy as np
 
-from smidgen.data.contradictions import contradictions
-from smidgen.data.evidence_view import EvidenceView, number_of
-from smidgen.data.findings import Finding
-from smidgen.data.resolved import Resolved
+from smidgen.evidence.contradictions import contradictions
+from smidgen.evidence.findings import Finding
+from smidgen.evidence.resolved import Resolved
+from smidgen.evidence.view import EvidenceView, number_of
 
 
 def feasibility(resolved: Resolved, n_clusters: int) -> list[Finding]:

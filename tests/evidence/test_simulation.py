@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from smidgen.data.bags import Simulation, draw_bags, simulate
 from smidgen.errors import InputError
+from smidgen.evidence.simulation import Simulation, draw_bags, simulate
 
 N, K = 1000, 10
 CLASSES = np.random.default_rng(1).permutation(np.arange(N) % K)

@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from smidgen.data.evidence import Evidence
-from smidgen.data.feasibility import feasibility
 from smidgen.errors import InputError
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.feasibility import feasibility
 
 NAMES = ("a", "b", "c")
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from smidgen.data.cells import count_range, image_key, is_missing, number, shown, truth, whole_number
-from smidgen.data.evidence_files import FILES, Table, files_in, read_table, write_table
+from smidgen.data.cells import ImageKey, count_range, image_key, is_missing, number, shown, truth, whole_number
 from smidgen.data.names import class_name, class_names, name_of
-from smidgen.data.resolved import Resolved
-from smidgen.data.resolving import resolve
-from smidgen.data.statements import KINDS, ImageKey, Origin, Statements
 from smidgen.errors import InputError
+from smidgen.evidence.files import FILES, Table, files_in, read_table, write_table
+from smidgen.evidence.resolved import Resolved
+from smidgen.evidence.resolving import resolve
+from smidgen.evidence.statements import KINDS, Origin, Statements
 
 _CELLS_BEFORE = {"labels": 1, "bags": 1, "counts": 1, "proportions": 2, "presence": 2, "pairs": 2}
 """How many cells of a row say what it is about; without one after them it says nothing."""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
-from smidgen.data.resolved import Resolved
 from smidgen.data.views import View
+from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import to_device
 from smidgen.maths.counts import (
     admissible_counts,

@@ -6,14 +6,14 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from smidgen.data.bags import Simulation, simulate
 from smidgen.data.batches import seeded
-from smidgen.data.evidence import Evidence
 from smidgen.data.loader import Loader
-from smidgen.data.resolved import Resolved
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.resolved import Resolved
+from smidgen.evidence.simulation import Simulation, simulate
+from smidgen.evidence.terms import CLASS_COUNTS, EVERY_KIND, EvidenceTerms
 from smidgen.maths.likelihoods import class_count_loss
 from smidgen.maths.matching import match_counts
-from smidgen.methods.terms import CLASS_COUNTS, EVERY_KIND, EvidenceTerms
 
 IDS = [f"{row}.png" for row in range(500)]
 CPU = torch.device("cpu")

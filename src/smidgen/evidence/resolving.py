@@ -12,12 +12,13 @@ import torch
 from scipy.sparse import coo_matrix, csgraph
 from torch import Tensor
 
+from smidgen.data.cells import ImageKey
 from smidgen.data.collection import natural_key
 from smidgen.data.image_index import ImageIndex
 from smidgen.data.names import name_of
-from smidgen.data.resolved import Resolved
-from smidgen.data.statements import ImageKey, Statements
 from smidgen.errors import InputError, unknown
+from smidgen.evidence.resolved import Resolved
+from smidgen.evidence.statements import Statements
 
 
 def resolve(

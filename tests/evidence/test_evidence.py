@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen.data.evidence import Evidence
-from smidgen.data.resolved import Resolved
 from smidgen.errors import InputError
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.resolved import Resolved
 
 IDS = ["a.png", "b.png", "c.png", "d.png", "e.png", "sub/f.png"]
 

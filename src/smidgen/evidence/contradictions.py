@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.sparse import coo_matrix, csgraph
 
-from smidgen.data.evidence_view import KINDS, EvidenceView, number_of
-from smidgen.data.findings import Finding
-from smidgen.data.labelings import Part, fits, parts_of, possible_bags, smallest_part
+from smidgen.evidence.findings import Finding
+from smidgen.evidence.labelings import Part, fits, parts_of, possible_bags, smallest_part
+from smidgen.evidence.view import KINDS, EvidenceView, number_of
 
 _MOST_PARTS = 500  # are searched, of those that share no image: a second or two
 _MOST_UNDECIDED = 3  # searches that may end without an answer: each may have taken seconds
