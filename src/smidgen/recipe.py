@@ -16,10 +16,9 @@ from torch import Tensor
 from smidgen.config import Config, as_table
 from smidgen.data.datasets import Dataset
 from smidgen.evaluation.bag_methods import score_bags
-from smidgen.evaluation.doctor import Doctor
 from smidgen.evaluation.explained import Explained, explain
 from smidgen.evaluation.out_of_fold import out_of_fold
-from smidgen.evaluation.watch import Watch
+from smidgen.evaluation.scores import sample_scores
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.terms import NAMING
@@ -54,6 +53,8 @@ from smidgen.training.checkpoint import Checkpoints
 from smidgen.training.embed import make_embed
 from smidgen.training.interrupts import Interrupts
 from smidgen.training.loop import Settings, Trainer
+from smidgen.training.monitors.doctor import Doctor
+from smidgen.training.monitors.watch import Watch
 
 __all__ = ["Listener", "Outcome", "fit"]
 
@@ -217,7 +218,9 @@ class _Fit:
     def _train(self) -> dict[str, Any]:
         """Train, and return the seconds and steps that it took, and whether time was up before all steps were done."""
         callbacks: list[Callback] = [
-            Watch(self.train.images, self.train.classes, seed=self.config.seed, device=self.device),
+            Watch(
+                self.train.images, self.train.classes, score=sample_scores, seed=self.config.seed, device=self.device
+            ),
             self.doctor,
             MetricsLog(None if self.run_folder is None else self.run_folder.path / "metrics.jsonl"),
             Ticker(self._tick),

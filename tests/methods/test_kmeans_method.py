@@ -7,12 +7,12 @@ from sklearn.cluster import KMeans as Reference
 from sklearn.metrics import adjusted_rand_score
 
 from smidgen.errors import InputError
-from smidgen.evaluation.doctor import Doctor
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods.base import Problem
 from smidgen.methods.kmeans import KMeans, KMeansConfig
 from smidgen.training.embed import make_embed
+from smidgen.training.monitors.doctor import Doctor
 
 RANDOM = np.random.default_rng(0)
 CENTRES = RANDOM.integers(40, 216, (3, 1, 6, 6))

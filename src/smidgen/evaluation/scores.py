@@ -127,6 +127,18 @@ def score_assignments(
     return {**found, "accuracy_low": low, "accuracy_high": high}
 
 
+def sample_scores(classes: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    """Return the scores of a sample that a training logs while it runs: `sample_accuracy` and `sample_nmi`.
+
+    >>> sample_scores(np.array([0, 0, 1, -1]), np.array([0, 0, 0, 0]))
+    {'sample_accuracy': 0.6666666666666666, 'sample_nmi': 0.0}
+    """
+    return {
+        "sample_accuracy": float(clustering_accuracy(classes, clusters)),
+        "sample_nmi": float(normalised_mutual_information(classes, clusters)),
+    }
+
+
 def accuracy_interval(
     classes: np.ndarray,
     clusters: np.ndarray,

@@ -152,7 +152,7 @@ class Method(nn.Module, ABC):
     def uninformed(self) -> Mapping[str, float]:
         """The values that logged losses of evidence have for a model that does not look at the images, by name.
 
-        A loss that stays there says that this evidence teaches nothing (`evaluation.doctor`).
+        A loss that stays there says that this evidence teaches nothing (`training.monitors.doctor`).
         """
         return {}
 

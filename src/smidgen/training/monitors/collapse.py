@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from smidgen.evaluation.remedies import remedy
+from smidgen.training.monitors.remedies import remedy
 
 EVEN = 0.98
 """The share of the largest entropy above which assignments say nothing."""

@@ -9,13 +9,13 @@ import pytest
 
 from smidgen import recipe
 from smidgen.config import Config
-from smidgen.evaluation.collapse import collapse_alarms
-from smidgen.evaluation.doctor import Doctor
 from smidgen.methods import make_config
 from smidgen.methods.base import Stage
 from smidgen.prepare import Listener
 from smidgen.runs import RunFolder
 from smidgen.training.callbacks import Moment
+from smidgen.training.monitors.collapse import collapse_alarms
+from smidgen.training.monitors.doctor import Doctor
 
 STEPS = 600
 LN4 = math.log(4)

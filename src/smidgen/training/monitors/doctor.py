@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from smidgen.evaluation.collapse import COLLAPSES, EVEN, collapse_alarms, evenness
-from smidgen.evaluation.remedies import remedy, useful_options
 from smidgen.methods.base import Method, Stage
 from smidgen.training.callbacks import Callback, Moment
+from smidgen.training.monitors.collapse import COLLAPSES, EVEN, collapse_alarms, evenness
+from smidgen.training.monitors.remedies import remedy, useful_options
 
 LEAST_STEPS = 50  # of a stage, before anything is said of it
 LEAST_TRAINING = 100  # steps in all before even assignments mean that nothing was learned

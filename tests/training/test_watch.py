@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from smidgen.evaluation.watch import SAMPLE, Watch
+from smidgen.evaluation.scores import sample_scores
 from smidgen.methods.base import Stage
 from smidgen.training.callbacks import Moment
+from smidgen.training.monitors.watch import SAMPLE, Watch
 
 
 class Constant(nn.Module):
@@ -22,7 +23,8 @@ def moment(step, *, steps=100):
 
 
 def watch(n, classes=None):
-    return Watch(np.zeros((n, 1, 2, 2), np.uint8), classes, seed=0, device=torch.device("cpu"), every=10)
+    images = np.zeros((n, 1, 2, 2), np.uint8)
+    return Watch(images, classes, score=sample_scores, seed=0, device=torch.device("cpu"), every=10)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +58,9 @@ def test_scores_are_there_where_classes_are_known():
 
 def test_it_looks_at_a_sample_that_the_seed_alone_determines():
     images = np.arange(SAMPLE + 500).repeat(4).reshape(-1, 1, 2, 2)
-    one, other = (Watch(images, None, seed=seed, device=torch.device("cpu")) for seed in (0, 1))
+    how = {"score": sample_scores, "device": torch.device("cpu")}
+    one, other = (Watch(images, None, seed=seed, **how) for seed in (0, 1))
     assert len(one._images) == SAMPLE
     assert len(np.unique(one._images[:, 0, 0, 0])) == SAMPLE
     assert (one._images != other._images).any()
-    assert (Watch(images, None, seed=0, device=torch.device("cpu"))._images == one._images).all()
+    assert (Watch(images, None, seed=0, **how)._images == one._images).all()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
 from smidgen.data.batches import seeded
-from smidgen.evaluation.scores import clustering_accuracy, normalised_mutual_information
 from smidgen.methods.base import Stage
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.embed import map_images
+
+Score = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
 
 SAMPLE = 2000
 LOOKS = 20
@@ -21,18 +22,27 @@ LOOKS = 20
 class Watch(Callback):
     """Assigns a fixed sample of the training images every so often.
 
-    The assignments go into the moment, for the callbacks that come after it (`Doctor`); `sample_accuracy` and
-    `sample_nmi` into the log, where classes are known: these are looked at by people only.
+    The assignments go into the moment, for the callbacks that come after it (`Doctor`); their scores go into the log,
+    where classes are known: these are looked at by people only.
+
+    classes: of the images, (n,), -1 where unknown. score: returns named scores of (classes, clusters).
     """
 
     def __init__(
-        self, images: np.ndarray, classes: np.ndarray | None, *, seed: int, device: torch.device, every: int = 100
+        self,
+        images: np.ndarray,
+        classes: np.ndarray | None,
+        *,
+        score: Score,
+        seed: int,
+        device: torch.device,
+        every: int = 100,
     ) -> None:
         order = torch.randperm(len(images), generator=seeded(seed, "watch"))[:SAMPLE].sort().values.numpy()
         if classes is not None and (classes[order] < 0).all():
             classes = None
         self._images, self._classes = images[order], None if classes is None else classes[order]
-        self._device, self._every = device, every
+        self._score, self._device, self._every = score, device, every
 
     def wants_to_see(self, stage: Stage, step: int) -> bool:
         """Return whether it is time to look."""
@@ -45,12 +55,5 @@ class Watch(Callback):
         method = moment.method
         assignments = map_images(method.assign, self._images, method=method, device=self._device).numpy()
         moment.assignments = assignments
-        moment.extras.update(self._scores(assignments.argmax(1)))
-
-    def _scores(self, clusters: np.ndarray) -> dict[str, Any]:
-        if self._classes is None:
-            return {}
-        return {
-            "sample_accuracy": float(clustering_accuracy(self._classes, clusters)),
-            "sample_nmi": float(normalised_mutual_information(self._classes, clusters)),
-        }
+        if self._classes is not None:
+            moment.extras.update(self._score(self._classes, assignments.argmax(1)))
