@@ -32,7 +32,7 @@ from PIL import Image, ImageFile, ImageFilter
 from smidgen.data import images as decoding
 from smidgen.data.datasets import list_images, open_dataset
 from smidgen.data.folders import collect_folder
-from smidgen.runs import write_json
+from smidgen.files import write_json
 
 DISTINCT = {"large": 6, "small": 500}
 SIZES = {"large": (64, 160), "small": (32, 64, 160)}

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 import smidgen.embedding as embedding
+from smidgen.files import write_json
 from smidgen.hardware import fast_dtype
 from smidgen.nets.fast import FoldedConv, fold_batch_norm
 from smidgen.nets.pretrained import pretrained_encoder
 from smidgen.nets.timm_encoder import PretrainedEncoder
-from smidgen.runs import write_json
 
 PLAIN = "plain: eager, fp32, batch 64"
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from smidgen.runs import RunFolder
+from smidgen.run_folder import RunFolder
 
 OPTIONS = {
     "fusion": {"steps": 240, "refine_steps": 160, "batch_size": 64, "heads": 2},

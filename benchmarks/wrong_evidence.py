@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from smidgen.config import Config
+from smidgen.csv_tables import read_csv
 from smidgen.data.datasets import Dataset, open_dataset
 from smidgen.data.subsets import choose_images
 from smidgen.evaluation.explained import Table, explain
@@ -25,7 +26,6 @@ from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.simulation import Simulation, simulate
 from smidgen.recipe import fit
-from smidgen.runs import read_csv
 
 SIZE = 28  # pixels of the images that only their classes are wanted of; MNIST's own
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from smidgen import Config, fit
 from smidgen.recipe import Listener
-from smidgen.runs import RunFolder
+from smidgen.run_folder import RunFolder
 
 
 class PullThePlug(Listener):

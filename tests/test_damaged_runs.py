@@ -5,7 +5,8 @@ import json
 import pytest
 
 from smidgen.errors import RunError
-from smidgen.runs import RunFolder, read_json, read_toml, write_toml
+from smidgen.files import read_json, read_toml, write_toml
+from smidgen.run_folder import RunFolder
 
 DEEP = 5000
 

@@ -20,8 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from smidgen import Evidence, ImageClusterer, recipe
+from smidgen.csv_tables import read_csv
 from smidgen.errors import InputError, RunError
-from smidgen.runs import read_csv
 from smidgen.training.interrupts import Interrupted
 
 QUICK = {"steps": 12, "refine_steps": 2, "batch_size": 64}

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from smidgen.config import Config
+from smidgen.csv_tables import read_csv
 from smidgen.data.datasets import Dataset
 from smidgen.evaluation.bag_methods import score_bags
 from smidgen.evidence.evidence import Evidence
@@ -17,7 +18,7 @@ from smidgen.methods.ucc import UCC
 from smidgen.model import Model
 from smidgen.prepare import resolve
 from smidgen.recipe import Listener, fit
-from smidgen.runs import RunFolder, read_csv
+from smidgen.run_folder import RunFolder
 
 OPTIONS = {"encoder": "conv", "steps": 2, "bags": 4, "bag_size": "6", "reconstruction": "none", "augment": False}
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)

@@ -7,11 +7,11 @@ from safetensors.torch import load_file, save_file
 
 from smidgen.errors import RunError
 from smidgen.evidence.resolved import Resolved
+from smidgen.files import read_json, write_json
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.model import Model, Preprocessing
 from smidgen.nets import pretrained
-from smidgen.runs import read_json, write_json
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
 

@@ -7,9 +7,9 @@ import pytest
 
 from mutations import MODELS, fit_model, judge, mutated
 from smidgen.errors import RunError
+from smidgen.files import read_json, write_json
 from smidgen.model import Model
 from smidgen.model_file import read_model_file
-from smidgen.runs import read_json, write_json
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,15 @@ import torch
 
 from smidgen import prepare, recipe
 from smidgen.config import Config, as_table, from_table
+from smidgen.csv_tables import read_csv
 from smidgen.errors import InputError, RunError
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
+from smidgen.files import read_json
 from smidgen.model import Model
 from smidgen.prepare import resolve
 from smidgen.recipe import Listener, fit
-from smidgen.runs import RunFolder, read_csv, read_json
+from smidgen.run_folder import RunFolder
 from smidgen.training.interrupts import Interrupted
 
 QUICK = {"supervised": {"steps": 12, "batch_size": 32}, "fusion": {"steps": 8, "refine_steps": 6, "batch_size": 32}}

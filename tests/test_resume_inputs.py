@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from smidgen import embedding, prepare, recipe
 from smidgen.config import Config
 from smidgen.errors import RunError
+from smidgen.files import read_json
 from smidgen.nets.pretrained import pretrained_encoder
 from smidgen.recipe import Listener, fit
-from smidgen.runs import RunFolder, read_json
+from smidgen.run_folder import RunFolder
 from smidgen.training.interrupts import Interrupted
 
 COMMON = {"n_clusters": 2, "threads": 1, "checkpoint_every": 1, "method": "supervised"}

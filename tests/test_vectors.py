@@ -17,7 +17,7 @@ from smidgen.model import Model
 from smidgen.nets.encoders import VectorEncoder, make_encoder
 from smidgen.prepare import _channel_statistics
 from smidgen.recipe import Listener, fit
-from smidgen.runs import RunFolder
+from smidgen.run_folder import RunFolder
 
 BLOBS, CLASSES = make_blobs(n_samples=60, centers=3, n_features=5, cluster_std=0.5, random_state=0)
 QUICK = Config("array", method="kmeans", n_clusters=3, threads=1)

@@ -29,10 +29,10 @@ from smidgen.data.images import BadImage, Resize, check_options, decode_image, q
 from smidgen.data.sources import cache_folder
 from smidgen.data.values import ValueRange, as_value_range
 from smidgen.errors import Damaged, InputError, InputWarning
+from smidgen.files import atomic_write
 from smidgen.hardware import fast_dtype
 from smidgen.nets.fast import FAST_BATCH
 from smidgen.nets.timm_encoder import PretrainedEncoder
-from smidgen.runs import atomic_write
 
 BLOCK = 256
 """Images per block: what a thread takes at a time, and what a kill can cost each of them."""

@@ -13,8 +13,8 @@ from msgspec import Meta
 from smidgen.checksums import check_seal, sealed
 from smidgen.data.values import OPEN, ValueRange
 from smidgen.errors import Damaged, RunError
+from smidgen.files import read_json, write_json
 from smidgen.options import Count, Positive, Share
-from smidgen.runs import read_json, write_json
 from smidgen.schemas import convert
 
 FORMAT = 3

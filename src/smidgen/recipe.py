@@ -22,6 +22,7 @@ from smidgen.evaluation.scores import sample_scores
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.terms import NAMING
+from smidgen.files import lies_inside, write_json
 from smidgen.hardware import peak_memory_mb, repeatable, reset_peak_memory, torch_threads
 from smidgen.model import Model, Preprocessing, extractor_table
 from smidgen.nets.pretrained import weights_in_words
@@ -47,7 +48,7 @@ from smidgen.record import (
     write_thumbnails,
 )
 from smidgen.reports.page import write_page
-from smidgen.runs import RunFolder, lies_inside, write_json
+from smidgen.run_folder import RunFolder
 from smidgen.training.callbacks import Callback, MetricsLog, Ticker
 from smidgen.training.checkpoint import Checkpoints
 from smidgen.training.embed import make_embed

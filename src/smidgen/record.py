@@ -16,13 +16,14 @@ import torch
 
 from smidgen import __version__
 from smidgen.config import Config
+from smidgen.csv_tables import write_csv
 from smidgen.data.datasets import Dataset
 from smidgen.evaluation.explained import Explained, images_of_worst_bags
 from smidgen.evaluation.scores import named_accuracy, score_assignments
 from smidgen.evidence.resolved import Resolved
 from smidgen.inspection.issues import find_issues, issue_columns
 from smidgen.reports.page import gallery_rows
-from smidgen.runs import RunFolder, write_csv
+from smidgen.run_folder import RunFolder
 
 MOST_INSPECTED = 200_000
 """Images of a run among which issues are looked for: more would take longer than many a training."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smidgen.checksums import checksum
 from smidgen.errors import Damaged
-from smidgen.runs import atomic_write
+from smidgen.files import atomic_write
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], *, text: str = "") -> str:

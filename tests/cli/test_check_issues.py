@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from smidgen.cli.main import main
-from smidgen.runs import read_csv
+from smidgen.csv_tables import read_csv
 
 
 @pytest.fixture

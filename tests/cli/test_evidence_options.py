@@ -10,10 +10,11 @@ from cli_samples import fill
 
 from smidgen import recipe
 from smidgen.config import Config, from_table
+from smidgen.csv_tables import read_csv, write_csv
 from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
+from smidgen.files import read_json, read_toml
 from smidgen.recipe import Listener, fit
-from smidgen.runs import read_csv, read_json, read_toml, write_csv
 from smidgen.training.interrupts import Interrupted
 
 SHORT = {"heads": 2, "steps": 12, "refine_steps": 6, "batch_size": 16, "encoder": "conv"}

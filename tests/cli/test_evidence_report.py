@@ -5,9 +5,9 @@ import pytest
 from cli_samples import fill
 
 from smidgen.cli.main import main
+from smidgen.csv_tables import read_csv
 from smidgen.model import Model
 from smidgen.reports import page
-from smidgen.runs import read_csv
 
 FUSION = ("--clusters", "3", "--threads", "1", "--quiet", "--set", "heads=1", "--set", "batch_size=32",
           "--set", "steps=60", "--set", "refine_steps=20")  # fmt: skip

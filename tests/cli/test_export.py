@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from smidgen.cli.files import Names, safe_name
 from smidgen.cli.main import main
-from smidgen.runs import read_csv, write_csv
+from smidgen.csv_tables import read_csv, write_csv
 
 
 def test_csv_has_the_chosen_columns(smidgen, run, tmp_path):

@@ -12,8 +12,8 @@ from pyarrow import parquet
 
 from smidgen.cli.export_parquet import _layout
 from smidgen.cli.main import main
+from smidgen.csv_tables import read_csv, write_csv
 from smidgen.data.collection import path_from_id
-from smidgen.runs import read_csv, write_csv
 
 
 def test_table_has_what_other_programs_want(smidgen, run, tmp_path):

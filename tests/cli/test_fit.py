@@ -13,8 +13,9 @@ from PIL import Image
 
 from smidgen.cli.data import require_data
 from smidgen.cli.fit import default_out
+from smidgen.csv_tables import read_csv
 from smidgen.data import datasets
-from smidgen.runs import read_csv, read_toml
+from smidgen.files import read_toml
 
 LOUD = QUICK[:-1]
 

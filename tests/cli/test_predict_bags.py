@@ -2,7 +2,8 @@
 
 import pytest
 
-from smidgen.runs import read_csv, read_json, write_csv
+from smidgen.csv_tables import read_csv, write_csv
+from smidgen.files import read_json
 
 BAGS = {
     "mixed": ["black/1.png", "grey/2.png", "white/3.png", "white/4.png"],

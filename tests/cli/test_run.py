@@ -6,9 +6,10 @@ import signal
 import pytest
 
 from smidgen import recipe, recipes
+from smidgen.files import read_json, read_toml
 from smidgen.prepare import Listener
 from smidgen.recipes import read_recipe, run_recipe
-from smidgen.runs import RunFolder, read_json, read_toml
+from smidgen.run_folder import RunFolder
 from smidgen.training.interrupts import Interrupted
 
 TINY = """

@@ -6,8 +6,10 @@ import signal
 import pytest
 
 from smidgen import recipes
+from smidgen.csv_tables import read_csv
 from smidgen.errors import TrainingError
-from smidgen.runs import RunFolder, read_csv, read_json, read_toml, write_json, write_toml
+from smidgen.files import read_json, read_toml, write_json, write_toml
+from smidgen.run_folder import RunFolder
 from smidgen.training.interrupts import Interrupted
 
 TINY = """

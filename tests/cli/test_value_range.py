@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smidgen.runs import read_csv, read_json
+from smidgen.csv_tables import read_csv
+from smidgen.files import read_json
 
 RNG = np.random.default_rng(0)
 PATTERNS = RNG.integers(0, 100, (3, 10, 10))

@@ -9,8 +9,8 @@ import shutil
 import pytest
 from cli_samples import fill, png
 
+from smidgen.csv_tables import read_csv
 from smidgen.methods import METHODS, make_config
-from smidgen.runs import read_csv
 
 
 def test_predict_writes_a_row_for_each_image(smidgen, run, tmp_path):

@@ -12,10 +12,10 @@ from smidgen.config import Config, as_table, from_table
 from smidgen.errors import InputError
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.evidence.resolved import Resolved
+from smidgen.files import read_toml, write_toml
 from smidgen.methods import METHODS, make_config
 from smidgen.model import Model
 from smidgen.recipe import fit
-from smidgen.runs import read_toml, write_toml
 
 pytestmark = pytest.mark.parametrize("name", METHODS)
 

@@ -17,7 +17,8 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
-from smidgen.runs import write_csv, write_json, write_toml
+from smidgen.csv_tables import write_csv
+from smidgen.files import write_json, write_toml
 
 
 @dataclass

@@ -16,7 +16,7 @@ from smidgen.errors import RunError
 from smidgen.reports.bags import read_bags
 from smidgen.reports.figures import value_map
 from smidgen.reports.page import write_page
-from smidgen.runs import RunFolder
+from smidgen.run_folder import RunFolder
 
 HOSTILE = "<b>cat</b>"
 PAIRS = {"class": [HOSTILE, HOSTILE, "dog", "dog"], "other": [HOSTILE, "dog"] * 2, "bits": [0, 0.25, 0.25, 0]}

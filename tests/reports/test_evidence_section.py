@@ -12,7 +12,7 @@ from smidgen.reports.evidence import evidence_rows, read_evidence
 from smidgen.reports.gallery import gallery_rows
 from smidgen.reports.page import write_page
 from smidgen.reports.tables import read_assignments
-from smidgen.runs import RunFolder
+from smidgen.run_folder import RunFolder
 
 HOSTILE = "<b>bag</b>"
 COUNTS = {

@@ -10,9 +10,9 @@ from report_samples import digits_run, write_run
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import confusion_matrix
 
+from smidgen.csv_tables import write_csv
 from smidgen.errors import RunError
 from smidgen.reports.tables import confusion, count_pairs, match_classes, natural_key, read_assignments, read_table
-from smidgen.runs import write_csv
 
 
 def test_map_is_the_best_one_to_one_match_of_training_rows(digits_folder: Path) -> None:

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from smidgen.csv_tables import read_csv
+from smidgen.files import write_json, write_toml
 from smidgen.reports.variants import columns, curves, differences, folders_in, markdown, numbers, rows, write_variants
-from smidgen.runs import read_csv, write_json, write_toml
 
 HOSTILE = "a|b <script>alert(1)</script> *c*\u202e"
 

@@ -12,7 +12,7 @@ from smidgen.config import Config
 from smidgen.methods import make_config
 from smidgen.methods.base import Stage
 from smidgen.prepare import Listener
-from smidgen.runs import RunFolder
+from smidgen.run_folder import RunFolder
 from smidgen.training.callbacks import Moment
 from smidgen.training.monitors.collapse import collapse_alarms
 from smidgen.training.monitors.doctor import Doctor

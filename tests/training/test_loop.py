@@ -539,7 +539,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("smidgen.runs.os.fsync", full)
+        patch.setattr("smidgen.files.os.fsync", full)
         with pytest.raises(RunError, match=r"cannot be written \(No space left on device\): make room"):
             make_trainer(tmp_path).train()
     assert not [path for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith(".")]

@@ -195,8 +195,8 @@ def _embedded(dataset: Dataset, encoder: str, console: Progress, device: str) ->
 
 def _write(path: Path, found: Findings) -> None:
     """Write all issues as a table: image, split, kind, score and group."""
+    from smidgen.csv_tables import write_csv
     from smidgen.inspection.issues import issue_columns
-    from smidgen.runs import write_csv
 
     issues = [issue for issues in found.issues.values() for issue in issues]
     write_csv(path, issue_columns(issues, found.dataset.ids.tolist(), found.splits))

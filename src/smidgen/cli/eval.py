@@ -55,7 +55,7 @@ class Scored:
 def run(args: argparse.Namespace) -> int:
     """Score, and print what came out."""
     from smidgen.reports.tables import read_assignments
-    from smidgen.runs import RunFolder
+    from smidgen.run_folder import RunFolder
 
     known = read_assignments(RunFolder.open(args.run).path)
     names: tuple[str, ...] = known.cluster_names
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _own_parts(known: Assignments, args: argparse.Namespace) -> list[Scored]:
     from smidgen.reports.tables import read_optional_json
-    from smidgen.runs import RunFolder
+    from smidgen.run_folder import RunFolder
 
     if not known.class_names:
         raise InputError(
@@ -109,7 +109,7 @@ def _new_part(known: Assignments, args: argparse.Namespace, *, device: str) -> t
 
     from smidgen.data.datasets import DATASETS
     from smidgen.evaluation.bag_methods import score_bags
-    from smidgen.runs import RunFolder
+    from smidgen.run_folder import RunFolder
 
     require_run(args.run)
     require_data(args.data)

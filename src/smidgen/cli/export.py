@@ -58,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say where it is."""
-    from smidgen.runs import RunFolder, lies_inside
+    from smidgen.files import lies_inside
+    from smidgen.run_folder import RunFolder
 
     folder = RunFolder.open(args.run)
     module = importlib.import_module(FORMATS[args.to][0])

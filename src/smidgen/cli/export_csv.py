@@ -7,8 +7,9 @@ from pathlib import Path
 
 from smidgen.cli.console import Progress
 from smidgen.cli.files import require_new_file
+from smidgen.csv_tables import write_csv
 from smidgen.errors import Damaged, InputError, RunError, unknown
-from smidgen.runs import RunFolder, write_csv
+from smidgen.run_folder import RunFolder
 from smidgen.schemas import convert
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from smidgen.cli.console import Progress
 from smidgen.cli.files import require_new_file
-from smidgen.runs import RunFolder, atomic_write
+from smidgen.files import atomic_write
+from smidgen.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,8 @@ from smidgen.cli.console import Progress
 from smidgen.cli.export_csv import chosen, read_confidence
 from smidgen.cli.files import require_new_file
 from smidgen.errors import InputError, RunError
-from smidgen.runs import RunFolder, atomic_write, read_array
+from smidgen.files import atomic_write, read_array
+from smidgen.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np

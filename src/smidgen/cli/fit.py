@@ -107,7 +107,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit, and say what came out."""
-    from smidgen.runs import RunFolder
+    from smidgen.run_folder import RunFolder
 
     out = Path(args.out) if args.out else default_out(args.data, args.method)
     options = _options(args)
@@ -306,7 +306,7 @@ def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
 
 def _sizes(out: Path, n_clusters: int) -> str:
     """Return how large the clusters are, over the images trained on."""
-    from smidgen.runs import RunFolder
+    from smidgen.run_folder import RunFolder
 
     table = RunFolder(out).assignments
     sizes = Counter(c for c, split in zip(table["cluster"], table["split"], strict=True) if split != "test")

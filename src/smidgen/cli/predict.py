@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     skipped = _report_skipped(dataset, out, quiet=args.quiet)
     sizes = Counter(columns["cluster"])
     if out is not None:
-        from smidgen.runs import write_csv
+        from smidgen.csv_tables import write_csv
 
         write_csv(out, columns)
         if bags_out is not None and of_bags is not None:
@@ -183,7 +183,7 @@ def open_run(args: argparse.Namespace, console: Progress, *, device: str) -> tup
 
 def _report_skipped(dataset: Dataset, out: Path | None, *, quiet: bool) -> list[dict[str, str]]:
     """List the unreadable images beside the table, and on stderr the first of them."""
-    from smidgen.runs import write_csv
+    from smidgen.csv_tables import write_csv
 
     skipped = [{"image": bad.id, "reason": bad.reason} for bad in dataset.skipped]
     if not skipped:
@@ -203,6 +203,6 @@ def _report_skipped(dataset: Dataset, out: Path | None, *, quiet: bool) -> list[
 
 
 def _print_csv(columns: dict[str, list[Any]]) -> None:
-    from smidgen.runs import csv_text
+    from smidgen.csv_tables import csv_text
 
     sys.stdout.write(csv_text(columns))

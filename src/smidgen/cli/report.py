@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the pages and print their paths."""
-    from smidgen.runs import RunFolder
+    from smidgen.run_folder import RunFolder
 
     out = Path(args.out) if args.out else Path(args.runs[0]).parent / "comparison.html"
     if len(args.runs) == 1 and args.out:

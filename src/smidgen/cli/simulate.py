@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
         from smidgen.data.datasets import open_splits
         from smidgen.evidence.simulation import simulate
-        from smidgen.runs import appearing_folder
+        from smidgen.files import appearing_folder
 
         _settings(args, n_classes=1)  # refuses what cannot be, before images are read
         train, _ = open_splits(

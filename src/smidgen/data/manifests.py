@@ -20,7 +20,7 @@ from smidgen.data.names import class_names, name_of
 from smidgen.data.splits import splits_of_values
 from smidgen.data.tabular import IMAGE_COLUMNS, JSON_LINES, LABEL_COLUMNS, PARQUET, Records, read_records
 from smidgen.errors import InputError, InputWarning, SmidgenError
-from smidgen.runs import read_toml
+from smidgen.files import read_toml
 
 SPLIT_COLUMN = "split"
 

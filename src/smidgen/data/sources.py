@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 from smidgen.data.readers import read_digit_pairs
 from smidgen.errors import InputError
-from smidgen.runs import atomic_write
+from smidgen.files import atomic_write
 
 TIMEOUT = 10.0
 """Seconds without an answer after which a mirror is given up; behind a dropping firewall there is never one."""

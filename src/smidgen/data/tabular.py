@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from smidgen.csv_tables import restore_cell
 from smidgen.errors import Damaged, InputError, InputWarning
-from smidgen.runs import restore_cell
 from smidgen.schemas import decode_json
 
 IMAGE_COLUMNS = ("path", "file_name", "filepath", "image", "filename", "file", "image_path")

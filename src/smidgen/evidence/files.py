@@ -8,11 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from smidgen.csv_tables import write_csv
 from smidgen.data.cells import ImageKey, is_missing, number, shown, truth, whole_number
 from smidgen.data.names import class_names, name_of
 from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, TABLES, Records, read_records
 from smidgen.errors import InputError, unknown
-from smidgen.runs import write_csv
 
 FILES: dict[str, tuple[tuple[str, ...], ...]] = {
     "labels": (("image", "label"),),

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from smidgen.csv_tables import read_csv
 from smidgen.errors import RunError
 from smidgen.reports import figures
 from smidgen.reports.tables import is_number, percent, thousands
-from smidgen.runs import read_csv
 
 _LARGEST_FIGURE = 24  # classes
 _MOST_FEATURES = 32

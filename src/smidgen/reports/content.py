@@ -19,7 +19,7 @@ from smidgen.reports.evidence import Kind
 from smidgen.reports.gallery import Galleries, Mistake
 from smidgen.reports.names import cluster_title, is_numbered, visible
 from smidgen.reports.tables import Assignments, Table, duration, is_number, percent, plain, thousands
-from smidgen.runs import RunFolder
+from smidgen.run_folder import RunFolder
 
 
 @dataclass(frozen=True, eq=False)

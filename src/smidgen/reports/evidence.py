@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from smidgen.csv_tables import read_csv
 from smidgen.errors import RunError
 from smidgen.reports import figures
 from smidgen.reports.names import cluster_title
 from smidgen.reports.tables import Assignments, natural_key, percent, thousands
-from smidgen.runs import read_csv
 
 _SHOWN = 10  # pieces of each kind that are shown
 _LIKELY = 0.5  # probability above which a piece is called wrong

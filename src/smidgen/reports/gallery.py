@@ -10,9 +10,9 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from smidgen.errors import InputError, RunError
+from smidgen.files import read_array
 from smidgen.reports.evidence import evidence_rows, read_evidence
 from smidgen.reports.tables import Assignments, confusion, read_assignments
-from smidgen.runs import read_array
 
 MOST_CARDS = 200  # clusters that get a gallery; the largest ones where there are more
 _BLOCK = 65_536  # rows of embeddings read at once: a million of them need not fit into memory

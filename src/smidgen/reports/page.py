@@ -15,6 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from smidgen.errors import InputError
+from smidgen.files import atomic_write
 from smidgen.reports import tables
 from smidgen.reports.content import Report, content, image_note
 from smidgen.reports.evidence import evidence_rows, read_evidence
@@ -23,7 +24,7 @@ from smidgen.reports.map import map_points as place_points
 from smidgen.reports.names import visible
 from smidgen.reports.tables import Assignments, percent, plain, thousands
 from smidgen.reports.thumbnails import Thumbnails, fit_thumbnails, read_thumbnails
-from smidgen.runs import RunFolder, atomic_write
+from smidgen.run_folder import RunFolder
 
 __all__ = ["compare_page", "gallery_rows", "write_page"]
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from smidgen.files import read_json
 from smidgen.reports.tables import is_number
-from smidgen.runs import RunFolder, read_json
+from smidgen.run_folder import RunFolder
 
 _SEED_FOLDER = re.compile(r"seed-([0-9]{1,18})")
 

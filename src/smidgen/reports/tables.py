@@ -14,8 +14,10 @@ from typing import Any, TypeGuard
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from smidgen.csv_tables import read_csv, restore_cell
 from smidgen.errors import RunError
-from smidgen.runs import RunFolder, read_csv, read_json, restore_cell
+from smidgen.files import read_json
+from smidgen.run_folder import RunFolder
 
 
 @dataclass(frozen=True, eq=False)

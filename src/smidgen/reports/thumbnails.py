@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smidgen.runs import RunFolder
+from smidgen.run_folder import RunFolder
 
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _SIDES = (128, 96, 64, 48, 32)  # sides to try, in pixels, until the galleries fit

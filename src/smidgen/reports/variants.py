@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, TypedDict
 from urllib.parse import quote
 
+from smidgen.csv_tables import write_csv
+from smidgen.files import atomic_write, read_toml, write_json
 from smidgen.reports import figures
 from smidgen.reports.curves import strokes_of, timeline
 from smidgen.reports.names import visible
 from smidgen.reports.page import templates
 from smidgen.reports.seeds import summarise, with_spread
 from smidgen.reports.tables import Table, flatten, is_number, plain, read_optional_json
-from smidgen.runs import RunFolder, atomic_write, read_toml, write_csv, write_json
+from smidgen.run_folder import RunFolder
 
 FILES = ("recipe.toml", "summary.json", "table.md", "table.csv", "report.html")
 """What stands beside the folders of the variants."""

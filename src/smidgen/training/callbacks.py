@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from smidgen.files import naming
 from smidgen.methods.base import Method, Stage
-from smidgen.runs import naming
 
 
 @dataclass

@@ -1,26 +1,19 @@
-"""The run folder: its files, how they are written so that a crash loses nothing, and who may write to it."""
+"""The run folder: what is in it, how it is read, and who may write to it."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import fcntl
-import io
-import json
-import os
-import re
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import tomli_w
 
 from smidgen import checksums, options
 from smidgen.config import PATHS, Config
+from smidgen.csv_tables import Column, read_csv, write_csv
 from smidgen.errors import Damaged, InputError, RunError
+from smidgen.files import atomic_write, read_json, read_toml, write_toml
 from smidgen.schemas import (
     KnownLine,
     KnownManifest,
@@ -29,204 +22,7 @@ from smidgen.schemas import (
     MetricsTable,
     convert,
     decode_json,
-    decode_toml,
 )
-
-Column = Sequence[Any] | np.ndarray
-"""One column of a table."""
-
-_DANGEROUS = "=+-@\t\r"
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
-
-
-# ---------------------------------------------------------------------------------------------------------- writing
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path | str) -> Iterator[IO[bytes]]:
-    """Open a binary file that appears under its name whole or not at all.
-
-    The bytes go to a temporary file in the same folder, are flushed to the disk, and the file is renamed; a full
-    disk or a killed process leaves what stood there before. Raises OSError as `open` and `write` do, with `path`.
-    """
-    path = Path(path)
-    temporary = _beside(path)
-    try:
-        with naming(path, instead_of=temporary):
-            with temporary.open("xb") as file:  # with the rights that the umask leaves
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def appearing_folder(path: Path | str) -> Iterator[Path]:
-    """Give a new folder to fill, which appears under its name, in place of an empty one, when the body is done.
-
-    Nothing is left of it if the body fails. An OSError about a file in it names where the file would have been.
-    """
-    path = Path(path)
-    missing = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    building = _beside(path)
-    building.mkdir()
-    try:
-        yield building
-        building.replace(path)
-    except BaseException as error:
-        shutil.rmtree(building, ignore_errors=True)
-        for folder in missing:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        if isinstance(error, OSError) and error.filename is not None:
-            error.filename = str(error.filename).replace(str(building), str(path))
-        raise
-
-
-@contextlib.contextmanager
-def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
-    """Name a file in the OSError of whoever writes it: "No space left on device" comes from `write`, which knows none.
-
-    One that names another file, but for `instead_of`, stays as it is.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.filename not in (None, instead_of, str(instead_of)):
-            raise
-        reason = error.strerror or f"Writing failed ({error}): is the disk full?"  # of NumPy, which counts bytes
-        raise OSError(error.errno, reason.rstrip("."), str(path)) from error
-
-
-def _beside(path: Path) -> Path:
-    """Return a hidden name in the same folder that nothing has."""
-    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}")
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_json(path: Path | str, value: Any) -> None:
-    """Write a value as indented JSON, atomically; NaN and infinity are refused (ValueError)."""
-    with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-
-
-def read_json(path: Path | str, *kinds: Any) -> Any:
-    """Return the value in a JSON file; raise RunError if it is missing, damaged or not of all kinds.
-
-    kinds: types that msgspec knows.
-    """
-    try:
-        value = decode_json(Path(path).read_bytes())
-        for kind in kinds:
-            convert(value, kind)
-        return value
-    except FileNotFoundError:
-        raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
-    except Damaged as error:
-        raise RunError(f"{str(path)!r} is damaged or is not smidgen's JSON ({error}).") from None
-
-
-def read_array(path: Path | str) -> np.ndarray:
-    """Return the array in a `.npy` file of a run, mapped; raise RunError if it is missing or damaged."""
-    try:
-        return checksums.read_array(path, unchecked=True)
-    except FileNotFoundError:
-        raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
-    except Damaged as error:
-        raise RunError(f"{str(path)!r} is damaged ({error}): fit the run again.") from None
-
-
-def write_toml(path: Path | str, value: Mapping[str, Any]) -> None:
-    """Write a table as TOML, atomically."""
-    with atomic_write(path) as file:
-        tomli_w.dump(value, file)
-
-
-def read_toml(path: Path | str) -> dict[str, Any]:
-    """Return the table in a TOML file; raise RunError if it is missing or damaged."""
-    try:
-        return decode_toml(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{str(path)!r} is missing.") from None
-    except (Damaged, UnicodeDecodeError) as error:
-        raise RunError(f"{str(path)!r} is not TOML ({error}).") from None
-
-
-def guard_cell(text: str) -> str:
-    """Make a text harmless to spreadsheets that run cells as formulas; numbers stay as they are.
-
-    A path gets `./` before it, which leaves it the same path; `restore_cell` takes it away.
-
-    >>> guard_cell("=1+1"), guard_cell("-0.5"), guard_cell("a.png")
-    ('./=1+1', '-0.5', 'a.png')
-    """
-    if (text.startswith(tuple(_DANGEROUS)) and not _NUMBER.fullmatch(text)) or text.startswith("./"):
-        return f"./{text}"
-    return text
-
-
-def restore_cell(text: str) -> str:
-    """Return the text that `guard_cell` was given.
-
-    >>> restore_cell(guard_cell("=1+1")), restore_cell(guard_cell("./x"))
-    ('=1+1', './x')
-    """
-    rest = text[2:]
-    if text.startswith("./") and rest.startswith((*_DANGEROUS, "./")):
-        return rest
-    return text
-
-
-def write_csv(path: Path | str, columns: Mapping[str, Column]) -> None:
-    """Write columns of equal length as UTF-8 CSV, atomically; texts that look like formulas are guarded."""
-    with atomic_write(path) as file:
-        file.write(csv_text(columns).encode(errors="surrogateescape"))  # names that are not UTF-8 keep their bytes
-
-
-def csv_text(columns: Mapping[str, Column]) -> str:
-    r"""Return columns of equal length as CSV; texts that look like formulas are guarded.
-
-    >>> csv_text({"image": ["=1", "a.png"], "cluster": [0, 1]})
-    'image,cluster\n./=1,0\na.png,1\n'
-    """
-    text = io.StringIO()
-    guarded = [[guard_cell(v) if isinstance(v, str) else v for v in column] for column in columns.values()]
-    # Python < 3.13 does not quote a lone carriage return, and reads it as the end of a row.
-    returns = any(isinstance(v, str) and "\r" in v for column in guarded for v in column)
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
-    writer.writerow(columns)
-    writer.writerows(zip(*guarded, strict=True))
-    return text.getvalue()
-
-
-def read_csv(path: Path | str) -> dict[str, list[str]]:
-    """Return the columns of a CSV file written by `write_csv`, texts restored; raise RunError if that is impossible."""
-    try:
-        with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            header, *body = csv.reader(file)
-    except FileNotFoundError:
-        raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
-    except (csv.Error, ValueError) as error:
-        raise RunError(f"{str(path)!r} is not a table ({error}).") from None
-    if any(len(row) != len(header) for row in body):
-        raise RunError(f"{str(path)!r} is not a table: its rows differ in length.")
-    return {name: [restore_cell(row[i]) for row in body] for i, name in enumerate(header)}
-
-
-# -------------------------------------------------------------------------------------------------- the folder itself
 
 
 class RunFolder:
@@ -484,15 +280,6 @@ def _line(line: bytes, number: int) -> dict[str, Any]:
 
 
 _MOST_PICTURES = 10**6  # that a file of thumbnails is believed to hold
-
-
-def lies_inside(path: Path | str, data: str | Sequence[str] | None) -> bool:
-    """Say whether something that is written goes into a folder of images, which would find it the next time.
-
-    data: as a configuration has it, None for none; only a folder has an inside.
-    """
-    places = [Path(place).expanduser() for place in ([data] if isinstance(data, str) else data or ())]
-    return any(place.is_dir() and Path(path).resolve().is_relative_to(place.resolve()) for place in places)
 
 
 _OWN_NAMES = frozenset(
