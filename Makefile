@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # `make setup CPU=1` installs PyTorch's CPU-only build, about 1 GB instead of 6.
 CPU ?=
 
-.PHONY: setup demo test check bench docs clean
+.PHONY: setup demo test check gpu-check bench docs clean
 
 setup: .venv/ready
 
@@ -31,6 +31,9 @@ check: setup  ## style, types, and that imports go down only
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+gpu-check: setup  ## what a CUDA device must show: fits, resume, precision, repeatability, agreement with the CPU, speed
+	$(BIN)/pytest -m gpu tests/gpu
 
 bench: setup  ## figures for LAB.md: minutes, not seconds
 	$(BIN)/python benchmarks/kill_resume.py
