@@ -32,9 +32,10 @@ FILES = ("model/weights.safetensors", "model/model.json", "assignments.csv", "em
 RUN = """
 import json, sys
 from smidgen import recipe
+from smidgen.listener import Listener
 from smidgen.config import Config
 
-class Aloud(recipe.Listener):
+class Aloud(Listener):
     def progress(self, what, done, total, note=""):
         print(what, done, flush=True)
 

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from smidgen import Config, fit
-from smidgen.recipe import Listener
+from smidgen.listener import Listener
 from smidgen.run_folder import RunFolder
 
 

@@ -13,12 +13,13 @@ from smidgen.data.datasets import Dataset
 from smidgen.evaluation.bag_methods import score_bags
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
+from smidgen.listener import Listener
 from smidgen.methods import METHODS, make_config
 from smidgen.methods.ucc import UCC
 from smidgen.model import Model
-from smidgen.prepare import resolve
-from smidgen.recipe import Listener, fit
+from smidgen.recipe import fit
 from smidgen.run_folder import RunFolder
+from smidgen.setup.configuration import resolve
 
 OPTIONS = {"encoder": "conv", "steps": 2, "bags": 4, "bag_size": "6", "reconstruction": "none", "augment": False}
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)

@@ -5,16 +5,19 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from smidgen import prepare
 from smidgen.config import Config
 from smidgen.data.datasets import open_dataset
 from smidgen.errors import InputError
 from smidgen.estimator import ImageClusterer
+from smidgen.listener import Listener
 from smidgen.methods import check_options, make_config
 from smidgen.model import Model
 from smidgen.nets.pretrained import pretrained_encoder
-from smidgen.prepare import Listener, choose_encoder, open_data, resolve
 from smidgen.recipe import fit
+from smidgen.setup import images as setup_images
+from smidgen.setup.configuration import resolve
+from smidgen.setup.encoder import choose_encoder
+from smidgen.setup.images import open_data
 
 QUICK = {"steps": 30, "batch_size": 32, "heads": 4, "kept": 2, "votes": 1}
 COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200))
@@ -184,6 +187,6 @@ def test_the_estimator_embeds_too(photos):
 @pytest.mark.parametrize("size", [None, 32])
 @pytest.mark.parametrize("how", [{"encoder": "lite0@5000"}, {"options": {"encoder": "lite0@5000"}}])
 def test_an_encoder_of_an_impossible_size_is_refused_before_an_image_is_read(photos, how, size, monkeypatch):
-    monkeypatch.setattr(prepare, "open_splits", lambda *_, **__: pytest.fail("images were read"))
+    monkeypatch.setattr(setup_images, "open_splits", lambda *_, **__: pytest.fail("images were read"))
     with pytest.raises(InputError, match="between 16 and 4096 pixels, got 5000"):
         fit(Config(str(photos), n_clusters=3, size=size, **how))

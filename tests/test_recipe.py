@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen import prepare, recipe
+from smidgen import recipe
 from smidgen.config import Config, as_table, from_table
 from smidgen.csv_tables import read_csv
 from smidgen.errors import InputError, RunError
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.files import read_json
+from smidgen.listener import Listener
 from smidgen.model import Model
-from smidgen.prepare import resolve
-from smidgen.recipe import Listener, fit
+from smidgen.recipe import fit
 from smidgen.run_folder import RunFolder
+from smidgen.setup.configuration import resolve
+from smidgen.setup.problem import _channel_statistics
 from smidgen.training.interrupts import Interrupted
 
 QUICK = {"supervised": {"steps": 12, "batch_size": 32}, "fusion": {"steps": 8, "refine_steps": 6, "batch_size": 32}}
@@ -301,7 +303,7 @@ def test_resolving_twice_changes_nothing():
 
 def test_statistics_are_those_of_the_pixels():
     images = np.random.default_rng(1).integers(0, 256, (7, 3, 5, 5), dtype=np.uint8)
-    mean, std = prepare._channel_statistics(images)
+    mean, std = _channel_statistics(images)
     np.testing.assert_allclose(mean, images.mean((0, 2, 3)) / 255)
     np.testing.assert_allclose(std, images.std((0, 2, 3)) / 255)
 

@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from smidgen import embedding, prepare, recipe
+from smidgen import embedding, recipe
 from smidgen.config import Config
 from smidgen.errors import RunError
 from smidgen.files import read_json
+from smidgen.listener import Listener
+from smidgen.model import Model
 from smidgen.nets.pretrained import pretrained_encoder
-from smidgen.recipe import Listener, fit
+from smidgen.recipe import fit
 from smidgen.run_folder import RunFolder
 from smidgen.training.interrupts import Interrupted
 
@@ -177,8 +179,8 @@ def test_a_finished_run_is_compared_without_embedding_anything(home, monkeypatch
 
 
 def test_the_run_to_start_from_is_loaded_once(home, monkeypatch):
-    config, loaded, load = settings(home, "init_from"), [], prepare.Model.load
-    monkeypatch.setattr(prepare.Model, "load", lambda folder, **how: (loaded.append(folder), load(folder, **how))[1])
+    config, loaded, load = settings(home, "init_from"), [], Model.load
+    monkeypatch.setattr(Model, "load", lambda folder, **how: (loaded.append(folder), load(folder, **how))[1])
     fit(config, out=home / "run")
     assert loaded == [str(home / "first")]
 

@@ -9,10 +9,12 @@ from smidgen.data.datasets import open_dataset
 from smidgen.errors import InputError
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.evidence.simulation import Simulation, simulate
+from smidgen.listener import Listener
 from smidgen.model import Model
 from smidgen.onnx_export import to_onnx
-from smidgen.prepare import Listener, choose_encoder, resolve
 from smidgen.recipe import fit
+from smidgen.setup.configuration import resolve
+from smidgen.setup.encoder import choose_encoder
 
 N, CENTRES = 150, 3
 X, CLASSES = make_blobs(n_samples=N, centers=CENTRES, n_features=12, cluster_std=3.0, random_state=1)

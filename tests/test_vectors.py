@@ -12,12 +12,13 @@ from smidgen.data.datasets import open_dataset, open_splits
 from smidgen.data.loader import Loader
 from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
+from smidgen.listener import Listener
 from smidgen.methods.fusion import views
 from smidgen.model import Model
 from smidgen.nets.encoders import VectorEncoder, make_encoder
-from smidgen.prepare import _channel_statistics
-from smidgen.recipe import Listener, fit
+from smidgen.recipe import fit
 from smidgen.run_folder import RunFolder
+from smidgen.setup.problem import _channel_statistics
 
 BLOBS, CLASSES = make_blobs(n_samples=60, centers=3, n_features=5, cluster_std=0.5, random_state=0)
 QUICK = Config("array", method="kmeans", n_clusters=3, threads=1)

@@ -29,6 +29,7 @@ from smidgen.evaluation.bag_predictions import BagPredictions
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import torch_threads
+from smidgen.listener import Listener
 from smidgen.maths.entropy import mutual_information
 from smidgen.model import Model
 from smidgen.training.interrupts import Interrupted
@@ -331,7 +332,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         return estimator
 
 
-class _Spoken(recipe.Listener):
+class _Spoken(Listener):
     """Writes to stderr what a run says, and how far it is, ten times for each thing it does."""
 
     def __init__(self) -> None:

@@ -24,18 +24,9 @@ from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.terms import NAMING
 from smidgen.files import lies_inside, write_json
 from smidgen.hardware import peak_memory_mb, repeatable, reset_peak_memory, torch_threads
+from smidgen.listener import Listener
 from smidgen.model import Model, Preprocessing, extractor_table
 from smidgen.nets.pretrained import weights_in_words
-from smidgen.plan import Plan, absolute_paths, make_plan
-from smidgen.prepare import (
-    Listener,
-    evidence_in_words,
-    open_evidence,
-    resolve,
-    starting_run,
-    tell_of_evidence,
-    used_evidence,
-)
 from smidgen.record import (
     MOST_INSPECTED,
     describe,
@@ -49,6 +40,10 @@ from smidgen.record import (
 )
 from smidgen.reports.page import write_page
 from smidgen.run_folder import RunFolder
+from smidgen.setup.configuration import resolve
+from smidgen.setup.evidence import evidence_in_words, open_evidence, tell_of_evidence, used_evidence
+from smidgen.setup.plan import Plan, absolute_paths, make_plan
+from smidgen.setup.start import starting_run
 from smidgen.training.callbacks import Callback, MetricsLog, Ticker
 from smidgen.training.checkpoint import Checkpoints
 from smidgen.training.embed import make_embed
@@ -56,8 +51,6 @@ from smidgen.training.interrupts import Interrupts
 from smidgen.training.loop import Settings, Trainer
 from smidgen.training.monitors.doctor import Doctor
 from smidgen.training.monitors.watch import Watch
-
-__all__ = ["Listener", "Outcome", "fit"]
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from smidgen.evidence.files import FILES, files_in
 from smidgen.evidence.simulation import Simulation, simulate
 from smidgen.files import appearing_folder, atomic_write, read_toml, write_json
 from smidgen.hardware import choose_device
+from smidgen.listener import Listener
 from smidgen.methods import check_options
 from smidgen.options import convert, field_types
-from smidgen.prepare import Listener, open_data
 from smidgen.recipe import fit
 from smidgen.reports.seeds import seeds_in, summarise
 from smidgen.run_folder import RunFolder
 from smidgen.schemas import decode_toml
+from smidgen.setup.images import open_data
 
 DEFAULT_BAGS = 2000
 _SEEDS = ("seeds", "seed")

@@ -9,9 +9,10 @@ from typing import Any
 
 from smidgen.errors import InputError, RunError, SmidgenError, unknown
 from smidgen.files import atomic_write
-from smidgen.prepare import Listener, open_evidence
+from smidgen.listener import Listener
 from smidgen.recipes import Variants, check_out, recipe_in, run_recipe
 from smidgen.reports.variants import FILES, folders_in, read_failures, write_variants
+from smidgen.setup.evidence import open_evidence
 
 
 def run_variants(

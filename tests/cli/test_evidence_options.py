@@ -14,7 +14,8 @@ from smidgen.csv_tables import read_csv, write_csv
 from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
 from smidgen.files import read_json, read_toml
-from smidgen.recipe import Listener, fit
+from smidgen.listener import Listener
+from smidgen.recipe import fit
 from smidgen.training.interrupts import Interrupted
 
 SHORT = {"heads": 2, "steps": 12, "refine_steps": 6, "batch_size": 16, "encoder": "conv"}

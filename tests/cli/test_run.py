@@ -7,7 +7,7 @@ import pytest
 
 from smidgen import recipe, recipes
 from smidgen.files import read_json, read_toml
-from smidgen.prepare import Listener
+from smidgen.listener import Listener
 from smidgen.recipes import read_recipe, run_recipe
 from smidgen.run_folder import RunFolder
 from smidgen.training.interrupts import Interrupted

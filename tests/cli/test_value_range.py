@@ -127,7 +127,7 @@ def test_check_reads_images_in_the_size_that_fit_does(smidgen, tmp_path):
 def test_the_help_names_the_sizes_that_are_used(smidgen):
     from smidgen.data.decoding import NATIVE_LIMIT
     from smidgen.nets.pretrained import encoder_size
-    from smidgen.prepare import PREFERRED
+    from smidgen.setup.encoder import PREFERRED
 
     for verb in ("fit", "check"):
         words = " ".join(smidgen(verb, "--help").out.split())

@@ -9,9 +9,9 @@ import pytest
 
 from smidgen import recipe
 from smidgen.config import Config
+from smidgen.listener import Listener
 from smidgen.methods import make_config
 from smidgen.methods.base import Stage
-from smidgen.prepare import Listener
 from smidgen.run_folder import RunFolder
 from smidgen.training.callbacks import Moment
 from smidgen.training.monitors.collapse import collapse_alarms

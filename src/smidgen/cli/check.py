@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 def _other_size(args: argparse.Namespace) -> int:
     """Return the side of images that are not of one small size, as `smidgen fit` has it."""
     from smidgen.config import Config
-    from smidgen.prepare import other_size
+    from smidgen.setup.encoder import other_size
 
     return other_size(Config(data=args.data, encoder=args.encoder))
 

@@ -22,7 +22,7 @@ from smidgen.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from smidgen.config import Config
-    from smidgen.recipe import Listener
+    from smidgen.listener import Listener
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -214,8 +214,10 @@ def _how_to_go_on(args: argparse.Namespace, out: Path) -> str:
 
 def plan(config: Config, listener: Listener) -> dict[str, Any]:
     """Return what would run: everything that `fit` does before it writes or trains."""
-    from smidgen.plan import make_plan
-    from smidgen.prepare import open_evidence, resolve, starting_run, tell_of_evidence
+    from smidgen.setup.configuration import resolve
+    from smidgen.setup.evidence import open_evidence, tell_of_evidence
+    from smidgen.setup.plan import make_plan
+    from smidgen.setup.start import starting_run
 
     evidence, start = open_evidence(config), starting_run(config)
     config = resolve(config, listener, start=start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smidgen.cli.console import Progress, with_option_names
-from smidgen.recipe import Listener
+from smidgen.listener import Listener
 
 
 class ConsoleListener(Listener):

@@ -60,7 +60,7 @@ def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
         source=str(path),
         where=lambda i: f"The manifest {os.fspath(path)!r}, row {i + 1}",
     )
-    _refuse_strangers(path, records, ids)
+    refuse_other_embeddings(path, records, ids)
     records.warn_of_ignored([name for name in (names, label, split) if name is not None])
     splits = [_split_name(path, cell) for cell in (records.columns[split] if split is not None else nothing)]
     known, sieve = splits_of_values(filter(None, splits)), Sieve(exclude)
@@ -128,7 +128,7 @@ def _id_of(name: str) -> str:
     return name if "\\" in name else id_from_path(name)
 
 
-def _refuse_strangers(path: Path, records: Records, ids: Sequence[str]) -> None:
+def refuse_other_embeddings(path: Path, records: Records, ids: Sequence[str]) -> None:
     """Raise InputError if images are named and none of them is there, with the likely reason."""
     files = FilesBelow(path.parent)
     if not ids or any(files.has(path_from_id(image_id)) for image_id in ids):

@@ -18,19 +18,15 @@ from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import forked_rng
+from smidgen.listener import Listener
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Method, Problem
 from smidgen.model import Model
 from smidgen.nets.timm_encoder import PretrainedEncoder
-from smidgen.prepare import (
-    Listener,
-    as_if_embedded,
-    choose_encoder,
-    embedded,
-    make_problem,
-    open_data,
-    resolve_evidence,
-)
+from smidgen.setup.encoder import as_if_embedded, choose_encoder, embedded
+from smidgen.setup.evidence import resolve_evidence
+from smidgen.setup.images import open_data
+from smidgen.setup.problem import make_problem
 
 
 @dataclass(frozen=True)

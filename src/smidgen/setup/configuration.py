@@ -1,0 +1,50 @@
+"""The configuration of a fit with every choice made that does not depend on the images."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from smidgen.config import Config
+from smidgen.data.datasets import DATASETS
+from smidgen.data.values import as_text
+from smidgen.errors import unknown
+from smidgen.hardware import choose_device, choose_precision
+from smidgen.listener import Listener
+from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config
+from smidgen.model import Model
+from smidgen.setup.encoder import with_encoder
+from smidgen.setup.start import starting_run
+
+DEFAULT_CLUSTERS = 10
+
+
+def resolve(config: Config, listener: Listener | None = None, *, start: Model | None = None) -> Config:
+    """Return the configuration with every open choice made, so that it says all that a run depends on.
+
+    start: what `starting_run` returns, where it is at hand.
+    """
+    if config.method not in METHODS:
+        raise unknown("method", config.method, METHODS)
+    n_clusters = config.n_clusters
+    if n_clusters is None:
+        known = DATASETS.get(config.data) if isinstance(config.data, str) else None
+        n_clusters = known.n_classes if known else DEFAULT_CLUSTERS
+        if known is None and listener is not None:
+            listener.say(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
+    device = choose_device(config.device)
+    config = with_encoder(config, start or starting_run(config))
+    check_options(config.method, config.options)
+    options = config.options  # of some methods they depend on the images
+    if config.method not in ON_EMBEDDINGS:
+        options = dataclasses.asdict(make_config(config.method, options))
+    return dataclasses.replace(
+        config,
+        n_clusters=n_clusters,
+        value_range=as_text(config.value_range),
+        options=options,
+        threads=config.threads or torch.get_num_threads(),
+        device=device,
+        precision=choose_precision(config.precision, device),
+    )

@@ -1,0 +1,109 @@
+"""The evidence of a fit: read, resolved against the training images, and reported to the user."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from smidgen.config import Config
+from smidgen.data.datasets import Dataset
+from smidgen.errors import InputError, unknown
+from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.feasibility import feasibility
+from smidgen.evidence.files import FILES
+from smidgen.evidence.resolved import Resolved
+from smidgen.listener import Listener
+from smidgen.methods import method_class
+from smidgen.methods.base import Method
+from smidgen.setup.configuration import DEFAULT_CLUSTERS
+
+_FINDINGS_SAID = 4
+
+
+def open_evidence(config: Config) -> Evidence | None:
+    """Return what the files in `config.evidence` say, None if there are none; InputError naming file and line."""
+    for kind in config.evidence:
+        if kind not in FILES:
+            raise unknown("kind of evidence", kind, FILES)
+    return Evidence.from_files(**config.evidence) if config.evidence else None
+
+
+def used_evidence(method: Method) -> dict[str, int]:
+    """Return how much there is of each kind of evidence that the method learns from, with the bags if any is of bags.
+
+    Images, bags or pairs, as in `Resolved.sizes`.
+    """
+    sizes = method.problem.evidence.sizes()
+    used = {kind for kind in method.evidence_used if kind in sizes}
+    if used & {"counts", "proportions", "presence"}:
+        used.add("bags")
+    return {kind: n for kind, n in sizes.items() if kind in used}
+
+
+def evidence_in_words(method: Method) -> dict[str, int]:
+    """Return `used_evidence` as a manifest has it, and what bags are drawn from under a name that says so."""
+    drawn, sizes = method.draws_bags_from, method.problem.evidence.sizes()
+    learned = {kind: n for kind, n in used_evidence(method).items() if kind not in drawn}
+    return learned | {f"{kind} to draw bags from": sizes[kind] for kind in drawn}
+
+
+def tell_of_evidence(method: Method, listener: Listener) -> None:
+    """Say what is known, what of it the method makes no use of, and what it leaves undetermined or contradicts."""
+    evidence, n_clusters = method.problem.evidence, method.problem.n_clusters
+    sizes = evidence.sizes()
+    if not sizes:
+        return
+    listener.say(f"Evidence: {', '.join(f'{n:,} {kind}' for kind, n in sizes.items())}.")
+    for kind in method.draws_bags_from:
+        drawn = f"Fresh bags are drawn from the {sizes[kind]:,} {kind}"
+        listener.say(f"{drawn} at each step: {method.name!r} is told of them what a bag holds, not of single images.")
+    for remark in method.remarks:
+        listener.say(remark)
+    spare = [k for k in sizes if k != "bags" and k not in (*method.evidence_used, *method.draws_bags_from)]
+    if not method.evidence_used:
+        listener.say(f"{method.name!r} makes no use of evidence: this run goes as if it had none (`fusion` uses it).")
+        return
+    if spare:
+        listener.say(f"{method.name!r} makes no use of {', '.join(spare)} (`fusion` does).")
+    findings = [finding for finding in feasibility(evidence, n_clusters) if finding.level != "note"]
+    for finding in findings[:_FINDINGS_SAID]:
+        listener.say(str(finding))
+    if len(findings) > _FINDINGS_SAID:
+        listener.say(f"… and {len(findings) - _FINDINGS_SAID} more: `smidgen check` says all about evidence.")
+
+
+def resolve_evidence(config: Config, train: Dataset, evidence: Evidence | Resolved | None) -> Resolved:
+    """Return what is known of the training images, as index arrays.
+
+    Without evidence all known classes are the labels of methods that need them: to learn from, or to draw bags from.
+    """
+    n_clusters = config.n_clusters or DEFAULT_CLUSTERS
+    if len(train) < n_clusters:
+        raise InputError(f"{n_clusters} clusters were wanted of {len(train)} images: ask for fewer clusters.")
+    if isinstance(evidence, Evidence):
+        skipped = [bad.id for bad in train.skipped]
+        evidence = evidence.resolve(
+            train.ids,
+            n_clusters=n_clusters,
+            skipped=skipped,
+            keep_contradictory_pairs=config.keep_contradictory_pairs,
+            data=train.name,
+        )
+    evidence = evidence or Resolved.nothing(len(train))
+    if evidence.n_images != len(train):
+        raise InputError(
+            f"The evidence is about {evidence.n_images} images, and there are {len(train)} training images: resolve it"
+            " against these images."
+        )
+    if method_class(config.method).wants_classes and train.classes is not None and not evidence.sizes():
+        evidence = dataclasses.replace(
+            evidence, labels=torch.from_numpy(train.classes.astype(np.int64)), class_names=tuple(train.class_names)
+        )
+    n_named = max(len(evidence.class_names), int(evidence.labels.max()) + 1)
+    if n_named > n_clusters:
+        raise InputError(
+            f"The evidence names {n_named} classes, and there are {n_clusters} clusters: ask for more clusters."
+        )
+    return evidence

@@ -1,0 +1,77 @@
+"""The images of a fit, opened: those to train on and, where there are any, those to test on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smidgen.config import Config
+from smidgen.data.datasets import Dataset, open_dataset, open_splits
+from smidgen.data.subsets import choose_images
+from smidgen.errors import InputError
+from smidgen.listener import Listener
+from smidgen.setup.encoder import other_size
+
+_CLASSES_SAID = 6
+
+
+def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple[Dataset, Dataset | None]:
+    """Return the training images and, where there are any, the test images, read as the configuration says."""
+    options: dict[str, Any] = {
+        "size": config.size,
+        "channels": config.channels,
+        "resize": config.resize,
+        "value_range": config.value_range,
+        "allow_bad": config.allow_bad,
+        "exclude": config.exclude,
+        "other_size": other_size(config),
+        "progress": lambda done, total: listener.progress("read images", done, total),
+    }
+    train, held_out = open_splits(config.data if data is None else data, **options)
+    notes = [*train.notes, *train.doubts]
+    train = choose_images(train, images=config.images, imbalance=config.imbalance, seed=config.seed)
+    test = config.test if test is None else test
+    if test is not None:
+        shape = train.images.shape[1:]
+        if not train.holds_vectors:
+            options |= {"channels": shape[0], "size": shape[-1], "value_range": train.value_range}
+        if held_out is not None:
+            notes.append("Scores are on the test images that were given, not on the collection's own test split.")
+        held_out = open_dataset(test, split="test", **options)
+    if held_out is not None:
+        _require_alike(train, held_out)
+        notes += [note for note in (*held_out.notes, *held_out.doubts) if note not in notes]
+    for note in notes:
+        listener.say(note)
+    what, size = "images", f"{'×'.join(map(str, train.images.shape[2:]))} pixels"
+    if train.holds_vectors:
+        what, size = "embeddings", f"{train.images.shape[1]:,} features"
+    others = "" if held_out is None else f", {len(held_out):,} test {what}"
+    bad = f"; {len(train.skipped)} could not be read (bad_images.csv)" if train.skipped else ""
+    listener.say(f"{len(train):,} training {what} of {size}{others}{bad}.{_about_classes(train)}")
+    return train, held_out
+
+
+def _about_classes(train: Dataset) -> str:
+    """Return which classes the images have, where folders or files tell: what was taken for one must be seen."""
+    if train.items is None or train.classes is None:
+        return ""
+    names = [repr(name) for name in train.class_names[:_CLASSES_SAID]]
+    more = f", … ({len(train.class_names):,} in all)" if len(train.class_names) > _CLASSES_SAID else ""
+    return f" Classes: {', '.join(names)}{more}."
+
+
+def _require_alike(train: Dataset, test: Dataset) -> None:
+    """Raise InputError if what is learned from the training data cannot be tried on the test data."""
+    if (train.images.shape[1:], train.images.dtype) != (test.images.shape[1:], test.images.dtype):
+        raise InputError(
+            f"The training data are {_kind(train)} and the test data {_kind(test)}: give both as the same, or leave the"
+            " test data out."
+        )
+
+
+def _kind(data: Dataset) -> str:
+    """Return what a dataset holds, in words."""
+    if data.holds_vectors:
+        return f"embeddings of {data.images.shape[1]:,} features"
+    channels, height, width = data.images.shape[1:]
+    return f"{'grey' if channels == 1 else 'colour'} images of {width}×{height} pixels"

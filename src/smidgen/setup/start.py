@@ -1,0 +1,47 @@
+"""What a fit takes from another run, `--init-from`, and which of that does not go with its configuration."""
+
+from __future__ import annotations
+
+from smidgen.config import Config
+from smidgen.errors import InputError
+from smidgen.methods import ON_EMBEDDINGS, make_config
+from smidgen.model import Model
+from smidgen.nets.encoders import is_trained_here
+
+
+def starting_run(config: Config) -> Model | None:
+    """Return the model of the run that `config.init_from` names, None where it names none.
+
+    Raises RunError if there is no model, InputError if it has no net to start from.
+    """
+    if config.init_from is None:
+        return None
+    other = Model.load(config.init_from)
+    if other.extractor is None and other.method.starting_point is None:
+        raise InputError(f"The run {config.init_from!r} has no net to start from: leave out `--init-from`.")
+    return other
+
+
+def refuse_other_embeddings(config: Config, other: Model) -> None:
+    """Raise InputError where `--encoder` names other embeddings than those that the other run's nets work on."""
+    named, own = config.encoder, None if other.extractor is None else other.extractor.name
+    if named is None or config.fine_tune or named == own or (own is None and is_trained_here(named)):
+        return
+    works = "trained a net on images or ready embeddings" if own is None else f"works on the embeddings of {own!r}"
+    raise InputError(
+        f"The run {config.init_from!r} {works}, and none of that goes with `--encoder {named}`: leave out one of"
+        " `--encoder` and `--init-from`."
+    )
+
+
+def net_to_start_from(other: Model, config: Config) -> str | None:
+    """Return the name of the net that another run offers, None where the method has no place for one.
+
+    On embeddings `fusion` has none: it looks at them as its form for embeddings does.
+    """
+    if not hasattr(make_config(config.method), "encoder"):
+        return None
+    looks_anew = config.method in ON_EMBEDDINGS and other.name in ON_EMBEDDINGS.values()
+    trains_the_extractor = other.extractor is not None and (config.fine_tune or config.method in ON_EMBEDDINGS)
+    start = other.method.starting_point
+    return None if looks_anew or trains_the_extractor or start is None else start.encoder
