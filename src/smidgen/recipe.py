@@ -27,7 +27,7 @@ from smidgen.hardware import peak_memory_mb, repeatable, reset_peak_memory, torc
 from smidgen.listener import Listener
 from smidgen.model import Model, Preprocessing, extractor_table
 from smidgen.nets.pretrained import weights_in_words
-from smidgen.record import (
+from smidgen.outputs import (
     MOST_INSPECTED,
     describe,
     now,

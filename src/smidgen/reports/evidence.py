@@ -1,6 +1,6 @@
 """What a report says about evidence: how the final assignments explain each kind, and the pieces that contradict most.
 
-Everything comes from the run's `tables/evidence_*.csv`, which `record.write_explained` writes.
+Everything comes from the run's `tables/evidence_*.csv`, which `outputs.write_explained` writes.
 """
 
 from __future__ import annotations
