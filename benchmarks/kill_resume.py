@@ -31,7 +31,7 @@ FILES = ("model/weights.safetensors", "model/model.json", "assignments.csv", "em
 
 RUN = """
 import json, sys
-from smidgen import recipe
+from smidgen import fitting
 from smidgen.listener import Listener
 from smidgen.config import Config
 
@@ -41,8 +41,8 @@ class Aloud(Listener):
 
 data, method, options, out, resume = sys.argv[1:]
 config = Config(data, method=method, options=json.loads(options), threads=1, checkpoint_every=20)
-recipe.write_page = lambda path: None
-recipe.fit(config, out=out, resume=resume == "resume", listener=Aloud())
+fitting.write_page = lambda path: None
+fitting.fit(config, out=out, resume=resume == "resume", listener=Aloud())
 """
 
 

@@ -25,7 +25,7 @@ from smidgen.evaluation.explained import Table, explain
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.simulation import Simulation, simulate
-from smidgen.recipe import fit
+from smidgen.fitting import fit
 
 SIZE = 28  # pixels of the images that only their classes are wanted of; MNIST's own
 

@@ -15,9 +15,9 @@ from smidgen.checksums import sealed
 from smidgen.config import Config
 from smidgen.errors import SmidgenError
 from smidgen.evidence.evidence import Evidence
+from smidgen.fitting import fit
 from smidgen.model import Model
 from smidgen.model_file import read_model_file
-from smidgen.recipe import fit
 
 MODELS: dict[str, dict[str, Any]] = {
     "kmeans": {"method": "kmeans", "options": {"n_init": 1}},

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from smidgen import Evidence, ImageClusterer, recipe
+from smidgen import Evidence, ImageClusterer, fitting
 from smidgen.csv_tables import read_csv
 from smidgen.errors import InputError, RunError
 from smidgen.training.interrupts import Interrupted
@@ -329,7 +329,7 @@ def test_ctrl_c_is_a_keyboard_interrupt(monkeypatch):
     def stopped(*_args, **_options):
         raise Interrupted(signal.SIGINT)
 
-    monkeypatch.setattr(recipe, "fit", stopped)
+    monkeypatch.setattr(fitting, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         kmeans().fit(DIGITS)
 

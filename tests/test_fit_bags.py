@@ -13,11 +13,11 @@ from smidgen.data.datasets import Dataset
 from smidgen.evaluation.bag_methods import score_bags
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
+from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.methods import METHODS, make_config
 from smidgen.methods.ucc import UCC
 from smidgen.model import Model
-from smidgen.recipe import fit
 from smidgen.run_folder import RunFolder
 from smidgen.setup.configuration import resolve
 

@@ -9,11 +9,11 @@ from smidgen.config import Config
 from smidgen.data.datasets import open_dataset
 from smidgen.errors import InputError
 from smidgen.estimator import ImageClusterer
+from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.methods import check_options, make_config
 from smidgen.model import Model
 from smidgen.nets.pretrained import pretrained_encoder
-from smidgen.recipe import fit
 from smidgen.setup import images as setup_images
 from smidgen.setup.configuration import resolve
 from smidgen.setup.encoder import choose_encoder

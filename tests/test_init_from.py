@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from smidgen import recipe
+from smidgen import fitting
 from smidgen.config import Config
 from smidgen.errors import InputError
-from smidgen.recipe import fit
+from smidgen.fitting import fit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
 QUICK = {"supervised": {"steps": 2, "batch_size": 4}, "fusion": {"steps": 4, "refine_steps": 2, "batch_size": 8}}
@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SMIDGEN_CACHE", str(folder / "cache"))
-        patch.setattr(recipe, "write_page", lambda path: None)
+        patch.setattr(fitting, "write_page", lambda path: None)
         for name, method, encoder in (
             ("net", "fusion", None),
             ("embeddings", "kmeans", "lite0@32"),

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from smidgen import embedding, recipe
+from smidgen import embedding, fitting
 from smidgen.config import Config
 from smidgen.errors import RunError
 from smidgen.files import read_json
+from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.model import Model
 from smidgen.nets.pretrained import pretrained_encoder
-from smidgen.recipe import fit
 from smidgen.run_folder import RunFolder
 from smidgen.training.interrupts import Interrupted
 
@@ -28,8 +28,8 @@ COMMON["options"] = {"steps": 4, "batch_size": 4}
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch, tmp_path):
     monkeypatch.setenv("SMIDGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(recipe, "write_page", lambda path: None)
-    monkeypatch.setattr(recipe, "write_thumbnails", lambda run, datasets: None)
+    monkeypatch.setattr(fitting, "write_page", lambda path: None)
+    monkeypatch.setattr(fitting, "write_thumbnails", lambda run, datasets: None)
 
 
 def picture(path, seed):
@@ -192,7 +192,7 @@ def test_whatever_fails_after_training_the_model_and_the_assignments_are_there(h
 
     config, out = settings(home, "weights"), home / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(recipe, function, fail)
+        patch.setattr(fitting, function, fail)
         with pytest.raises(ValueError, match="after training"):
             fit(config, out=out)
     rows = (out / "assignments.csv").read_text().splitlines()[1:]

@@ -12,11 +12,11 @@ from smidgen.data.datasets import open_dataset, open_splits
 from smidgen.data.loader import Loader
 from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
+from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.methods.fusion import views
 from smidgen.model import Model
 from smidgen.nets.encoders import VectorEncoder, make_encoder
-from smidgen.recipe import fit
 from smidgen.run_folder import RunFolder
 from smidgen.setup.problem import _channel_statistics
 

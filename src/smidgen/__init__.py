@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from smidgen.data.datasets import open_dataset
     from smidgen.estimator import ImageClusterer
     from smidgen.evidence.evidence import Evidence
-    from smidgen.recipe import fit
+    from smidgen.fitting import fit
 
 __version__ = "0.1.0"
 
@@ -20,7 +20,7 @@ _HOMES = {
     "Config": "config",
     "Evidence": "evidence.evidence",
     "ImageClusterer": "estimator",
-    "fit": "recipe",
+    "fit": "fitting",
     "open_dataset": "data.datasets",
 }
 

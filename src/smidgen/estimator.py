@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from smidgen import recipe
+from smidgen import fitting
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset, as_paths, list_images, open_like
 from smidgen.data.rows import Rows, as_array, listed, rows_of
@@ -146,7 +146,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         """
         data = self._checked(X, reset=True)
         try:
-            outcome = recipe.fit(
+            outcome = fitting.fit(
                 self._config(data),
                 data=data,
                 evidence=_as_evidence(evidence, data),

@@ -19,11 +19,11 @@ from smidgen.errors import Damaged, InputError, RunError, unknown
 from smidgen.evidence.files import FILES, files_in
 from smidgen.evidence.simulation import Simulation, simulate
 from smidgen.files import appearing_folder, atomic_write, read_toml, write_json
+from smidgen.fitting import fit
 from smidgen.hardware import choose_device
 from smidgen.listener import Listener
 from smidgen.methods import check_options
 from smidgen.options import convert, field_types
-from smidgen.recipe import fit
 from smidgen.reports.seeds import seeds_in, summarise
 from smidgen.run_folder import RunFolder
 from smidgen.schemas import decode_toml

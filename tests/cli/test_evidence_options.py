@@ -8,14 +8,14 @@ import signal
 import pytest
 from cli_samples import fill
 
-from smidgen import recipe
+from smidgen import fitting
 from smidgen.config import Config, from_table
 from smidgen.csv_tables import read_csv, write_csv
 from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
 from smidgen.files import read_json, read_toml
+from smidgen.fitting import fit
 from smidgen.listener import Listener
-from smidgen.recipe import fit
 from smidgen.training.interrupts import Interrupted
 
 SHORT = {"heads": 2, "steps": 12, "refine_steps": 6, "batch_size": 16, "encoder": "conv"}
@@ -46,9 +46,9 @@ def labels(tmp_path):
 
 @pytest.fixture
 def _no_report(monkeypatch):
-    monkeypatch.setattr(recipe, "write_page", lambda path: None)
-    monkeypatch.setattr(recipe, "write_thumbnails", lambda run, datasets: None)
-    monkeypatch.setattr(recipe, "write_issues", lambda run, datasets, progress: None)
+    monkeypatch.setattr(fitting, "write_page", lambda path: None)
+    monkeypatch.setattr(fitting, "write_thumbnails", lambda run, datasets: None)
+    monkeypatch.setattr(fitting, "write_issues", lambda run, datasets, progress: None)
 
 
 def test_simulated_fitted_and_checked(smidgen, photos, tmp_path):

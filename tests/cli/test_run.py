@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from smidgen import recipe, recipes
+from smidgen import fitting, recipes
 from smidgen.files import read_json, read_toml
 from smidgen.listener import Listener
 from smidgen.recipes import read_recipe, run_recipe
@@ -33,9 +33,9 @@ bag_size = 4
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch):
-    monkeypatch.setattr(recipe, "write_page", lambda path: None)
-    monkeypatch.setattr(recipe, "write_thumbnails", lambda run, datasets: None)
-    monkeypatch.setattr(recipe, "write_issues", lambda run, datasets, progress: None)
+    monkeypatch.setattr(fitting, "write_page", lambda path: None)
+    monkeypatch.setattr(fitting, "write_thumbnails", lambda run, datasets: None)
+    monkeypatch.setattr(fitting, "write_issues", lambda run, datasets, progress: None)
 
 
 @pytest.fixture

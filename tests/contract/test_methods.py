@@ -13,9 +13,9 @@ from smidgen.errors import InputError
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.evidence.resolved import Resolved
 from smidgen.files import read_toml, write_toml
+from smidgen.fitting import fit
 from smidgen.methods import METHODS, make_config
 from smidgen.model import Model
-from smidgen.recipe import fit
 
 pytestmark = pytest.mark.parametrize("name", METHODS)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from smidgen import recipe
+from smidgen import fitting
 from smidgen.config import Config
 from smidgen.listener import Listener
 from smidgen.methods import make_config
@@ -401,8 +401,8 @@ class Hearing(Listener):
 
 @pytest.fixture
 def _no_report(monkeypatch):
-    monkeypatch.setattr(recipe, "write_thumbnails", lambda run, datasets: None)
-    monkeypatch.setattr(recipe, "write_issues", lambda run, datasets, progress: None)
+    monkeypatch.setattr(fitting, "write_thumbnails", lambda run, datasets: None)
+    monkeypatch.setattr(fitting, "write_issues", lambda run, datasets, progress: None)
 
 
 def digits(tmp_path, **options):
@@ -413,7 +413,8 @@ def digits(tmp_path, **options):
     hearing = Hearing()
     config = Config("digits", threads=1, precision="float32",
                     options={"heads": 2, "steps": 60, "refine_steps": 60, "batch_size": 64} | options)  # fmt: skip
-    outcome = recipe.fit(config, evidence=Evidence(labels=tuple(names.items())), out=tmp_path / "run", listener=hearing)
+    evidence = Evidence(labels=tuple(names.items()))
+    outcome = fitting.fit(config, evidence=evidence, out=tmp_path / "run", listener=hearing)
     return outcome, hearing.said, (tmp_path / "run" / "report.html").read_text()
 
 
@@ -446,7 +447,7 @@ def test_a_fit_that_learns_nothing_says_so_live_and_in_the_report(tmp_path):
 def test_a_fit_of_ucc_that_is_too_short_says_that_alone(tmp_path):
     options = {"encoder": "conv", "steps": 3, "bags": 4, "bag_size": "4-8"}
     config = Config("digits", method="ucc", threads=1, precision="float32", options=options)
-    outcome = recipe.fit(config, out=tmp_path / "run", listener=Hearing())
+    outcome = fitting.fit(config, out=tmp_path / "run", listener=Hearing())
     (alarm,) = outcome.metrics["alarms"]
     assert alarm.startswith("The unique counts teach nothing yet (their loss is 1.")
     assert "): train longer, take the preset fast" in alarm

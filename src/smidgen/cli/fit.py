@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     evidence = evidence_paths(args)
     with progress(quiet=args.quiet) as console:
         from smidgen.cli.listener import ConsoleListener
-        from smidgen.recipe import fit
+        from smidgen.fitting import fit
 
         check_options(args.method, options)  # refuses what it does not know, before anything is said
         if not args.out:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from smidgen import recipe
+from smidgen import fitting
 from smidgen.config import Config, as_table, from_table
 from smidgen.csv_tables import read_csv
 from smidgen.errors import InputError, RunError
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.files import read_json
+from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.model import Model
-from smidgen.recipe import fit
 from smidgen.run_folder import RunFolder
 from smidgen.setup.configuration import resolve
 from smidgen.setup.problem import _channel_statistics
@@ -36,8 +36,8 @@ def config(method="supervised", data="digits", **changes):
 @pytest.fixture
 def _no_report(monkeypatch):
     """Leave the report and its pictures out: they have tests of their own."""
-    monkeypatch.setattr(recipe, "write_page", lambda path: None)
-    monkeypatch.setattr(recipe, "write_thumbnails", lambda run, datasets: None)
+    monkeypatch.setattr(fitting, "write_page", lambda path: None)
+    monkeypatch.setattr(fitting, "write_thumbnails", lambda run, datasets: None)
 
 
 class StopAt(Listener):
@@ -69,7 +69,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     fit(config("supervised"), out=folder / "supervised")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "write_page", lambda path: None)
+        patch.setattr(fitting, "write_page", lambda path: None)
         fit(config("fusion"), out=folder / "fusion")
     return folder
 
@@ -152,10 +152,10 @@ def test_killed_while_the_results_are_written_and_resumed_is_the_whole_run(funct
     def die(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recipe, "write_page", lambda path: None)
-    monkeypatch.setattr(recipe, "write_thumbnails", lambda run, datasets: None)
+    monkeypatch.setattr(fitting, "write_page", lambda path: None)
+    monkeypatch.setattr(fitting, "write_thumbnails", lambda run, datasets: None)
     with monkeypatch.context() as patch:
-        patch.setattr(recipe, function, die)
+        patch.setattr(fitting, function, die)
         with pytest.raises(KeyboardInterrupt):
             fit(config(), out=tmp_path / "run")
     fit(config(), out=tmp_path / "run", resume=True)
@@ -348,7 +348,7 @@ def test_a_fit_works_in_another_thread():
 def test_issues_are_looked_for_unless_switched_off_or_among_too_many_images(
     tmp_path, monkeypatch, issues, most, looked
 ):
-    monkeypatch.setattr(recipe, "MOST_INSPECTED", most)
+    monkeypatch.setattr(fitting, "MOST_INSPECTED", most)
     images, listener = np.concatenate([IMAGES[:29], IMAGES[:1]]), StopAt()
     fit(config("kmeans", n_clusters=2, issues=issues), data=images, out=tmp_path / "run", listener=listener)
     assert (tmp_path / "run/tables/issues.csv").is_file() == looked
