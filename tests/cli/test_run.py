@@ -5,10 +5,11 @@ import signal
 
 import pytest
 
-from smidgen import fitting, recipes
+from smidgen import fitting
+from smidgen.experiments import recipes
+from smidgen.experiments.recipes import read_recipe, run_recipe
 from smidgen.files import read_json, read_toml
 from smidgen.listener import Listener
-from smidgen.recipes import read_recipe, run_recipe
 from smidgen.run_folder import RunFolder
 from smidgen.training.interrupts import Interrupted
 

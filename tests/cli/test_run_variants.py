@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from smidgen import recipes
 from smidgen.csv_tables import read_csv
 from smidgen.errors import TrainingError
+from smidgen.experiments import recipes
 from smidgen.files import read_json, read_toml, write_json, write_toml
 from smidgen.run_folder import RunFolder
 from smidgen.training.interrupts import Interrupted

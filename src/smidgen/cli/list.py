@@ -72,7 +72,7 @@ def _encoders() -> str:
 
 
 def _recipes() -> str:
-    from smidgen.recipes import own_recipes
+    from smidgen.experiments.recipes import own_recipes
 
     rows = [(name, _first_comment(path.read_text(encoding="utf-8"))) for name, path in own_recipes().items()]
     return f"{table(_wrapped(rows))}\n\n`smidgen run NAME` runs one."

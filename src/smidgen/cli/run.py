@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the recipe, and say what came out."""
     from smidgen.cli import run_one, run_variants
-    from smidgen.recipes import Variants, read_recipe
+    from smidgen.experiments.recipes import Variants, read_recipe
 
     recipe = read_recipe(args.recipe)
     if args.seed is not None and len(set(args.seed)) < len(args.seed):

@@ -16,12 +16,12 @@ from smidgen.cli.data import require_data
 from smidgen.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
-    from smidgen.recipes import Recipe
+    from smidgen.experiments.recipes import Recipe
 
 
 def run(recipe: Recipe, args: argparse.Namespace) -> int:
     """Run the recipe with the seeds that are asked for, and say what came out."""
-    from smidgen.recipes import check_out
+    from smidgen.experiments.recipes import check_out
 
     recipe = as_asked(recipe, args)
     out, seeds = Path(args.out) if args.out else Path("runs") / recipe.name, recipe.seeds
@@ -61,7 +61,7 @@ def stopped(stop: Interrupted, args: argparse.Namespace, console: Progress) -> i
 
 def _run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress) -> dict[str, Any]:
     from smidgen.cli.listener import ConsoleListener
-    from smidgen.recipes import run_recipe
+    from smidgen.experiments.recipes import run_recipe
 
     return run_recipe(recipe, out, resume=args.resume, overwrite=args.overwrite, listener=ConsoleListener(console))
 
@@ -70,7 +70,7 @@ def first_plan(recipe: Recipe, console: Progress) -> dict[str, Any]:
     """Return the plan of the first seed's run, and the seeds: the other runs differ in their seed only."""
     from smidgen.cli.fit import plan
     from smidgen.cli.listener import ConsoleListener
-    from smidgen.recipes import with_evidence
+    from smidgen.experiments.recipes import with_evidence
 
     listener = ConsoleListener(console)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,13 +19,13 @@ from smidgen.cli.run_one import as_asked, first_plan, stopped
 from smidgen.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
-    from smidgen.recipes import Variants
+    from smidgen.experiments.recipes import Variants
 
 
 def run(variants: Variants, args: argparse.Namespace) -> int:
     """Run the variants that are asked for, and show the table; the exit code is that of a refusal if any failed."""
     from smidgen.cli.listener import ConsoleListener
-    from smidgen.variants import check_chosen, check_variants, run_variants
+    from smidgen.experiments.variants import check_chosen, check_variants, run_variants
 
     recipes = {name: as_asked(recipe, args) for name, recipe in variants.recipes.items()}
     variants = dataclasses.replace(variants, recipes=recipes)

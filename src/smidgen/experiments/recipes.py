@@ -87,7 +87,7 @@ class Variants:
 
 def own_recipes() -> dict[str, Path]:
     """Return name → file of the recipes behind smidgen's own figures: the checkout's, or those packed into a wheel."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     folders = (package / "_recipes", package.parents[1] / "recipes")
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 

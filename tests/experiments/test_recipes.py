@@ -8,9 +8,9 @@ from smidgen.config import Config
 from smidgen.data.datasets import DATASETS
 from smidgen.errors import InputError
 from smidgen.evidence.simulation import Simulation
-from smidgen.recipes import Variants, merged, read_recipe
+from smidgen.experiments.recipes import Variants, merged, read_recipe
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OURS = sorted((ROOT / "recipes").glob("*.toml"))
 
 

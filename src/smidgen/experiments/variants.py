@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from smidgen.errors import InputError, RunError, SmidgenError, unknown
+from smidgen.experiments.recipes import Variants, check_out, recipe_in, run_recipe
 from smidgen.files import atomic_write
 from smidgen.listener import Listener
-from smidgen.recipes import Variants, check_out, recipe_in, run_recipe
 from smidgen.reports.variants import FILES, folders_in, read_failures, write_variants
 from smidgen.setup.evidence import open_evidence
 
