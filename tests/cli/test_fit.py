@@ -264,7 +264,7 @@ def test_a_mistyped_tag_of_a_net_is_one_sentence_before_any_image_is_read(
     smidgen, photos, tmp_path, monkeypatch, where
 ):
     monkeypatch.setattr("smidgen.data.datasets.open_splits", lambda *_given, **_named: pytest.fail("images are read"))
-    monkeypatch.setattr("smidgen.setup.encoder.open_splits", lambda *_given, **_named: pytest.fail("images are read"))
+    monkeypatch.setattr("smidgen.setup.images.open_splits", lambda *_given, **_named: pytest.fail("images are read"))
     name = "resnet18.tv_in2k" if where == "--encoder" else "encoder=resnet18.tv_in2k"
     said = smidgen("fit", photos, "--method", "supervised", where, name, "--out", tmp_path / "run")
     assert "Unknown encoder 'resnet18.tv_in2k'. Did you mean 'resnet18.tv_in1k'?" in said.err
