@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import smidgen.embedding as embedding
+import smidgen.embedding.run as embedding
 from smidgen.files import write_json
 from smidgen.hardware import fast_dtype
 from smidgen.nets.fast import FoldedConv, fold_batch_norm

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from smidgen import embedding
 from smidgen.data.collection import Item
-from smidgen.embedding import embed_files, embed_images
+from smidgen.embedding import run as embedding
+from smidgen.embedding.run import embed_files, embed_images
 from smidgen.errors import InputError, InputWarning
 from smidgen.nets.pretrained import pretrained_encoder
 
@@ -185,7 +185,7 @@ def test_a_damaged_file_is_made_anew_and_it_is_said_once(images, encoder, tmp_pa
 def test_a_damaged_block_is_made_anew_and_the_user_of_the_library_is_warned(images, encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "BLOCK", 8)
     first = embed_images(images, encoder, cache=tmp_path, threads=1)
-    monkeypatch.setattr(embedding._Store, "finish", lambda self, rows: None)  # as if killed just before
+    monkeypatch.setattr(embedding.Store, "finish", lambda self, rows: None)  # as if killed just before
     next(tmp_path.glob("*.npy")).unlink()
     embed_images(images, encoder, cache=tmp_path, threads=1)
     block = min(tmp_path.glob("*/*.npy"))

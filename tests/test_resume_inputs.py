@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from smidgen import embedding, fitting
+from smidgen import fitting
 from smidgen.config import Config
+from smidgen.embedding import run as embedding
 from smidgen.errors import RunError
 from smidgen.files import read_json
 from smidgen.fitting import fit

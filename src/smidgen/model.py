@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smidgen.embedding import embed_images, warn
+from smidgen.embedding.run import embed_images, warn
 from smidgen.errors import Damaged, RunError
 from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import choose_device

@@ -4,8 +4,8 @@ import pytest
 import torch
 from cli_samples import fill
 
-from smidgen import embedding
 from smidgen.data.datasets import open_dataset
+from smidgen.embedding import run as embedding
 
 FIT = ("--method", "kmeans", "--clusters", "3", "--threads", "1", "--quiet")
 

@@ -186,7 +186,7 @@ def _about_evidence(
 
 
 def _embedded(dataset: Dataset, encoder: str, console: Progress, device: str) -> np.ndarray:
-    from smidgen.embedding import embed_images
+    from smidgen.embedding.run import embed_images
     from smidgen.nets.pretrained import pretrained_encoder
 
     net = pretrained_encoder(encoder, flip=True)  # as `fit` does, so that both find it in the cache
