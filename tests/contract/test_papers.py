@@ -16,7 +16,8 @@ from smidgen.data.views import View
 from smidgen.evidence.resolved import Resolved
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.pca import fit_pca
-from smidgen.maths.sinkhorn import balancing_offsets, sinkhorn
+from smidgen.maths.sinkhorn import sinkhorn
+from smidgen.maths.transport import balanced_labels, scale_columns
 from smidgen.methods import METHODS
 from smidgen.methods.base import Method, Problem, Stage
 from smidgen.methods.host_copies import HostCopies
@@ -120,13 +121,14 @@ class SeLa(Toy):
         return torch.cat([self.top(features), self.heads(features)], 1).unflatten(1, (self.n_heads, -1))
 
     def begin(self, stage, step, embed, generator):
-        def blocks():
-            for rows, logits in embed.blocks(self.logits):
-                yield rows, self.sharpness * logits.transpose(0, 1)  # (heads, rows, clusters)
+        n_clusters = self.problem.n_clusters
+        marginals = torch.full((n_clusters,), 1 / n_clusters, device=self.labels.device)
+        for head in range(self.n_heads):
 
-        offsets = balancing_offsets(lambda: (scores for _, scores in blocks()))[:, None]
-        for rows, scores in blocks():
-            self.labels[:, rows] = (scores + offsets).argmax(-1)
+            def blocks(head=head):
+                return (self.sharpness * logits[:, head] for _, logits in embed.blocks(self.logits))
+
+            self.labels[head] = balanced_labels(blocks, scale_columns(blocks, marginals=marginals).log_scale)
 
     def request(self, stage, step, generator, *, progress):
         return {"images": Request(torch.randint(self.problem.n_images, (8,), generator=generator), View(flip=True))}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smidgen.errors import InputError
-from smidgen.maths.sinkhorn import balancing_offsets, sinkhorn
+from smidgen.maths.sinkhorn import sinkhorn
 
 
 @given(st.integers(1, 40), st.integers(1, 8), st.floats(0, 100), st.integers(0, 99))
@@ -45,34 +45,3 @@ def test_scores_that_overflow_in_half_precision_are_fine():
 def test_no_iterations_are_refused():
     with pytest.raises(InputError, match="iterations"):
         sinkhorn(torch.zeros(2, 2), iterations=0)
-
-
-def test_offsets_from_blocks_balance_as_the_whole_matrix_is_balanced():
-    scores = torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
-    offsets = balancing_offsets(lambda: scores.split(16, dim=1), tolerance=1e-9, max_iterations=10_000)
-    expected = sinkhorn(scores, iterations=10_000)
-    torch.testing.assert_close((scores + offsets[:, None]).softmax(-1), expected)
-
-
-def test_offsets_follow_a_prior_and_stop_at_the_tolerance():
-    scores, prior, passes = (
-        torch.randn(60, 3, generator=torch.Generator().manual_seed(1)),
-        torch.tensor([0.5, 0.3, 0.2]),
-        [],
-    )
-    for tolerance in (0.1, 1e-4):
-        passes.append(0)
-
-        def blocks():
-            passes[-1] += 1
-            return [scores]
-
-        sizes = (scores + balancing_offsets(blocks, prior=prior, tolerance=tolerance)).softmax(1).mean(0)
-        torch.testing.assert_close(sizes, prior, rtol=1.2 * tolerance, atol=0)
-    assert 1 < passes[0] < passes[1] < 100
-
-
-@pytest.mark.parametrize("options", [{"tolerance": 0.0}, {"max_iterations": 0}])
-def test_offsets_of_no_effort_are_refused(options):
-    with pytest.raises(InputError, match="`tolerance` must be above 0"):
-        balancing_offsets(lambda: [torch.zeros(2, 2)], **options)

@@ -101,7 +101,7 @@ def _kernel(scores: Tensor, log_scale: Tensor) -> Tensor:
 
 def _column_sums(kernels: Iterable[Tensor], relative: Tensor, weights: Tensor | None) -> Tensor:
     """Return Σ_i w_i kernel_ik / (kernel · relative)_i, (clusters,) float32; weights None are 1/n each."""
-    sums, n, buffer = torch.zeros(len(relative), dtype=torch.float64, device=relative.device), 0, None
+    sums, n, buffer = torch.zeros_like(relative), 0, None
     for kernel in kernels:
         if kernel.dtype != torch.float32:
             if buffer is None or len(buffer) < len(kernel):
@@ -112,7 +112,7 @@ def _column_sums(kernels: Iterable[Tensor], relative: Tensor, weights: Tensor | 
             rows *= weights[n : n + len(kernel)]
         sums += rows @ kernel
         n += len(kernel)
-    return (sums if weights is not None else sums / max(n, 1)).float()
+    return sums if weights is not None else sums / max(n, 1)
 
 
 def balanced_labels(blocks: Blocks, log_scale: Tensor) -> Tensor:
