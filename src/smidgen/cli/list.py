@@ -19,6 +19,8 @@ KINDS = ("methods", "datasets", "encoders", "recipes")
 
 ENCODERS: dict[str, str] = {
     "conv": "a small net trained from scratch, for small images",
+    "alexnet": "AlexNet with batch norm, the net of DeepCluster and SeLa; images are brought to 224 pixels",
+    "alexnet-small": "a narrower one for images of 28 to 64 pixels",
     "wide-residual": "the net of the UCC paper: wide residual blocks without batch norm",
     "unet": "a U-Net whose decoder copies the image through skip connections, for comparison",
     "unet-no-skips": "the same net without them",

@@ -34,6 +34,10 @@ class Encoder(nn.Module):
 
     features: int
 
+    def preactivations(self, images: Tensor) -> Tensor:
+        """Return the embeddings as they are before the last activation; the embeddings where the net has none there."""
+        return self(images)
+
     def freeze(self, stages: int) -> None:
         """Leave the first stages as they are when the net is trained; InputError where it has fewer."""
         if stages:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from smidgen.errors import InputError
+from smidgen.nets.alexnet import AlexNetEncoder
 from smidgen.nets.encoder import Encoder, Normalise
 from smidgen.nets.pretrained import SCRATCH, pretrained_encoder
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
+from smidgen.nets.sobel import SOBEL, SobelEncoder
 
 
 class ConvEncoder(Encoder):
@@ -38,6 +41,10 @@ class ConvEncoder(Encoder):
         """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1]."""
         return self.layers(images)
 
+    def preactivations(self, images: Tensor) -> Tensor:
+        """Return the embeddings before their ReLU."""
+        return self.layers[:-1](images)
+
 
 class VectorEncoder(Encoder):
     """Ready embeddings (batch, d, 1, 1) in, standardised and through two linear layers; (batch, `features`) out.
@@ -62,8 +69,12 @@ class VectorEncoder(Encoder):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features) of vectors (batch, d, 1, 1)."""
+        return nn.functional.relu(self.preactivations(images))
+
+    def preactivations(self, images: Tensor) -> Tensor:
+        """Return the embeddings before their ReLU."""
         vectors = self.normalise(images).flatten(1)
-        return self.layers(nn.functional.pad(vectors, (0, self.padding)))
+        return self.layers[:-1](nn.functional.pad(vectors, (0, self.padding)))
 
 
 def _pretrained(name: str) -> Callable[..., Encoder]:
@@ -99,6 +110,8 @@ def _unet(*, skips: bool) -> Callable[..., Encoder]:
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "conv": ConvEncoder,
+    "alexnet": AlexNetEncoder,
+    "alexnet-small": partial(AlexNetEncoder, small=True),
     "wide-residual": _wide_residual,
     "unet": _unet(skips=True),
     "unet-no-skips": _unet(skips=False),
@@ -107,17 +120,30 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "lite2": _pretrained("lite2"),
 }
 
-TRAINED_HERE = ("conv", "wide-residual", "unet", "unet-no-skips", "vectors")
+TRAINED_HERE = ("conv", "alexnet", "alexnet-small", "wide-residual", "unet", "unet-no-skips", "vectors")
 """The encoders that start from random weights; all others come pretrained."""
 
 
 def is_trained_here(name: str) -> bool:
     """Return whether an encoder is trained by the run that uses it, and not frozen as pretrained ones are by default.
 
-    >>> is_trained_here("conv"), is_trained_here("scratch:resnet18"), is_trained_here("lite0")
+    >>> is_trained_here("conv"), is_trained_here("scratch:resnet18"), is_trained_here("sobel:lite0")
     (True, True, False)
     """
+    name = name.removeprefix(SOBEL)
     return name in TRAINED_HERE or name.startswith(SCRATCH) or is_projected(name)
+
+
+def _with_sobel(
+    name: str, image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]
+) -> SobelEncoder:
+    channels, *sides = image_shape
+    if image_shape[1:] == (1, 1):
+        raise InputError(f"The filter of '{SOBEL}{name}' wants images, and these are embeddings: use 'vectors'.")
+    if not is_trained_here(name) or name.startswith(SCRATCH):
+        raise InputError(f"A net of timm's takes colours, not gradients: leave '{SOBEL}' before {name!r} out.")
+    inner = make_encoder(name, (2, sides[0], sides[1]), mean=(0.0, 0.0), std=(1.0, 1.0))
+    return SobelEncoder(inner, channels, mean=mean, std=std)
 
 
 _PROJECTED = re.compile(r"projected-([1-9]\d{0,5})(?:-([1-9]\d{0,5}))?")
@@ -152,12 +178,15 @@ def make_encoder(
     """Return a new encoder, random or pretrained as its name says.
 
     name: one of ENCODERS, or of `projected_name`, or a net of timm's, see `pretrained.pretrained_encoder`, with random
-        weights if `scratch:` stands before it. "conv" is "vectors" for ready embeddings.
+        weights if `scratch:` stands before it. "conv" and AlexNet are "vectors" for ready embeddings. With
+        `sobel:` before it a net of ours is shown the gradients of images, as two channels, by a fixed filter.
     image_shape: (channels, height, width). mean, std: per channel, over the training images in [0, 1]; pretrained
         encoders take any shape and have a mean and deviation of their own.
     Raises InputError for a name that is none of these.
     """
-    if name == "conv" and image_shape[1:] == (1, 1):
+    if name.startswith(SOBEL):
+        return _with_sobel(name.removeprefix(SOBEL), image_shape, mean=mean, std=std)
+    if name in ("conv", "alexnet", "alexnet-small") and image_shape[1:] == (1, 1):
         name = "vectors"
     if (name == "vectors" or is_projected(name)) and image_shape[1:] != (1, 1):
         raise InputError(f"The encoder {name!r} wants ready embeddings, and these are images: use 'conv' or another.")

@@ -21,7 +21,7 @@ from smidgen.setup.start import net_to_start_from, refuse_other_embeddings, star
 PREFERRED = "lite2"
 """The encoder for photographs, see `choose_encoder`."""
 
-IMAGE_DEFAULTS = ("conv", "wide-residual")
+IMAGE_DEFAULTS = ("conv", "wide-residual", "alexnet", "alexnet-small")
 """The encoders that methods have by default: nets for images, for which "vectors" stands in on embeddings."""
 
 SMALL = 64
