@@ -16,6 +16,7 @@ from smidgen.data.views import View
 from smidgen.evidence.resolved import Resolved
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.pca import fit_pca
+from smidgen.maths.schedules import between, in_steps, warmed_up
 from smidgen.maths.sinkhorn import sinkhorn
 from smidgen.maths.transport import balanced_labels, scale_columns
 from smidgen.methods import METHODS
@@ -25,7 +26,6 @@ from smidgen.model import Model, Preprocessing
 from smidgen.training.callbacks import Callback
 from smidgen.training.checkpoint import Checkpoints
 from smidgen.training.loop import Settings, Trainer
-from smidgen.training.schedules import between, in_steps, warmed_up
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (36, 1, 8, 8), dtype=np.uint8)
 

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from smidgen.errors import InputError, RunError, TrainingError
+from smidgen.maths.schedules import rate
 from smidgen.methods.base import Stage
 from smidgen.training import embed, loop
 from smidgen.training.callbacks import Callback
 from smidgen.training.embed import make_embed, map_images
 from smidgen.training.interrupts import Interrupted, Interrupts
 from smidgen.training.loop import Settings
-from smidgen.training.schedules import rate
 
 PLACES = ["request", "loss", "before_step", "after_step"]
 STEPS = [("one", 0), ("one", 2), ("one", 3), ("one", 4), ("one", 7), ("two", 0), ("two", 1), ("two", 2), ("two", 4)]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from smidgen.maths.schedules import between, constant, in_steps, part_of_cosine, rate, warmed_up
 from smidgen.methods.base import Stage
 from smidgen.training.optimisers import Optimisers
-from smidgen.training.schedules import between, constant, in_steps, part_of_cosine, rate, warmed_up
 
 
 class Two(nn.Module):

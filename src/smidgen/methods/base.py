@@ -38,7 +38,7 @@ class Stage:
 
     steps: its length in optimiser steps.
     begins: the steps before which `Method.begin` is called; DeepCluster's epochs, SeLa's relabellings.
-    schedule: the share of the peak learning rate from 0 to 1 of the stage, a name in `training.schedules.SCHEDULES` or
+    schedule: the share of the peak learning rate from 0 to 1 of the stage, a name in `maths.schedules.SCHEDULES` or
         any such function; a parameter group of an optimiser may have a `schedule` of its own.
     falls: whether a training that goes well lets its loss fall; not where the method holds it at a level.
     cost: about how long a step takes, what goes before it included, compared with the other stages: by it the time of a
@@ -135,7 +135,7 @@ class Method(nn.Module, ABC):
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Return the optimisers of a stage; their learning rates are the schedule's peak.
 
-        A parameter group may have a `schedule` and a `weight_decay_schedule`, as in `training.schedules`.
+        A parameter group may have a `schedule` and a `weight_decay_schedule`, as in `maths.schedules`.
         """
         return [torch.optim.AdamW((p for p in self.parameters() if p.requires_grad), lr=1e-3, weight_decay=1e-2)]
 

@@ -1,1 +1,1 @@
-"""The one training loop, its callbacks, schedules and checkpoints; knows methods only by their contract."""
+"""The one training loop, its callbacks and checkpoints; knows methods only by their contract."""

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smidgen.maths.schedules import rate
 from smidgen.methods.base import Method, Stage
-from smidgen.training.schedules import rate
 
 
 class Optimisers(Sequence[torch.optim.Optimizer]):
     """The optimisers that a method wants in a stage.
 
     A parameter group may hold, beside what torch knows, `schedule` (of its learning rate, instead of the stage's) and
-    `weight_decay_schedule`: names or functions as in `training.schedules`.
+    `weight_decay_schedule`: names or functions as in `maths.schedules`.
     """
 
     def __init__(self, method: Method, stage: Stage) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smidgen.errors import InputError
-from smidgen.training.schedules import SCHEDULES, cosine, one_cycle, rate, warm_cosine
+from smidgen.maths.schedules import SCHEDULES, cosine, one_cycle, rate, warm_cosine
 
 
 @pytest.mark.parametrize(
