@@ -2,10 +2,7 @@ import shutil
 
 import pytest
 from cli_samples import QUICK
-from hypothesis import given
-from hypothesis import strategies as st
 
-from smidgen.cli.files import Names, safe_name
 from smidgen.cli.main import main
 from smidgen.csv_tables import read_csv, write_csv
 
@@ -92,28 +89,6 @@ def test_arrays_become_pngs(smidgen, tmp_path):
     assert len(table["file"]) == 15
     for file, image in zip(table["file"], table["image"], strict=True):
         assert np.asarray(Image.open(tmp_path / "sorted" / file))[0, 0] == images[int(image.partition("/")[2]), 0, 0]
-
-
-@given(st.text(max_size=300))
-def test_safe_names_name_one_file_below_their_folder(text):
-    name = safe_name(text)
-    assert name not in ("", ".", "..")
-    assert not set('/\\:*?"<>|\0\n') & set(name)
-    assert not name.startswith((".", "-"))
-    assert not name.endswith((".", " "))
-    assert len(name.encode()) <= 200
-
-
-@given(st.lists(st.sampled_from(["a.png", "A.png", "a-2.png", "é", "e\u0301", "", ".."]), max_size=12))
-def test_names_are_never_given_twice(wanted):
-    names = Names()
-    given = [names.take(text) for text in wanted]
-    assert len({name.casefold() for name in given}) == len(wanted)
-
-
-@pytest.mark.parametrize(("text", "name"), [("con", "_con"), ("a" * 300 + ".png", "a" * 116 + ".png"), ("x.", "x")])
-def test_names_that_some_system_refuses(text, name):
-    assert safe_name(text) == name
 
 
 def test_csv_has_the_confidence_unless_told_otherwise(smidgen, run, tmp_path):

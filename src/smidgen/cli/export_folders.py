@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from smidgen.cli.console import Progress
 from smidgen.cli.export_csv import chosen_rows
-from smidgen.cli.files import Names, require_new_folder
+from smidgen.cli.files import require_new_folder
 from smidgen.csv_tables import write_csv
 from smidgen.errors import InputError
+from smidgen.file_names import Names
 from smidgen.files import appearing_folder, naming
 from smidgen.run_folder import RunFolder
 

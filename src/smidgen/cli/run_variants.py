@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import Progress, complain, printable, progress
 from smidgen.cli.data import require_data
-from smidgen.cli.files import Names
 from smidgen.cli.list import table
 from smidgen.cli.main import USAGE_ERROR
 from smidgen.cli.run_one import as_asked, first_plan, stopped
@@ -42,7 +41,7 @@ def run(variants: Variants, args: argparse.Namespace) -> int:
             console.say(f"The runs go to {str(out)!r} (`--out` changes it).")
         how = {"resume": args.resume, "overwrite": args.overwrite, "listener": ConsoleListener(console)}
         try:
-            summary = run_variants(variants, out, free_name=Names().take, chosen=chosen, **how)
+            summary = run_variants(variants, out, chosen=chosen, **how)
         except Interrupted as stop:
             return stopped(stop, args, console)
     if args.json:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from smidgen.errors import InputError, RunError, SmidgenError, unknown
 from smidgen.experiments.recipes import Variants, check_out, recipe_in, run_recipe
+from smidgen.file_names import Names
 from smidgen.files import atomic_write
 from smidgen.listener import Listener
 from smidgen.reports.variants import FILES, folders_in, read_failures, write_variants
@@ -19,7 +20,6 @@ def run_variants(
     variants: Variants,
     out: Path | str,
     *,
-    free_name: Callable[[str], str],
     chosen: Sequence[str] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -31,15 +31,14 @@ def run_variants(
     `summary.json` (with "folders", which of them is whose), `table.md`, `table.csv` and `report.html`. A variant that
     fails is listed with its sentence ("failed"), and the others run.
 
-    free_name: gives each text a name for its folder that every system takes and no other text has, such as
-    `cli.files.Names().take`. chosen: only these. resume, overwrite: as for `run_recipe`, of those that are chosen.
+    chosen: only these. resume, overwrite: as for `run_recipe`, of those that are chosen.
     Raises what `check_variants` does before anything runs, and Interrupted.
     """
     out, listener = Path(out), listener or Listener()
     chosen = list(variants.recipes if chosen is None else chosen)
     check_variants(variants, out, chosen=chosen, resume=resume, overwrite=overwrite)
     out.mkdir(parents=True, exist_ok=True)
-    folders = _folders(variants, out, free_name)
+    folders = _folders(variants, out)
     failures = {name: why for name, why in read_failures(out).items() if name not in chosen}
     with atomic_write(out / "recipe.toml") as file:
         file.write(variants.text.encode())
@@ -86,9 +85,9 @@ def check_chosen(variants: Variants, chosen: Sequence[str]) -> None:
             raise InputError(f"{variants.name}.toml: variant {name!r}: {error}") from None
 
 
-def _folders(variants: Variants, out: Path, free_name: Callable[[str], str]) -> dict[str, str]:
+def _folders(variants: Variants, out: Path) -> dict[str, str]:
     """Return the folder of each variant by its name: the one that it has, or a new one."""
-    known = folders_in(out)
+    known, names = folders_in(out), Names()
     for taken in (*FILES, *known.values()):
-        free_name(taken)
-    return known | {name: free_name(name) for name in variants.recipes if name not in known}
+        names.take(taken)
+    return known | {name: names.take(name) for name in variants.recipes if name not in known}
