@@ -21,7 +21,8 @@ from smidgen.data.datasets import Dataset
 from smidgen.evaluation.explained import Explained, images_of_worst_bags
 from smidgen.evaluation.scores import named_accuracy, score_assignments
 from smidgen.evidence.resolved import Resolved
-from smidgen.inspection.issues import find_issues, issue_columns
+from smidgen.inspection.issues import issue_columns
+from smidgen.inspection.search import find_issues
 from smidgen.reports.page import gallery_rows
 from smidgen.run_folder import RunFolder
 
@@ -107,7 +108,7 @@ def write_explained(
 def write_issues(
     run: RunFolder, datasets: list[Dataset], *, progress: Callable[[str, int, int], None] | None = None
 ) -> None:
-    """Write `tables/issues.csv`, the images that deserve a look (`inspection.issues`), if there are any.
+    """Write `tables/issues.csv`, the images that deserve a look (`inspection.search`), if there are any.
 
     Outliers are those of the run's `embeddings.npy`. Of ready embeddings there is nothing to look at.
     """

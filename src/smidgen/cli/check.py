@@ -126,7 +126,7 @@ def look(dataset: Dataset, console: Progress, *, encoder: str | None = None, dev
     import numpy as np
 
     from smidgen.data.images import BadImage, image_size
-    from smidgen.inspection.issues import find_issues
+    from smidgen.inspection.search import find_issues
 
     found = Findings(dataset, [dataset.split_of(row) for row in range(len(dataset))])
     sizes = np.zeros((len(dataset), 2), dtype=np.int64)

@@ -8,7 +8,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from smidgen.errors import InputError
-from smidgen.inspection.issues import find_issues, issue_columns, local_outlier_factors
+from smidgen.inspection.issues import issue_columns
+from smidgen.inspection.outliers import local_outlier_factors
+from smidgen.inspection.search import find_issues
 
 
 def photos(n, seed=0):
@@ -138,13 +140,13 @@ def test_outliers_are_found_by_embeddings_alone_and_by_a_sample(monkeypatch):
     embeddings = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
     embeddings[42] = 100
     assert found(PHOTOS, embeddings=embeddings)["outlier"][0] == 42
-    monkeypatch.setattr("smidgen.inspection.issues._OTHERS", 100)
+    monkeypatch.setattr("smidgen.inspection.outliers._OTHERS", 100)
     assert found(PHOTOS, embeddings=embeddings)["outlier"][0] == 42
 
 
 @pytest.mark.parametrize(("n", "most", "k"), [(120, 200, 10), (60, 200, 6), (30, 200, 5), (100, 50, 10)])
 def test_factors_are_those_of_a_slow_loop(monkeypatch, n, most, k):
-    monkeypatch.setattr("smidgen.inspection.issues._OTHERS", most)
+    monkeypatch.setattr("smidgen.inspection.outliers._OTHERS", most)
     x = np.random.default_rng(0).normal(size=(n, 3)) ** 3
     drawn = range(n) if n <= most else np.random.default_rng(0).permutation(n)[:most]
     far = np.linalg.norm(x[:, None] - x, axis=2)
