@@ -11,16 +11,18 @@ if TYPE_CHECKING:
     from smidgen.estimator import ImageClusterer
     from smidgen.evidence.evidence import Evidence
     from smidgen.fitting import fit
+    from smidgen.inspection.collection import inspect_collection
 
 __version__ = "0.1.0"
 
-__all__ = ["Config", "Evidence", "ImageClusterer", "fit", "open_dataset"]
+__all__ = ["Config", "Evidence", "ImageClusterer", "fit", "inspect_collection", "open_dataset"]
 
 _HOMES = {
     "Config": "config",
     "Evidence": "evidence.evidence",
     "ImageClusterer": "estimator",
     "fit": "fitting",
+    "inspect_collection": "inspection.collection",
     "open_dataset": "data.datasets",
 }
 

@@ -51,7 +51,7 @@ def test_check_json_has_the_worst_of_each_kind(smidgen, collection):
 def test_check_takes_an_encoders_embeddings(smidgen, collection, monkeypatch):
     embeddings = np.random.default_rng(0).normal(size=(52, 8)).astype(np.float32)
     embeddings[20] = 50
-    monkeypatch.setattr("smidgen.cli.check._embedded", lambda dataset, encoder, console, device: embeddings)
+    monkeypatch.setattr("smidgen.inspection.collection._embedded", lambda *_: embeddings)
     found = smidgen("check", collection, "--encoder", "lite0", "--json").json["issues"]
     assert found["outlier"]["worst"][0]["score"] > 10
 

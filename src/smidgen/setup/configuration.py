@@ -29,8 +29,8 @@ def resolve(config: Config, listener: Listener | None = None, *, start: Model | 
         raise unknown("method", config.method, METHODS)
     n_clusters = config.n_clusters
     if n_clusters is None:
-        known = DATASETS.get(config.data) if isinstance(config.data, str) else None
-        n_clusters = known.n_classes if known else DEFAULT_CLUSTERS
+        known = class_count(config.data)
+        n_clusters = known or DEFAULT_CLUSTERS
         if known is None and listener is not None:
             listener.say(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
     device = choose_device(config.device)
@@ -48,3 +48,13 @@ def resolve(config: Config, listener: Listener | None = None, *, start: Model | 
         device=device,
         precision=choose_precision(config.precision, device),
     )
+
+
+def class_count(data: str | tuple[str, ...]) -> int | None:
+    """Return how many classes a named dataset has, None for any other data.
+
+    >>> class_count("digits"), class_count("photos/digits")
+    (10, None)
+    """
+    known = DATASETS.get(data) if isinstance(data, str) else None
+    return None if known is None else known.n_classes
