@@ -11,7 +11,7 @@ from cli_samples import fill
 from smidgen import fitting
 from smidgen.config import Config, from_table
 from smidgen.csv_tables import read_csv, write_csv
-from smidgen.errors import InputError
+from smidgen.errors import InputError, RunError
 from smidgen.evidence.evidence import Evidence
 from smidgen.files import read_json, read_toml
 from smidgen.fitting import fit
@@ -199,7 +199,7 @@ def test_other_evidence_in_the_same_file_is_not_resumed(smidgen, photos, labels,
     with pytest.raises(Interrupted):
         fit(config, out=tmp_path / "run", listener=StopAt())
     labels.write_text("image,label\nwhite/3.png,light\n")
-    with pytest.raises(InputError, match="evidence is not that which"):
+    with pytest.raises(RunError, match=r"other inputs \(evidence: "):
         fit(config, out=tmp_path / "run", resume=True)
 
 
