@@ -48,11 +48,11 @@ def looped(features: Tensor, offsets: Tensor, points: Tensor, bandwidth: float) 
 
 def step(method: UCC, images: Tensor, offsets: Tensor, density: Density, *, whole: bool) -> Tensor:
     """Return the loss of a step after its backward pass; without `whole` features are given instead of images."""
-    net = method.learner.net
+    net = method.net
     features = net(images) if whole else images.clone().requires_grad_()
     h = density(features, offsets, net.points, method.config.bandwidth).flatten(1)
     counts = torch.arange(len(offsets) - 1) % 4 + 1
-    loss = count_cross_entropy(method.learner.head(h), counts, counts).mean()
+    loss = count_cross_entropy(method.head(h), counts, counts).mean()
     if whole:
         loss = ucc_objective(loss, net.reconstruction_loss(features, images, kind="mse"), alpha=0.5)
     loss.backward()

@@ -86,7 +86,7 @@ def test_a_saved_model_scores_new_images_by_bags_of_the_sizes_it_was_trained_on(
     )
     fit(config("rcc", data="array", counts="mse"), data=IMAGES, evidence=evidence, out=tmp_path / "run")
     saved = Model.load(tmp_path / "run")
-    assert saved.method.learner.bag_sizes.tolist() == [5, 5]
+    assert saved.method.bag_sizes.tolist() == [5, 5]
     classes = n % 2
     new = Dataset("x", "all", n.astype(str).astype(object), IMAGES[:, None], classes, ("b", "a"))
     scores = score_bags(saved, [new], [saved.look(IMAGES[:, None])], seed=0, n_bags=8, decode=False).metrics

@@ -58,10 +58,10 @@ def test_a_folder_without_a_model_is_said(tmp_path):
 
 def test_another_format_is_said(folder):
     write_json(folder / "model.json", read_json(folder / "model.json") | {"format": 99})
-    with pytest.raises(RunError, match=r"of format 99; this smidgen reads format 3: update smidgen"):
+    with pytest.raises(RunError, match=r"of format 99; this smidgen reads format 5: update smidgen"):
         Model.load(folder)
     write_json(folder / "model.json", read_json(folder / "model.json") | {"format": 1})
-    with pytest.raises(RunError, match=r"of format 1; this smidgen reads format 3: fit it again"):
+    with pytest.raises(RunError, match=r"of format 1; this smidgen reads format 5: fit it again"):
         Model.load(folder)
 
 

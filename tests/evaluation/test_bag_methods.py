@@ -34,7 +34,7 @@ def model(name="ucc", **options):
 
 
 def score(model, datasets, **options):
-    has_bags = hasattr(model.method, "learner")
+    has_bags = model.method.bag_heads() is not None
     looked = [(model.assign(d.images), model.encode(d.images)) if has_bags else () for d in datasets]
     return score_bags(model, datasets, looked, **options)
 
@@ -133,7 +133,7 @@ class Painter(torch.nn.Module):
 
 def test_a_decoder_that_lives_on_the_features_fails_with_those_of_other_images():
     said = model()
-    said.method.learner.net.decoder = Painter()
+    said.method.net.decoder = Painter()
     scores = score(said, [dataset()], seed=0, n_bags=3).metrics
     assert scores["test_reconstruction_error"] == pytest.approx(0, abs=1e-6)
     # One pixel of 64 is bright: two standardised images with different ones are 2 · 64 / 63 apart, and of the 59 other
@@ -143,7 +143,7 @@ def test_a_decoder_that_lives_on_the_features_fails_with_those_of_other_images()
 
 def test_a_decoder_that_does_not_look_at_the_features_has_the_same_error_twice():
     said = model()
-    said.method.learner.net.decoder = torch.nn.Sequential(Painter(), torch.nn.Threshold(1e9, 0))
+    said.method.net.decoder = torch.nn.Sequential(Painter(), torch.nn.Threshold(1e9, 0))
     scores = score(said, [dataset(None)], seed=0).metrics
     assert scores.keys() == {"test_reconstruction_error", "test_reconstruction_error_shuffled"}
     assert list(scores.values()) == pytest.approx([1, 1])  # an even grey

@@ -65,8 +65,8 @@ def test_a_u_net_learns_counts_and_images_together(name):
     losses = method.loss(batch(method), stage="train", step=0, progress=0)
     losses["total"].backward()
     assert losses.keys() >= {"reconstruction", "ucc", "class_counts"}
-    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in method.learner.net.parameters())
-    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in method.learner.net.decoder.modules())
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in method.net.parameters())
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in method.net.decoder.modules())
 
 
 def test_dllp_is_the_equation():
@@ -145,7 +145,7 @@ def test_images_are_labelled_in_their_bags_from_the_step_asked_for():
     early, late = (each["class_counts"].item() for each in losses)
     part = parts["bags"]
     p = method.assign(part.images).detach()
-    shares = method.learner.source.known(part)[2]
+    shares = method.source.known(part)[2]
     assert early == pytest.approx(dllp_loss(p, part.offsets, shares).mean().item(), rel=1e-4)
     bags = list(itertools.pairwise(part.offsets.tolist()))
     expected = []
@@ -173,7 +173,7 @@ def test_clusters_take_the_names_of_the_shares_of_their_bags():
     method = rcc(evidence).eval()
     features = torch.eye(5)[LABELS] + 0.01 * torch.rand(24, 5, generator=torch.Generator().manual_seed(0))
     method.finish(lambda function=None: features, torch.Generator().manual_seed(0))
-    clusters = method.learner.cluster(features).argmax(1)
+    clusters = method.clusters(features).argmax(1)
     assert clusters.equal(torch.tensor([1, 2, 0])[LABELS])
 
 
@@ -228,7 +228,7 @@ def test_a_softmax_for_each_image_needs_no_centroids():
         raise AssertionError("all images were looked at")
 
     method.finish(embed, torch.Generator())
-    assert (method.learner.clusters.centroids == 0).all()
+    assert (method.clusters.centroids == 0).all()
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     assignments, features = method.look(images)
     assert assignments.equal(method.assign(images))

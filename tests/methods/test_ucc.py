@@ -67,7 +67,7 @@ def test_counts_that_no_bag_has_get_no_probability():
 
 def test_alpha_one_has_no_decoder_and_alpha_zero_is_an_autoencoder():
     without = ucc(alpha=1.0)
-    assert without.learner.net.decoder is None
+    assert without.net.decoder is None
     assert "reconstruction" not in without.loss(batch(without), stage="train", step=0, progress=0)
     losses = (method := ucc(alpha=0.0)).loss(batch(method), stage="train", step=0, progress=0)
     assert losses["total"].item() == losses["reconstruction"].item()
@@ -76,8 +76,8 @@ def test_alpha_one_has_no_decoder_and_alpha_zero_is_an_autoencoder():
 @pytest.mark.parametrize("options", [{"alpha": 1.0}, {"reconstruction": "none"}])
 def test_a_u_net_without_its_decoder_is_the_way_down(options):
     method = ucc(encoder="unet", **options)
-    assert method.learner.net.decoder is None
-    assert {name.split(".")[0] for name in method.learner.net.state_dict()} == {"encoder", "code"}
+    assert method.net.decoder is None
+    assert {name.split(".")[0] for name in method.net.state_dict()} == {"encoder", "code"}
     method.loss(batch(method), stage="train", step=0, progress=0)["total"].backward()
     assert all(bool(p.grad.any()) for p in method.backbone.sizes.parameters())
 
@@ -90,7 +90,7 @@ def test_a_saved_u_net_gives_the_same_features_and_images(name, tmp_path):
     model.save(tmp_path)
     loaded = Model.load(tmp_path)
     some = torch.rand(3, 1, 8, 8)
-    assert loaded.method.learner.net.rebuild(some).equal(method.learner.net.rebuild(some))
+    assert loaded.method.net.rebuild(some).equal(method.net.rebuild(some))
     assert (loaded.encode(images) == model.encode(images)).all()
     assert (loaded.assign(images) == model.assign(images)).all()
 
@@ -125,7 +125,7 @@ def test_the_warm_up_learns_reconstruction_alone_and_comes_first():
     method = ucc(warmup_steps=5)
     assert [stage.name for stage in method.stages()] == ["warmup", "train"]
     method.loss(batch(method), stage="warmup", step=0, progress=0)["total"].backward()
-    assert all(p.grad is None for p in method.learner.head.parameters())
+    assert all(p.grad is None for p in method.head.parameters())
 
 
 def test_a_frozen_encoder_stays_as_it_is_with_its_statistics():
@@ -135,7 +135,7 @@ def test_a_frozen_encoder_stays_as_it_is_with_its_statistics():
     method.loss(batch(method), stage="train", step=0, progress=0)["total"].backward()
     optimiser.step()
     assert all(value.equal(before[key]) for key, value in method.backbone.state_dict().items())
-    assert method.learner.net.code.weight.grad.abs().sum() > 0
+    assert method.net.code.weight.grad.abs().sum() > 0
 
 
 class Started(torch.nn.Module):
@@ -194,8 +194,8 @@ def test_a_step_has_two_images_at_least():
 def test_what_goes_by_the_share_of_training_goes_by_the_clock_too():
     method = ucc(augment=True, augment_until=0.5, steps=10, start_bandwidth=0.4)
     seen = []
-    method.learner.net.describe = lambda features, offsets, *, bandwidth: (
-        seen.append(bandwidth) or torch.zeros(len(offsets) - 1, method.learner.net.described)
+    method.net.describe = lambda features, offsets, *, bandwidth: (
+        seen.append(bandwidth) or torch.zeros(len(offsets) - 1, method.net.described)
     )
     for progress in (0, 3, 9):
         seen.append(method.request("train", 2, torch.Generator(), progress=progress)["bags"].view is not None)
@@ -208,13 +208,13 @@ def test_a_softmax_head_becomes_the_features_where_it_fits(features, taken):
     other = Started(ucc(), 3)
     method = ucc(activation="softmax", feature_bias=True, features=features).eval()
     method.start_from(other)
-    assert method.learner.net.code.weight[:3].equal(other.layer[0]) == taken
+    assert method.net.code.weight[:3].equal(other.layer[0]) == taken
     images = torch.rand(4, 1, 8, 8)
     said = torch.nn.functional.linear(other.backbone.eval()(images), *other.layer).softmax(1)
     assert (features == 3) == bool(method.encode(images).shape == said.shape and method.encode(images).allclose(said))
     (optimiser,) = method.optimisers("train")
     slow = {id(p) for p in optimiser.param_groups[1]["params"]}
-    assert (id(method.learner.net.code.weight) in slow) == taken
+    assert (id(method.net.code.weight) in slow) == taken
 
 
 @pytest.mark.parametrize("options", [{"attention": True}, {"alpha": 0.0}, {"alpha": 1.0, "log_output": True}])
@@ -243,10 +243,10 @@ def test_another_run_goes_on_where_it_starts_from(options, tmp_path):
 )
 def test_a_head_of_other_densities_or_counts_is_not_taken(other):
     method, there = ucc(seed=2), ucc(seed=1, **other)
-    before = [p.clone() for p in method.learner.head.parameters()]
+    before = [p.clone() for p in method.head.parameters()]
     method.start_from(there)
-    assert all(p.equal(b) for p, b in zip(method.learner.head.parameters(), before, strict=True))
-    assert method.learner.net.code.weight.equal(there.learner.net.code.weight) == ("features" not in other)
+    assert all(p.equal(b) for p, b in zip(method.head.parameters(), before, strict=True))
+    assert method.net.code.weight.equal(there.net.code.weight) == ("features" not in other)
 
 
 @pytest.mark.parametrize(
@@ -277,18 +277,18 @@ def test_the_report_s_base_model_has_batch_norm_in_its_decoder_and_leaky_relu_in
     kinds = []
     for preset in ("report", "paper"):
         chosen = make_config("ucc", {"preset": preset, "encoder": "wide-residual", "steps": 1})
-        learner = UCC(chosen, Problem(24, (1, 8, 8), 3, (0.5,), (0.25,), Resolved(24, labels=LABELS))).learner
-        has_norm = any(isinstance(layer, torch.nn.BatchNorm2d) for layer in learner.net.decoder.modules())
-        kinds.append((has_norm, type(learner.head.layers[1]), type(learner.head.layers[3])))
+        method = UCC(chosen, Problem(24, (1, 8, 8), 3, (0.5,), (0.25,), Resolved(24, labels=LABELS)))
+        has_norm = any(isinstance(layer, torch.nn.BatchNorm2d) for layer in method.net.decoder.modules())
+        kinds.append((has_norm, type(method.head.layers[1]), type(method.head.layers[3])))
     assert kinds == [(True, *[torch.nn.LeakyReLU] * 2), (False, *[torch.nn.ReLU] * 2)]
 
 
 def test_the_paper_s_net_has_the_paper_s_sizes():
     problem = Problem(24, (1, 28, 28), 10, (0.5,), (0.25,), Resolved(24, labels=torch.arange(24) % 10))
     method = UCC(UCCConfig(), problem)
-    assert method.learner.net.code.weight.shape == (10, 6272)
-    assert method.learner.net.code.bias is None
-    assert [layer.in_features for layer in method.learner.head.layers if hasattr(layer, "in_features")] == [
+    assert method.net.code.weight.shape == (10, 6272)
+    assert method.net.code.bias is None
+    assert [layer.in_features for layer in method.head.layers if hasattr(layer, "in_features")] == [
         110,
         384,
         192,

@@ -10,10 +10,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from smidgen.data.batches import seeded
 from smidgen.data.datasets import Dataset
@@ -32,8 +32,8 @@ from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.evidence.resolved import Resolved
 from smidgen.maths.divergence import js_divergences, least_divergence
 from smidgen.maths.kmeans import kmeans
-from smidgen.methods.bag_learner import BagLearner
 from smidgen.methods.bag_tables import as_columns
+from smidgen.methods.base import BagHeads
 from smidgen.model import Model
 
 N_BAGS = 4000
@@ -56,6 +56,7 @@ _DECODED = 100  # images decoded at once
 Table = Mapping[str, np.ndarray]
 Progress = Callable[[int, int], None]
 Looked = tuple[np.ndarray, np.ndarray]
+ClassCounts = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +96,16 @@ def score_bags(
     `model.look` says of each. Of at most `CAP` images, drawn at random. progress: called with (bags scored, bags)
     of each dataset in turn.
     """
-    learner = getattr(model.method, "learner", None)
-    if not isinstance(learner, BagLearner):
+    heads = model.method.bag_heads()
+    if heads is None:
         return BagScores()
     parts = list(zip(datasets, looked, strict=True))
     known = [part for part in parts if part[0].classes is not None and (part[0].classes >= 0).any()]
     scores = BagScores()
     for dataset, (assignments, features) in known or parts[-1:]:
-        found = reconstruction_errors(learner, dataset.images, features, seed=seed) if decode else {}
+        found = reconstruction_errors(heads, dataset.images, features, seed=seed) if decode else {}
         if known:
-            scored = _Scored(model, dataset, assignments, features, seed)
+            scored = _Scored(model, heads, dataset, assignments, features, seed)
             found |= scored.counts(n_bags, progress)
             if dataset is known[-1][0]:
                 found |= scored.clusterings() | scored.divergences(scores.tables)
@@ -120,48 +121,47 @@ def predict_bags_of(
     looked: what `model.look` says of the images. bags, progress: as `predict_bags` takes them.
     """
     found = predict_bags(looked[0], bags, calibration=Calibration(**model.bag_calibration), progress=progress)
-    method: Any = model.method
-    if not isinstance(getattr(method, "learner", None), BagLearner):
+    heads = model.method.bag_heads()
+    if heads is None:
         return found
-    law, numbers = _told(method, looked, bags.members.numpy(), bags.offsets.numpy(), classes=method.counts_classes)
+    class_counts = heads.class_counts if heads.counts_by_head else None
+    law, numbers = _predicted(heads, looked, bags.members.numpy(), bags.offsets.numpy(), class_counts=class_counts)
     law = np.where(np.arange(1, law.shape[1] + 1) <= found.sizes[:, None], law, 0.0)
     law = law / np.maximum(law.sum(1, keepdims=True), 1e-30)
-    return dataclasses.replace(found, head=law, head_numbers=numbers if method.counts_classes else None)
+    return dataclasses.replace(found, head=law, head_numbers=numbers if heads.counts_by_head else None)
 
 
-def _told(
-    method: Any,
+def _predicted(
+    heads: BagHeads,
     looked: Looked,
     rows: np.ndarray,
     offsets: np.ndarray,
     *,
-    classes: bool,
+    class_counts: ClassCounts | None,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what heads say of bags of images: P(count), and numbers of images of each class; (bags, clusters) both.
+    """Return what heads predict of bags: P(count), and numbers of images of each class; (bags, clusters) both.
 
-    Without `classes` the second is empty. rows, offsets: images of all bags one after the other, as in `Resolved`.
+    The second is empty without `class_counts`. rows, offsets: images of all bags one after the other, as in `Resolved`.
     """
-    device, n_clusters = method.learner.net.points.device, method.problem.n_clusters
+    device, n_clusters = heads.points.device, looked[0].shape[1]
 
     @torch.no_grad()
-    def heads(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    def predict(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
         given = torch.from_numpy(values).to(device)
         assignments, features = given[:, :n_clusters], given[:, n_clusters:]
         places = torch.from_numpy(inside).to(device)
-        said = [method.count_probabilities(features, places)]
-        said += [method.class_counts(features, assignments, places)] if classes else []
-        return torch.cat(said, 1).cpu().numpy()
+        found = [heads.count_probabilities(features, places)]
+        found += [] if class_counts is None else [class_counts(features, assignments, places)]
+        return torch.cat(found, 1).cpu().numpy()
 
-    told = over_bags(heads, np.concatenate(looked, axis=1), rows, offsets, progress=progress)
-    told = told.reshape(len(offsets) - 1, n_clusters * (1 + classes))  # of no bags too
-    return told[:, :n_clusters], told[:, n_clusters:]
+    found = over_bags(predict, np.concatenate(looked, axis=1), rows, offsets, progress=progress)
+    found = found.reshape(len(offsets) - 1, n_clusters * (1 + (class_counts is not None)))  # of no bags too
+    return found[:, :n_clusters], found[:, n_clusters:]
 
 
 @torch.no_grad()
-def reconstruction_errors(
-    learner: BagLearner, images: np.ndarray, features: np.ndarray, *, seed: int
-) -> dict[str, float]:
+def reconstruction_errors(heads: BagHeads, images: np.ndarray, features: np.ndarray, *, seed: int) -> dict[str, float]:
     """Return how far decoded images are from the images, and how far if each is given another one's features.
 
     reconstruction_error, reconstruction_error_shuffled: mean squared errors on standardised images, so that 1 is no
@@ -171,11 +171,11 @@ def reconstruction_errors(
     images: (n, channels, height, width) as the model sees them, with their features (n, J); at most `REBUILT` are
     used, drawn at random.
     """
-    if learner.net.decoder is None or len(images) < 2:
+    if heads.reconstruction_error is None or len(images) < 2:
         return {}
     order = np.random.default_rng(seed).permutation(len(images))[:REBUILT]
     shown, own = images[order], torch.from_numpy(features[order])
-    device = learner.net.points.device
+    device = heads.points.device
     loader = Loader(shown, device=device, resident=False)
     errors = {"reconstruction_error": 0.0, "reconstruction_error_shuffled": 0.0}
     # Rolled by one in a random order, no image keeps its own features.
@@ -183,7 +183,7 @@ def reconstruction_errors(
         for first in range(0, len(shown), _DECODED):
             rows = slice(first, first + _DECODED)
             block = loader.floats(rows)
-            error = learner.net.reconstruction_loss(given[rows].to(device), block, kind="mse")
+            error = heads.reconstruction_error(given[rows].to(device), block)
             errors[name] += float(error) * len(block) / len(shown)
     return errors
 
@@ -192,33 +192,39 @@ class _Scored:
     """One split seen by one model, or `CAP` of its images whose class is known."""
 
     def __init__(
-        self, model: Model, dataset: Dataset, assignments: np.ndarray, features: np.ndarray, seed: int
+        self,
+        model: Model,
+        heads: BagHeads,
+        dataset: Dataset,
+        assignments: np.ndarray,
+        features: np.ndarray,
+        seed: int,
     ) -> None:
         assert dataset.classes is not None
         rows = np.flatnonzero(dataset.classes >= 0)
         if len(rows) > CAP:
             rows = np.sort(np.random.default_rng(seed).choice(rows, CAP, replace=False))
-        self.method: Any = model.method
-        self.learner: BagLearner = model.method.learner  # type: ignore[assignment]
+        self.heads, problem = heads, model.method.problem
         self.classes, self.class_names, self.seed = dataset.classes[rows], dataset.class_names, seed
         self.features, self.assignments = features[rows], assignments[rows]
         # Classes are told apart only where the evidence names all that are there.
-        names = self.method.problem.evidence.class_names
+        self.n_clusters, names = problem.n_clusters, problem.evidence.class_names
         self.columns = [names.index(name) for name in self.class_names if name in names]
-        self.tells_classes = hasattr(self.method, "class_counts") and len(self.columns) == len(self.class_names) > 0
+        has_all = len(self.columns) == len(self.class_names) > 0
+        self.class_counts = heads.class_counts if has_all else None
 
     def counts(self, n_bags: int, progress: Progress | None) -> dict[str, float]:
         """Return the scores of balanced bags of the sizes that the model was trained on, and of the paper's."""
-        trained, paper = tuple(self.learner.bag_sizes.tolist()), (PAPER_SIZE, PAPER_SIZE)
-        found = self._counts_of(trained, n_bags, progress, classes=self.tells_classes)
-        again = found if trained == paper else self._counts_of(paper, n_bags, progress, classes=False)
+        trained, paper = self.heads.sizes, (PAPER_SIZE, PAPER_SIZE)
+        found = self._counts_of(trained, n_bags, progress, class_counts=self.class_counts)
+        again = found if trained == paper else self._counts_of(paper, n_bags, progress, class_counts=None)
         return found | {f"paper_{name}": value for name, value in again.items() if name == "ucc_accuracy"}
 
     def _counts_of(
-        self, sizes: tuple[int, int], n_bags: int, progress: Progress | None, *, classes: bool
+        self, sizes: tuple[int, int], n_bags: int, progress: Progress | None, *, class_counts: ClassCounts | None
     ) -> dict[str, float]:
         """Return the scores of balanced bags of some sizes, those of class counts too if asked for."""
-        counts = (self.learner.head.admissible.nonzero().flatten() + 1).tolist()
+        counts = self.heads.counts
         most = min(counts[-1], len(np.unique(self.classes)), sizes[1])
         if most < counts[0]:
             return {}
@@ -228,13 +234,15 @@ class _Scored:
             self.classes, ucc=(counts[0], most), bag_size=sizes, n_bags=n_bags, generator=generator
         )
         looked = self.assignments, self.features
-        law, numbers = _told(self.method, looked, rows, offsets, classes=classes, progress=progress)
+        law, numbers = _predicted(self.heads, looked, rows, offsets, class_counts=class_counts, progress=progress)
         stated = np.maximum(law[np.arange(len(law)), truth - 1], 1e-12)
         found = {
             "ucc_accuracy": ucc_accuracy(truth, law.argmax(1) + 1),
             "ucc_loss": float(-np.log(stated).mean()),
         }
-        return found | (self._class_scores(numbers[:, self.columns], rows, offsets) if classes else {})
+        if class_counts is None:
+            return found
+        return found | self._class_scores(numbers[:, self.columns], rows, offsets)
 
     def _class_scores(self, predicted: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> dict[str, float]:
         """Return the scores of predicted class counts, whose columns are in the dataset's order of classes."""
@@ -251,7 +259,7 @@ class _Scored:
 
     def clusterings(self) -> dict[str, float]:
         """Return the accuracies of k-means and spectral clustering on the features."""
-        n_clusters = self.method.problem.n_clusters
+        n_clusters = self.n_clusters
         if len(self.classes) < max(2, n_clusters):
             return {}
         found = kmeans(torch.from_numpy(self.features), n_clusters, n_init=10, generator=seeded(self.seed, "score"))
@@ -270,8 +278,8 @@ class _Scored:
             self.features,
             self.classes,
             n_classes=len(self.class_names),
-            points=self.learner.net.points.cpu().numpy(),
-            bandwidth=self.learner.config.bandwidth,
+            points=self.heads.points.cpu().numpy(),
+            bandwidth=self.heads.bandwidth,
         )
         divergences, names = js_divergences(found), np.array(self.class_names, dtype=object)
         by_pair = as_columns(("class", "other"), "bits", divergences)
@@ -282,4 +290,4 @@ class _Scored:
         least = least_divergence(divergences)
         if math.isnan(least):  # of a single class
             return {}
-        return {"min_js": least, "report_min_js": least * self.learner.config.features}
+        return {"min_js": least, "report_min_js": least * self.features.shape[1]}

@@ -1,84 +1,310 @@
-"""What UCC and RCC do alike as methods: bags in, features and clusters out."""
+"""What UCC and RCC share: settings, the bags of a step, the net, the count head with its loss, and clusters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smidgen.data.batches import Request
-from smidgen.methods.bag_learner import BagLearner
+from smidgen.data.batches import Part, Request, seeded
+from smidgen.errors import InputError
+from smidgen.maths.kde import annealed_bandwidth
+from smidgen.methods.bag_source import BagSource, bag_view, span
 from smidgen.methods.bag_tables import bag_tables
-from smidgen.methods.base import Embed, Method
+from smidgen.methods.base import BagHeads, Embed, Method, Problem, Stage
+from smidgen.nets.bag_net import (
+    Activation,
+    BagNet,
+    CountHead,
+    HeadActivation,
+    copied,
+    count_accuracy,
+    count_cross_entropy,
+    frozen,
+)
+from smidgen.nets.centroids import Centroids
+from smidgen.nets.encoder import Encoder
+from smidgen.nets.encoders import make_encoder
+from smidgen.nets.timm_encoder import PretrainedEncoder
+from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, Weight, option
+
+_RECENT = 2048  # features kept for the clusters shown during training
+_EVERY = 100  # steps between them, as often as the watch looks
+
+
+@dataclass(frozen=True)
+class BagConfig(Options):
+    """Settings that UCC and RCC share; the values are those of the UCC paper."""
+
+    encoder: str = option(
+        "wide-residual",
+        "the net before the features, see `smidgen list encoders`; with unet the decoder copies the image through skip"
+        " connections and the features need not carry it, for comparison, and unet-no-skips is that net without them",
+    )
+    features: Count = option(10, "J, numbers per image")
+    activation: Activation = option("sigmoid", "what bounds the features")
+    feature_bias: bool = option(False, "whether the layer that makes the features has a bias")
+    points: Several = option(
+        11,
+        "where a density is evaluated (the authors' later code: 21, and bandwidth .0167, 32 features, bags of 64,"
+        " attention)",
+    )
+    bandwidth: Positive = option(0.1, "σ, of the kernel of each density")
+    start_bandwidth: Weight = option(0.0, "if above 0, the bandwidth falls from here over the first half of training")
+    log_output: bool = option(False, "whether heads see log densities, which have a gradient where densities have none")
+    attention: bool = option(False, "whether images weigh in their bag as a gated attention says")
+    head_activation: HeadActivation = option("relu", "between the layers of heads for bags")
+    reconstruction: Literal["mse", "ssim", "none"] = option("mse", "the decoder's loss; none for no decoder")
+    decoder_norm: bool = option(False, "whether the decoder has batch norm")
+    ucc: str = option("1-4", "how many classes a fresh bag holds, as 4 or 1-4")
+    bag_size: str = option("32", "how many images a fresh bag holds, as 32 or 8-40")
+    random_shares: bool = option(False, "whether the classes of a fresh bag have random shares, not equal ones")
+    bags: Count = option(20, "bags per step")
+    images: Count = option(1024, "the most images that a step's bags of evidence have together")
+    steps: Count = option(2000, "optimiser steps after the warm-up")
+    warmup_steps: CountOrZero = option(0, "steps of reconstruction alone, before the others")
+    freeze_encoder: bool = option(False, "whether only the layers after the encoder learn once warmed up")
+    frozen_stages: CountOrZero = option(0, "how many of a pretrained encoder's first stages stay as they are")
+    augment: bool = option(False, "show images as random views")
+    augment_until: Share = option(
+        1.0,
+        "the share of training after which images are shown as they are, because densities of turned images are wider",
+    )
+    schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = option("constant", "of the learning rate")
+    learning_rate: Weight = option(1e-4, "of Adam, at its peak")
+    encoder_rate: Weight = option(
+        1.0, "the share of the learning rate that the encoder has, and features taken from another run"
+    )
+    weight_decay: Weight = option(0.0, "of Adam")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        span(self.ucc, what="ucc")
+        span(self.bag_size, what="bag_size")
+        if self.warmup_steps and self.reconstruction == "none":
+            raise InputError("`warmup_steps` trains the decoder: it needs `reconstruction` to be mse or ssim.")
 
 
 class BagMethod(Method):
-    """What UCC and RCC do alike: all of it is their learner's."""
+    """The net, its head for unique class counts, where its bags come from, and clusters; UCC and RCC add objectives.
 
-    training_only = ("learner.source.", "learner.recent")
+    with_classes: whether proportions are used. decodes: whether the method wants a decoder.
+    """
+
+    training_only = ("source.", "recent")
     wants_classes = True
-    counts_classes = False
-    """Whether a head of its own tells how many images of each class a bag holds."""
 
-    learner: BagLearner
+    config: BagConfig
+    recent: Tensor
+    bag_sizes: Tensor
+
+    def __init__(self, config: BagConfig, problem: Problem, *, with_classes: bool, decodes: bool) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        self.source = BagSource(
+            problem.evidence,
+            problem.n_clusters,
+            bags=config.bags,
+            images=config.images,
+            ucc=config.ucc,
+            bag_size=config.bag_size,
+            random_shares=config.random_shares,
+            with_classes=with_classes,
+        )
+        decoder: Literal["none", "plain", "batch-norm"] = "none"
+        if decodes and config.reconstruction != "none":
+            decoder = "batch-norm" if config.decoder_norm else "plain"
+        encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        if config.frozen_stages:
+            encoder.freeze(config.frozen_stages)
+        self.view = bag_view(
+            problem.image_shape,
+            config.augment,
+            size=_enlarged(problem.image_shape, encoder) if decoder == "none" else None,  # it decodes what is shown
+        )
+        self.net = BagNet(
+            encoder,
+            problem.image_shape,
+            features=config.features,
+            activation=config.activation,
+            feature_bias=config.feature_bias,
+            points=config.points,
+            log_output=config.log_output,
+            attention=config.attention,
+            decoder=decoder,
+        )
+        self.head = CountHead(self.net.described, self.source.admissible, activation=config.head_activation)
+        self.clusters = Centroids(problem.n_clusters, config.features)
+        self.features_taken = False  # from another run
+        self.register_buffer("recent", torch.zeros(0, config.features))
+        self.register_buffer("bag_sizes", torch.tensor(self.source.typical_sizes))  # a saved model knows them by this
+
+    # ---------------------------------------------------------------------------------------------------- training
+
+    def stages(self) -> list[Stage]:
+        """Return "warmup" (reconstruction only), if there is any, and "train"."""
+        config = self.config
+        warmup = [Stage("warmup", config.warmup_steps, schedule=config.schedule)] if config.warmup_steps else []
+        return [*warmup, Stage("train", config.steps, schedule=config.schedule)]
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Shuffle the walk through tuples of classes."""
-        self.learner.source.begin(generator)
+        self.source.begin(generator)
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Ask for bags, of the evidence or fresh."""
-        return self.learner.request(stage, step, generator, progress=progress)
+        """Ask for the bags of a step, their images as random views or, towards the end, as they are."""
+        turned = stage == "warmup" or progress < self.config.augment_until * self.config.steps
+        return {"bags": self.source.request(step, generator, view=self.view if turned else None)}
 
+    def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
+        """Return Adam; the encoder has a rate of its own, or is left out where frozen.
+
+        Features that another run has made learn as slowly as the encoder: a new head's first gradients would undo them.
+        """
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        encoder, features = list(self.net.encoder.parameters()), list(self.net.code.parameters())
+        slow = [] if self._is_frozen(stage) else [p for p in encoder if p.requires_grad]
+        slow += features if self.features_taken else []
+        apart = {id(p) for p in (*encoder, *slow)}
+        rest = [p for p in self.parameters() if id(p) not in apart]
+        groups = [(rest, rate), (slow, rate * self.config.encoder_rate)]
+        return [torch.optim.Adam([{"params": p, "lr": lr} for p, lr in groups if p], weight_decay=decay)]
+
+    def _is_frozen(self, stage: str) -> bool:
+        return self.config.freeze_encoder and stage != "warmup"
+
+    def embeddings(self, images: Tensor, *, stage: str) -> Tensor:
+        """Return the encoder's embeddings (batch, d), without gradients where it is frozen."""
+        return frozen(self.net.encoder, images) if self._is_frozen(stage) else self.net.encoder(images)
+
+    def features(self, embeddings: Tensor) -> Tensor:
+        """Return the features (batch, J) of a training batch, and remember the latest ones for `after_step`."""
+        features = self.net.features(embeddings)
+        self.recent = torch.cat([features.detach(), self.recent])[:_RECENT]
+        return features
+
+    def densities(self, features: Tensor, offsets: Tensor, *, progress: int) -> Tensor:
+        """Return the densities of each bag, (bags, J · points), with the bandwidth of this place in training."""
+        config, bandwidth = self.config, self.config.bandwidth
+        if config.start_bandwidth:
+            bandwidth = annealed_bandwidth(progress / config.steps, start=config.start_bandwidth, end=bandwidth)
+        return self.net.describe(features, offsets, bandwidth=bandwidth)
+
+    def count_losses(self, densities: Tensor, part: Part) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the cross-entropy and accuracy of the bags' counts, and log P(count)."""
+        log_counts = self.head(densities)
+        least, most, _ = self.source.known(part)
+        known = log_counts, least, most
+        return {"ucc": count_cross_entropy(*known).mean(), "ucc_accuracy": count_accuracy(*known)}, log_counts
+
+    def reconstruction_loss(self, features: Tensor, images: Tensor) -> Tensor | None:
+        """Return how far the decoded images are from the images, (), by the kind asked for; None without a decoder."""
+        kind = self.config.reconstruction
+        if self.net.decoder is None or kind == "none":
+            return None
+        return self.net.reconstruction_loss(features, images, kind=kind)
+
+    @torch.no_grad()
     def after_step(self, stage: str, step: int) -> None:
-        """Cluster the latest features now and then."""
+        """Cluster the latest features every hundred steps, so that a run can be watched; `finish` does it properly."""
         steps = self.config.warmup_steps if stage == "warmup" else self.config.steps
-        self.learner.follow(step, steps=steps)
+        wanted = (step + 1) % _EVERY == 0 or step + 1 == steps
+        if wanted and len(self.recent) >= self.problem.n_clusters and bool(self.recent.isfinite().all()):
+            self.clusters.find(self.recent, generator=seeded(step), n_init=3)
+
+    def finish(self, embed: Embed, generator: torch.Generator) -> None:
+        """Find the clusters by k-means (k-means++, best of 10) on the features of all training images."""
+        self.clusters.find(embed(self.net), generator=generator)
+
+    # ------------------------------------------------------------------------------------ evidence and other runs
 
     @property
     def uninformed(self) -> Mapping[str, float]:
-        """What the loss of the unique count is for a head that does not look at the bags."""
-        return self.learner.uninformed
+        """The loss of the unique count for a head that knows how often each count occurs: ln 4 in the paper."""
+        return {"ucc": self.source.uninformed}
 
     @property
     def draws_bags_from(self) -> tuple[str, ...]:
         """The labels, where there is no bag in the evidence."""
-        return self.learner.draws_bags_from
+        return ("labels",) if self.source.is_fresh else ()
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """Say so where classes are too small for the bags."""
-        return (self.learner.source.repeats,) if self.learner.source.repeats else ()
+        return (self.source.repeats,) if self.source.repeats else ()
 
     @property
     def backbone(self) -> nn.Module:
         """The encoder, before the features."""
-        return self.learner.net.encoder
+        return self.net.encoder
 
     def start_from(self, other: Method) -> None:
-        """Take another method's encoder, and what else of it fits: see `BagLearner.take_from`."""
+        """Take another method's encoder, and what else of it fits.
+
+        Of another run of UCC or RCC the layer of the features, the attention, the decoder, and the head if it counted
+        among the same numbers by the same densities; of other runs a softmax head of the same width, as the features.
+        """
         super().start_from(other)
-        self.learner.take_from(other)
+        if not isinstance(other, BagMethod):
+            start = other.starting_point
+            head = None if start is None else start.head
+            if self.config.activation == "softmax" and head is not None:
+                self.features_taken = self.net.take_features(*head)
+            return
+        self.features_taken = copied(self.net.code, other.net.code)
+        if self.features_taken:
+            copied(self.net.attention, other.net.attention)
+            copied(self.net.decoder, other.net.decoder)
+        if self.describes_like(other) and self.head.admissible.equal(other.head.admissible.to(self.recent.device)):
+            copied(self.head, other.head)
+
+    def describes_like(self, other: BagMethod) -> bool:
+        """Return whether the features are another's, and heads of the same kind see densities of the same kind."""
+        same = ("activation", "points", "bandwidth", "log_output", "attention", "head_activation")
+        return self.features_taken and all(getattr(self.config, n) == getattr(other.config, n) for n in same)
+
+    # ----------------------------------------------------------------------------------------------------- results
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the J features (batch, J)."""
-        return self.learner.net(images)
+        return self.net(images)
 
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters) by distance from the centroids; the nearest is the likeliest."""
-        return self.learner.clusters(self.encode(images))
+        return self.clusters(self.encode(images))
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and features."""
         features = self.encode(images)
-        return self.learner.clusters(features), features
+        return self.clusters(features), features
 
+    @torch.no_grad()
     def count_probabilities(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """Return P(count = 1 … clusters), (bags, clusters), of bags of images with features (images, J)."""
-        return self.learner.count_probabilities(features, offsets)
+        """Return P(count = 1 … clusters) of bags, (bags, clusters), from the features of their images (images, J)."""
+        return self.head(self.net.describe(features, offsets, bandwidth=self.config.bandwidth)).exp()
+
+    def bag_heads(self) -> BagHeads:
+        """Return the head for unique counts, the densities it sees, and how well images are decoded."""
+        least, most = self.bag_sizes.tolist()
+        return BagHeads(
+            counts=tuple((self.head.admissible.nonzero().flatten() + 1).tolist()),
+            sizes=(least, most),
+            count_probabilities=self.count_probabilities,
+            points=self.net.points,
+            bandwidth=self.config.bandwidth,
+            reconstruction_error=None if self.net.decoder is None else self.net.reconstruction_error,
+        )
 
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return densities of features, divergences between clusters, counts of bags, and decoded images."""
-        return bag_tables(self.learner, embed, embed(self.assign).argmax(1))
+        return bag_tables(self.net, self.source, self.bag_heads(), embed, embed(self.assign).argmax(1))
+
+
+def _enlarged(image_shape: tuple[int, int, int], encoder: Encoder) -> int | None:
+    """Return the side in pixels that an encoder enlarges images to, None where it does not."""
+    size = encoder.preprocess.size if isinstance(encoder, PretrainedEncoder) else 0
+    return size if size > max(image_shape[1:]) else None

@@ -8,14 +8,17 @@ from torch import Tensor
 
 from smidgen.maths.divergence import js_divergences
 from smidgen.maths.kde import feature_densities
-from smidgen.methods.bag_learner import BagLearner
-from smidgen.methods.base import Embed
+from smidgen.methods.bag_source import BagSource
+from smidgen.methods.base import BagHeads, Embed
+from smidgen.nets.bag_net import BagNet
 
 _SHOWN = 16  # images decoded for the report
 _IMAGES = 16_384  # of bags described at once: what bounds the memory
 
 
-def bag_tables(learner: BagLearner, embed: Embed, clusters: Tensor) -> dict[str, dict[str, np.ndarray]]:
+def bag_tables(
+    net: BagNet, source: BagSource, heads: BagHeads, embed: Embed, clusters: Tensor
+) -> dict[str, dict[str, np.ndarray]]:
     """Return the densities of each cluster's features, the clusters' divergences, bags, and decoded images.
 
     clusters: of the training images, (images,) int64.
@@ -24,39 +27,38 @@ def bag_tables(learner: BagLearner, embed: Embed, clusters: Tensor) -> dict[str,
     densities = feature_densities(
         features,
         clusters,
-        learner.net.points.cpu(),
-        bandwidth=learner.config.bandwidth,
-        n_groups=learner.problem.n_clusters,
+        heads.points.cpu(),
+        bandwidth=heads.bandwidth,
+        n_groups=source.n_clusters,
     ).numpy()
     tables = {
         "feature_densities": as_columns(("cluster", "feature", "point"), "density", densities),
         "cluster_divergences": as_columns(("cluster", "other"), "bits", js_divergences(densities)),
     }
-    if len(learner.source.known_bags):
-        tables["bag_counts"] = _bag_counts(learner, features)
-    if learner.net.decoder is not None:
-        shown = _first_images(embed)[: learner.problem.n_images]
+    if len(source.known_bags):
+        tables["bag_counts"] = _bag_counts(source, heads, features)
+    if net.decoder is not None:
+        shown = _first_images(embed)[: source.evidence.n_images]
         with torch.no_grad():
-            rebuilt = learner.net.rebuild(shown).cpu().numpy()
+            rebuilt = net.rebuild(shown).cpu().numpy()
         table = as_columns(("image", "channel", "row", "column"), "original", shown.cpu().numpy())
         tables["reconstructions"] = table | {"decoded": rebuilt.ravel().round(4)}
     return tables
 
 
-def _bag_counts(learner: BagLearner, features: Tensor) -> dict[str, np.ndarray]:
+def _bag_counts(source: BagSource, heads: BagHeads, features: Tensor) -> dict[str, np.ndarray]:
     """Return what each bag of the evidence is said to hold and what the head makes of it."""
-    bags = learner.source.known_bags
-    device = learner.net.points.device
+    bags, device = source.known_bags, heads.points.device
     chances = []
-    largest = int(learner.problem.evidence.bag_sizes[bags].max())
+    largest = int(source.evidence.bag_sizes[bags].max())
     for some in bags.split(max(1, _IMAGES // largest)):
-        rows, offsets = learner.source.members(some)
-        chances.append(learner.count_probabilities(features[rows].to(device), offsets.to(device)).cpu())
+        rows, offsets = source.members(some)
+        chances.append(heads.count_probabilities(features[rows].to(device), offsets.to(device)).cpu())
     law = torch.cat(chances)
-    least, most = learner.source.least.cpu()[bags], learner.source.most.cpu()[bags]
+    least, most = source.least.cpu()[bags], source.most.cpu()[bags]
     counts = torch.arange(1, law.shape[1] + 1)
     stated = ((counts >= least[:, None]) & (counts <= most[:, None])).float()
-    names = np.array([learner.problem.evidence.bag_names[b] for b in bags.tolist()], dtype=object)
+    names = np.array([source.evidence.bag_names[b] for b in bags.tolist()], dtype=object)
     probability = (law * stated).sum(1).numpy().round(4)
     predicted = (law.argmax(1) + 1).numpy()
     return {"bag": names, "least": least.numpy(), "most": most.numpy(), "predicted": predicted,

@@ -69,6 +69,33 @@ class StartingPoint:
     head: tuple[Tensor, Tensor] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class BagHeads:
+    """What a method that is trained on bags says of whole bags, by heads that see densities of its features.
+
+    features: (images, J) as `encode` gives them, of all bags one after the other. offsets: (bags + 1,) int64.
+    All tensors are on the device of `points`.
+    counts: the unique class counts that it tells apart, ascending.
+    sizes: the least and the largest number of images in the bags that it was trained on.
+    count_probabilities: (features, offsets) → P(count = 1 … clusters), (bags, clusters).
+    points, bandwidth: where the density of each feature is evaluated, (points,), and the σ of its kernel.
+    class_counts: (features, assignments, offsets) → how many images of each class bags hold, (bags, clusters), as
+        predicted: not whole, maybe below 0; None where it tells none.
+    counts_by_head: whether `class_counts` come from a head of their own, not from the assignments.
+    reconstruction_error: (features, images) → mean squared error of the decoded images, standardised, (); None where
+        there is no decoder.
+    """
+
+    counts: tuple[int, ...]
+    sizes: tuple[int, int]
+    count_probabilities: Callable[[Tensor, Tensor], Tensor]
+    points: Tensor
+    bandwidth: float
+    class_counts: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    counts_by_head: bool = False
+    reconstruction_error: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
 class Embed(Protocol):
     """Calls a function on every training image, in order, and returns the results.
 
@@ -206,6 +233,10 @@ class Method(nn.Module, ABC):
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return what `assign` and `encode` do, by one way through the encoder where there is one."""
         return self.assign(images), self.encode(images)
+
+    def bag_heads(self) -> BagHeads | None:
+        """Return what the method says of whole bags beside the assignments of their images; None for nothing."""
+        return None
 
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return named tables (column name to column) for the run folder and the report."""

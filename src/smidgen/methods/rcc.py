@@ -22,6 +22,7 @@ of the bags that its clusters appear in. With "dllp" the softmax names each imag
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -38,9 +39,8 @@ from smidgen.evidence.terms import EvidenceTerms
 from smidgen.hardware import to_device
 from smidgen.maths.likelihoods import bag_means, bag_sums
 from smidgen.maths.matching import in_order_of_classes
-from smidgen.methods.bag_learner import BagConfig, BagLearner
-from smidgen.methods.bag_method import BagMethod
-from smidgen.methods.base import Embed, Method, Problem, Stage
+from smidgen.methods.bag_method import BagConfig, BagMethod
+from smidgen.methods.base import BagHeads, Embed, Method, Problem, Stage
 from smidgen.nets.bag_net import HeadActivation, bag_head, copied, expected_count
 from smidgen.options import Count, Share, Weight, option
 
@@ -199,15 +199,15 @@ class RCC(BagMethod):
     name = "rcc"
     evidence_used = ("labels", "counts", "proportions")
 
+    config: RCCConfig
+
     def __init__(self, config: RCCConfig, problem: Problem) -> None:
-        super().__init__()
-        self.config, self.problem = config, problem
-        self.learner = BagLearner(config, problem, with_classes=True, decodes=config.reconstruction_weight > 0)
-        self.counts_classes = config.counts == "mse"
+        super().__init__(config, problem, with_classes=True, decodes=config.reconstruction_weight > 0)
+        self.counts_classes = config.counts == "mse"  # of a bag from its densities, or image by image
         self.classifier: nn.Module = (
-            bag_head(self.learner.net.described, problem.n_clusters, activation=config.head_activation)
+            bag_head(self.net.described, problem.n_clusters, activation=config.head_activation)
             if self.counts_classes
-            else nn.Linear(self.backbone_features, problem.n_clusters)
+            else nn.Linear(self.net.encoder.features, problem.n_clusters)
         )
 
     def start_from(self, other: Method) -> None:
@@ -215,36 +215,30 @@ class RCC(BagMethod):
         super().start_from(other)
         if not isinstance(other, RCC) or other.problem.evidence.class_names != self.problem.evidence.class_names:
             return
-        if self.config.counts == other.config.counts == "dllp" or self.learner.describes_like(other.learner):
+        if self.config.counts == other.config.counts == "dllp" or self.describes_like(other):
             copied(self.classifier, other.classifier)
-
-    @property
-    def backbone_features(self) -> int:
-        """How many numbers the encoder gives."""
-        return self.learner.net.encoder.features
 
     def stages(self) -> list[Stage]:
         """Return "warmup", if there is any, and "train"."""
-        source = self.learner.source
-        source.must_know(self.name, what="proportions or class counts of bags")
-        if not source.is_fresh and not len(self.problem.evidence.proportion_bags):
+        self.source.must_know(self.name, what="proportions or class counts of bags")
+        if not self.source.is_fresh and not len(self.problem.evidence.proportion_bags):
             raise InputError("`rcc` needs proportions or class counts of bags; from unique counts alone, `ucc` learns.")
-        return self.learner.stages()
+        return super().stages()
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the weighted losses of counts, unique count and reconstruction, and the tie of the first two."""
-        part, learner, config = parts["bags"], self.learner, self.config
+        part, config = parts["bags"], self.config
         assert part.offsets is not None
-        embeddings = learner.embed(part.images, stage=stage)
-        features = learner.features(embeddings)
-        losses = {}
-        if learner.net.decoder is not None:
-            losses["reconstruction"] = learner.reconstruction_loss(features, part.images)
-            if stage == "warmup":
-                return {"total": losses["reconstruction"], **losses}
-        described = learner.describe(features, part.offsets, progress=progress)
-        counted, log_counts = learner.count_losses(described, part)
-        found, presence = self._class_losses(embeddings, described, part, progress=progress)
+        embeddings = self.embeddings(part.images, stage=stage)
+        features = self.features(embeddings)
+        rebuilt = self.reconstruction_loss(features, part.images)
+        losses = {} if rebuilt is None else {"reconstruction": rebuilt}
+        if stage == "warmup":
+            assert rebuilt is not None
+            return {"total": rebuilt, **losses}
+        densities = self.densities(features, part.offsets, progress=progress)
+        counted, log_counts = self.count_losses(densities, part)
+        found, presence = self._class_losses(embeddings, densities, part, progress=progress)
         losses |= counted | found
         if config.tie_weight:
             losses["tie"] = tie_loss(presence, log_counts).mean()
@@ -254,14 +248,14 @@ class RCC(BagMethod):
         return {"total": total, **losses}
 
     def _class_losses(
-        self, embeddings: Tensor, described: Tensor, part: Part, *, progress: int
+        self, embeddings: Tensor, densities: Tensor, part: Part, *, progress: int
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the loss of class counts over the bags that they are known of, and which classes seem to be there."""
         assert part.offsets is not None
-        shares, known = self.learner.source.known(part)[2], self.learner.source.with_known_shares(part)
+        shares, known = self.source.known(part)[2], self.source.with_known_shares(part)
         told, sizes = shares.nan_to_num(nan=0.0), to_device(part.offsets.diff().unsqueeze(1), shares.device)
         if self.counts_classes:
-            predicted = self.classifier(described).float()
+            predicted = self.classifier(densities).float()
             loss, found = raw_count_loss(predicted, told * sizes), predicted / sizes
             presence = presence_of_counts(predicted)
         else:
@@ -288,10 +282,6 @@ class RCC(BagMethod):
         each = F.nll_loss(p.clamp_min(1e-6).log(), targets, reduction="none")
         return bag_means(each.unsqueeze(1), offsets).squeeze(1)
 
-    def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
-        """Return Adam."""
-        return [self.learner.optimiser(stage, self.classifier)]
-
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Find the clusters by k-means on the features of all training images, and name them by the evidence.
 
@@ -299,11 +289,12 @@ class RCC(BagMethod):
         """
         if not self.counts_classes:
             return
-        features = self.learner.finish(embed, generator)
+        features = embed(self.net)
+        self.clusters.find(features, generator=generator)
         terms = EvidenceTerms(self.problem.evidence, self.problem.n_clusters)
-        votes = terms.class_evidence(self.learner.cluster(features))
+        votes = terms.class_evidence(self.clusters.of_all(features))
         if votes.shape[1]:
-            self.learner.clusters.reorder(torch.tensor(in_order_of_classes(votes.numpy())))
+            self.clusters.reorder(torch.tensor(in_order_of_classes(votes.numpy())))
 
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters): the softmax of each image, or the distance from k-means' centroids."""
@@ -316,7 +307,7 @@ class RCC(BagMethod):
         if self.counts_classes:
             return super().look(images)
         embeddings = self.backbone(images)
-        return self.classifier(embeddings).float().softmax(1), self.learner.net.features(embeddings)
+        return self.classifier(embeddings).float().softmax(1), self.net.features(embeddings)
 
     def after_step(self, stage: str, step: int) -> None:
         """Cluster the latest features now and then, where clusters are found by that."""
@@ -331,4 +322,10 @@ class RCC(BagMethod):
         """
         if not self.counts_classes:
             return bag_means(assignments, offsets) * offsets.diff().unsqueeze(1)
-        return self.classifier(self.learner.net.describe(features, offsets, bandwidth=self.config.bandwidth)).float()
+        return self.classifier(self.net.describe(features, offsets, bandwidth=self.config.bandwidth)).float()
+
+    def bag_heads(self) -> BagHeads:
+        """Return UCC's heads, and what tells the numbers of images of each class."""
+        return dataclasses.replace(
+            super().bag_heads(), class_counts=self.class_counts, counts_by_head=self.counts_classes
+        )

@@ -31,14 +31,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
-from smidgen.methods.bag_learner import BagConfig, BagLearner
-from smidgen.methods.bag_method import BagMethod
-from smidgen.methods.base import Embed, Problem, Stage
+from smidgen.methods.bag_method import BagConfig, BagMethod
+from smidgen.methods.base import Problem, Stage
 from smidgen.options import Count, Share, option
 
 
@@ -129,33 +127,25 @@ class UCC(BagMethod):
     name = "ucc"
     evidence_used = ("counts",)
 
+    config: UCCConfig
+
     def __init__(self, config: UCCConfig, problem: Problem) -> None:
-        super().__init__()
-        self.config, self.problem = config, problem
-        self.learner = BagLearner(config, problem, with_classes=False, decodes=config.alpha < 1)
+        super().__init__(config, problem, with_classes=False, decodes=config.alpha < 1)
 
     def stages(self) -> list[Stage]:
         """Return "warmup", if there is any, and "train"."""
-        self.learner.source.must_know(self.name, what="unique class counts of bags")
-        return self.learner.stages()
+        self.source.must_know(self.name, what="unique class counts of bags")
+        return super().stages()
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the objective, its terms, and the share of right counts; reconstruction alone in the warm-up."""
-        part, learner = parts["bags"], self.learner
+        part = parts["bags"]
         assert part.offsets is not None
-        features = learner.features(learner.embed(part.images, stage=stage))
-        rebuilt = None if learner.net.decoder is None else learner.reconstruction_loss(features, part.images)
+        features = self.features(self.embeddings(part.images, stage=stage))
+        rebuilt = self.reconstruction_loss(features, part.images)
         if stage == "warmup":
             assert rebuilt is not None
             return {"total": rebuilt, "reconstruction": rebuilt}
-        losses, _ = learner.count_losses(learner.describe(features, part.offsets, progress=progress), part)
+        losses, _ = self.count_losses(self.densities(features, part.offsets, progress=progress), part)
         total = ucc_objective(losses["ucc"], rebuilt, alpha=self.config.alpha)
         return {"total": total, **losses} | ({} if rebuilt is None else {"reconstruction": rebuilt})
-
-    def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
-        """Return Adam."""
-        return [self.learner.optimiser(stage)]
-
-    def finish(self, embed: Embed, generator: torch.Generator) -> None:
-        """Find the clusters by k-means on the features of all training images."""
-        self.learner.finish(embed, generator)

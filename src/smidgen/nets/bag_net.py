@@ -118,6 +118,10 @@ class BagNet(nn.Module):
             return mse(decoded, (images - mean) / std).mean()
         return 1 - ssim(decoded * std + mean, images).mean()
 
+    def reconstruction_error(self, features: Tensor, images: Tensor) -> Tensor:
+        """Return the mean squared error on the standardised images, (), whatever the decoder was trained with."""
+        return self.reconstruction_loss(features, images, kind="mse")
+
     def rebuild(self, images: Tensor) -> Tensor:
         """Return the decoded images, (batch, channels, height, width), on the brightness scale of the originals."""
         mean, std = image_statistics(images)

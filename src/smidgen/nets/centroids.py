@@ -40,3 +40,8 @@ class Centroids(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return assignments (batch, clusters) by distance: the hard labels of k-means, see `maths.soft_clusters`."""
         return assignments_by_distance(features, self.centroids, self.spread)
+
+    def of_all(self, features: Tensor) -> Tensor:
+        """Return the assignments, on the CPU, of features (images, features) that may be many and elsewhere."""
+        device = self.centroids.device
+        return torch.cat([self(block.to(device)).cpu() for block in features.split(8192)])
