@@ -43,20 +43,17 @@ def test_a_manifest_with_other_columns(smidgen, photos, tmp_path):
     assert (tmp_path / "known" / "labels.csv").read_text() == "image,label\nwhite/0.png,1\nblack/0.png,2\n"
 
 
-def test_a_runs_own_tables_are_answered_with_what_to_do(smidgen, run, tmp_path):
+def test_a_runs_own_tables_are_read(smidgen, run, tmp_path):
     photos, table = run.parent / "photos", run / "assignments.csv"
-    refusal = smidgen("fit", photos, "--labels", table, "--out", tmp_path / "a").refusal()
-    assert "rename the column 'cluster' to 'label'; to go on from a run, pass `--init-from RUN`" in refusal
-    refusal = smidgen("fit", table, "--out", tmp_path / "a", "--clusters", 3).refusal()
-    assert f"of its run; give {str(photos)!r} instead" in refusal
     assert smidgen("predict", run, photos, "--out", tmp_path / "new.csv").code == 0
-    assert "rename the column 'cluster'" in smidgen("check", photos, "--labels", tmp_path / "new.csv").refusal()
+    for labels in (table, tmp_path / "new.csv"):
+        plan = smidgen("fit", photos, "--labels", labels, "--clusters", 3, "--dry-run", "--json")
+        assert plan.json["evidence"]["labels"] == plan.json["train_images"]
+        assert f"'{labels}' is a table of smidgen's: its column 'cluster' is read as labels." in plan.err
+    plan = smidgen("fit", table, "--clusters", 3, "--dry-run", "--json")
+    assert plan.json["train_images"] == len(table.read_text().splitlines()) - 1
+    assert f"its images are read from {str(photos)!r}" in plan.err
     assert "give these instead" in smidgen("predict", run, tmp_path / "new.csv").refusal()
-    relabelled = (tmp_path / "new.csv").read_text().replace("cluster", "label", 1)
-    (tmp_path / "new.csv").write_text(relabelled)
-    plan = smidgen("fit", photos, "--labels", tmp_path / "new.csv", "--clusters", 3, "--dry-run", "--json")
-    assert plan.json["evidence"]["labels"] == plan.json["train_images"]
-    assert "ignored the column 'confidence'" in plan.err
 
 
 def test_bags_to_predict_are_read_alike(smidgen, run, tmp_path):

@@ -169,29 +169,66 @@ def test_an_exact_name_comes_before_one_that_is_spelt_alike():
 
 @pytest.mark.parametrize(
     ("columns", "known"),
-    [("image,cluster", "a.png,0"), ("image,split,cluster,confidence,class", "a.png,train,0,0.9,cat")],
+    [
+        ("image,split,cluster,confidence,class", "a.png,train,3,.9,cat"),
+        ("image,cluster,confidence", "a.png,3,.9"),
+        ("path,image,class,split,cluster", "/x/a.png,a.png,cat,train,3"),
+    ],
 )
-def test_clusters_are_not_taken_for_labels_unasked(photos, columns, known):
+def test_clusters_are_read_as_labels_and_it_is_said(photos, columns, known):
     row = dict(zip(columns.split(","), known.split(","), strict=True))
     parquet.write_table(pyarrow.Table.from_pylist([row]), photos / "run.parquet")
     for path in (written(photos, f"{columns}\n{known}\n"), photos / "run.parquet"):
-        with pytest.raises(InputError, match=r"rename the column 'cluster' to 'label'; to go on from a run"):
-            Evidence.from_files(labels=path)
+        with pytest.warns(InputWarning) as said:
+            assert Evidence.from_files(labels=path).labels == (("a.png", "3"),)
+        assert f"'{path}' is a table of smidgen's: its column 'cluster' is read as labels." in map(
+            str, [one.message for one in said]
+        )
+    with pytest.warns(InputWarning, match="ignored the column"):  # a label that was added comes first
+        labelled = Evidence.from_files(labels=written(photos, f"{columns},label\n{known},dog\n"))
+    assert labelled.labels == (("a.png", "dog"),)
 
 
-def test_a_table_of_clusters_names_the_data_of_its_run(photos, tmp_path):
-    path = written(tmp_path, "image,split,cluster\na.png,train,0\nb.png,train,1\n", name="assignments.csv")
+@pytest.mark.filterwarnings("ignore::smidgen.errors.InputWarning")
+def test_images_of_a_runs_table_are_found_from_another_folder(photos, tmp_path):
+    table = written(tmp_path, "image,cluster\na.png,0\nsub/c.png,1\n", name="assignments.csv")
+    written(tmp_path, 'data = "gone"\n', name="config.toml")
+    written(tmp_path, f'{{"paths": {{"data": "{photos}"}}}}', name="manifest.json")
+    evidence = Evidence.from_files(labels=table)
+    for data, ids in ((photos, ["a.png", "sub/c.png"]), (photos.parent, ["photos/a.png", "photos/sub/c.png"])):
+        assert evidence.resolve(ids, data=data).labels.tolist() == [0, 1]
+    assert evidence.resolve(["c.png"], data=photos / "sub").labels.tolist() == [1]
+
+
+def test_images_of_other_splits_are_ignored_in_a_runs_table(photos):
+    table = written(photos, "image,split,cluster\na.png,train,0\nb.png,test,1\n")
+    with pytest.warns(InputWarning):
+        evidence = Evidence.from_files(labels=table)
+    with pytest.warns(InputWarning, match="1 of its 2 images are not among the training images, and are ignored"):
+        assert evidence.resolve(["a.png"]).labels.tolist() == [0]
+    with pytest.raises(InputError, match=r"image 'a\.png' is not among"):  # a table of other images altogether
+        evidence.resolve(["z.png"])
+    with pytest.raises(InputError, match=r"image 'b\.png' is not among"):  # a table of the user's
+        Evidence.from_files(labels=written(photos, "image,label\na.png,0\nb.png,1\n")).resolve(["a.png"])
+
+
+def test_a_table_of_clusters_as_data(photos, tmp_path):
+    path = written(tmp_path, "image,split,cluster\na.png,train,0\nb.png,test,1\n", name="assignments.csv")
     with pytest.raises(InputError, match=r"smidgen wrote this table, .* of its run; give these instead\.$"):
         open_dataset(path)
-    written(tmp_path, f'data = "{photos}"\n', name="config.toml")
-    with pytest.raises(InputError, match=rf"of its run; give '{photos}' instead\.$"):
+    written(tmp_path, f'data = "{tmp_path}/gone"\n', name="config.toml")
+    with pytest.raises(InputError, match=r"of its run; give '.*/gone' instead\.$"):
         open_dataset(path)
+    written(tmp_path, f'{{"paths": {{"data": "{photos}"}}}}', name="manifest.json")
     (tmp_path / "tables").mkdir()
     issues = written(tmp_path / "tables", "image,kind\nsub/c.png,dark\n", name="issues.csv")
-    with pytest.raises(InputError, match=rf"of its run; give '{photos}' instead\.$"):
-        open_dataset(issues)
+    for table, ids in ((path, ["a.png", "b.png"]), (issues, ["sub/c.png"])):
+        with pytest.warns(InputWarning, match="ignored the column"):
+            found = open_dataset(table, split="all")
+        assert found.ids.tolist() == ids
+        assert f"is a table of smidgen's: its images are read from '{photos}'." in found.notes[0]
     with pytest.warns(InputWarning, match="ignored the column 'cluster'"):  # beside the images it is a list of them
-        assert len(open_dataset(written(photos, path.read_text()))) == 2
+        assert len(open_dataset(written(photos, path.read_text()), split="all")) == 2
 
 
 def test_hints_at_what_was_meant(photos, monkeypatch):

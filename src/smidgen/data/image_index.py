@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from smidgen.data.cells import ImageKey, shown
+from smidgen.data.collection import path_from_id
 from smidgen.data.image_names import folders_of_images, plain_path, prefix_of_folder
+from smidgen.data.run_tables import folder_of_data
 from smidgen.errors import InputError, InputWarning
 
 _UNKNOWN, _SKIPPED = -1, -2
@@ -35,14 +38,24 @@ class ImageIndex:
         self.ids, self._kind = ids, kind_of_images
         self._rows: dict[ImageKey, int] = dict.fromkeys(skipped, _SKIPPED)
         self._rows |= {str(name): row for row, name in enumerate(ids)}
-        self._folders = folders_of_images(data) if data else ()
+        self._data, self._folders = data, folders_of_images(data) if data else ()
 
-    def rows(self, keys: Sequence[ImageKey], *, where: Callable[[int], str], source: str) -> np.ndarray:
+    def rows(
+        self,
+        keys: Sequence[ImageKey],
+        *,
+        where: Callable[[int], str],
+        source: str,
+        folders: Mapping[int, str] | None = None,
+    ) -> np.ndarray:
         """Return the row of each image, (n,) int64, below 0 for one that could not be read.
 
         An id comes first, then an image whose id alone is spelt alike (`plain_path`), then ids after the path of the
         images' own folder, if all the rest are such, which is said in a warning.
         where: the place of the i-th key, and source: what they are from, for messages.
+        folders: of keys that a table of smidgen's has, by their numbers, the folder that their names begin in, "" if it
+            is not known. Such tables may name images of other splits: some that are unknown are left out with a
+            warning.
         Raises InputError for an image that is unknown.
         """
         rows = np.fromiter((self._rows.get(key, _UNKNOWN) for key in keys), np.int64, len(keys))
@@ -52,6 +65,7 @@ class ImageIndex:
                 rows[i] = self._spelt_alike(plain_path(key))
             elif 0 <= key < len(self.ids):
                 rows[i] = key
+        self._find_below(rows, keys, folders or {}, source)
         strange = {i: plain_path(str(key)) for i, key in unusual.items() if rows[i] == _UNKNOWN}
         prefix = prefix_of_folder(list(strange.values()), self._folders, lambda n: self._spelt_alike(n) != _UNKNOWN)
         for i, name in strange.items():
@@ -64,8 +78,25 @@ class ImageIndex:
             warnings.warn(InputWarning(message), stacklevel=2)
         return rows
 
+    def _find_below(self, rows: np.ndarray, keys: Sequence[ImageKey], folders: Mapping[int, str], source: str) -> None:
+        """Fill in the rows of images that a table of smidgen's names from another folder, and leave out strangers."""
+        for i, folder in folders.items():
+            if rows[i] == _UNKNOWN and folder and self._folder is not None:
+                path = os.path.relpath(os.path.join(folder, path_from_id(str(keys[i]))), self._folder)  # noqa: PTH118
+                rows[i] = self._spelt_alike(plain_path(path))
+        strangers = [i for i in folders if rows[i] == _UNKNOWN]
+        if strangers and len(strangers) < len(folders):
+            rows[strangers] = _SKIPPED
+            some = f"{len(strangers):,} of its {len(folders):,} images"
+            message = f"{source}: {some} are not among the {self._kind}, and are ignored."
+            warnings.warn(InputWarning(message), stacklevel=3)
+
     def _spelt_alike(self, plain: str) -> int:
         return self._by_plain_path.get(plain, _UNKNOWN)
+
+    @cached_property
+    def _folder(self) -> Path | None:
+        return folder_of_data(self._data) if self._data else None
 
     @cached_property
     def _by_plain_path(self) -> dict[str, int]:

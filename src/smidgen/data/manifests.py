@@ -17,10 +17,10 @@ from smidgen.data.collection import Collection, Item, id_from_path, path_from_id
 from smidgen.data.image_names import FilesBelow, folders_of_images, path_below, plain_path, prefix_of_folder
 from smidgen.data.images import read_capped
 from smidgen.data.names import class_names, name_of
+from smidgen.data.run_tables import CLUSTER_COLUMN, data_of_run, folder_of_run
 from smidgen.data.splits import splits_of_values
 from smidgen.data.tabular import IMAGE_COLUMNS, JSON_LINES, LABEL_COLUMNS, PARQUET, Records, read_records
-from smidgen.errors import InputError, InputWarning, SmidgenError
-from smidgen.files import read_toml
+from smidgen.errors import InputError, InputWarning
 
 SPLIT_COLUMN = "split"
 
@@ -28,11 +28,12 @@ SPLIT_COLUMN = "split"
 def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
     r"""Return the images that a manifest names, in its order.
 
-    Paths are relative to the manifest's folder and, as they are on the disk and tidied of `./`, are the image ids; they
-    may be written as other systems do (`.\a.jpg`, another Unicode form, `C:\photos\a.jpg` in a folder `photos`). Those
-    that lead out of the folder are read too, and a note says so. Of the label and split columns missing cells mean
-    unknown and no split; splits are spelled as `splits.splits_of_values` knows them, and any other is taken by "all"
-    only. Other columns are ignored with a warning. exclude: patterns of paths to leave out, see `candidates.Sieve`.
+    Paths are relative to the manifest's folder, those of a run's `assignments.csv` to the run's data. As they are on
+    the disk and tidied of `./`, they are the image ids; they may be written as other systems do (`.\a.jpg`, another
+    Unicode form, `C:\photos\a.jpg` in a folder `photos`). Those that lead out of the folder are read too, and a note
+    says so. Of the label and split columns missing cells mean unknown and no split; splits are spelled as
+    `splits.splits_of_values` knows them, and any other is taken by "all" only. Other columns are ignored with a
+    warning. exclude: patterns of paths to leave out, see `candidates.Sieve`.
 
     Raises InputError if the file cannot be parsed, has no path column, names an image twice, or only images that are
     not there.
@@ -54,18 +55,21 @@ def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
             f"{'' if path.suffix.lower() in (*JSON_LINES, *PARQUET) else '; its first line must name the columns'}."
         )
     nothing = [None] * len(records.lines)
-    ids = _image_ids(path, [_image_name(path, row, cell) for row, cell in enumerate(records.columns[names], start=1)])
+    root = folder_of_run(path) or path.parent
+    ids = _image_ids(
+        path, root, [_image_name(path, row, cell) for row, cell in enumerate(records.columns[names], start=1)]
+    )
     labels = class_names(
         records.columns[label] if label is not None else nothing,
         source=str(path),
         where=lambda i: f"The manifest {os.fspath(path)!r}, row {i + 1}",
     )
-    refuse_other_embeddings(path, records, ids)
+    _refuse_missing(path, root, records, ids)
     records.warn_of_ignored([name for name in (names, label, split) if name is not None])
     splits = [_split_name(path, cell) for cell in (records.columns[split] if split is not None else nothing)]
     known, sieve = splits_of_values(filter(None, splits)), Sieve(exclude)
     kept = [row for row, image_id in enumerate(ids) if not sieve.excludes(image_id)]
-    folder = os.fspath(path.parent)
+    folder = os.fspath(root)
     items = tuple(
         Item(
             ids[row],
@@ -76,6 +80,8 @@ def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
         for row in kept
     )
     notes = known.described(Counter(splits[row] for row in kept)) if known.roles else ()
+    if root != path.parent:
+        notes = (f"{os.fspath(path)!r} is a table of smidgen's: its images are read from {folder!r}.", *notes)
     return Collection(items, notes=(*notes, *_about_outside(items), *sieve.notes()))
 
 
@@ -99,12 +105,12 @@ def _image_name(path: Path, row: int, cell: Any) -> str:
     return name
 
 
-def _image_ids(path: Path, names: Sequence[str]) -> list[str]:
+def _image_ids(path: Path, root: Path, names: Sequence[str]) -> list[str]:
     """Return the image id of each name; raises InputError if two are the same."""
-    files = FilesBelow(path.parent)
+    files = FilesBelow(root)
     found = [files.find(name) for name in names]
     missing = [plain_path(name) for name, file in zip(names, found, strict=True) if file is None]
-    prefix = prefix_of_folder(missing, folders_of_images(path), files.has)
+    prefix = prefix_of_folder(missing, folders_of_images(root), files.has)
     if prefix is not None:
         warnings.warn(InputWarning(f"{path}: read without {prefix!r}, which paths begin with."), stacklevel=2)
         found = [
@@ -128,14 +134,14 @@ def _id_of(name: str) -> str:
     return name if "\\" in name else id_from_path(name)
 
 
-def refuse_other_embeddings(path: Path, records: Records, ids: Sequence[str]) -> None:
+def _refuse_missing(path: Path, root: Path, records: Records, ids: Sequence[str]) -> None:
     """Raise InputError if images are named and none of them is there, with the likely reason."""
-    files = FilesBelow(path.parent)
+    files = FilesBelow(root)
     if not ids or any(files.has(path_from_id(image_id)) for image_id in ids):
         return
-    data = _data_of_run(path)
+    data = data_of_run(path)
     hint = f"paths are relative to the manifest's folder, {os.fspath(path.parent)!r}"
-    if "cluster" in records.names or data is not None:
+    if CLUSTER_COLUMN in records.names or data is not None:
         instead = "these" if data is None else repr(data)
         hint = (
             f"smidgen wrote this table, and names images as they are below the data of its run; give {instead} instead"
@@ -147,16 +153,6 @@ def refuse_other_embeddings(path: Path, records: Records, ids: Sequence[str]) ->
     raise InputError(
         f"The manifest {os.fspath(path)!r} names {len(ids):,} images, and none is there, first {shown(ids[0])}: {hint}."
     )
-
-
-def _data_of_run(path: Path) -> str | None:
-    """Return the data of the run that a table is a part of, `assignments.csv` or one in `tables/`."""
-    for folder in (path.parent, path.parent.parent):
-        try:
-            return str(read_toml(folder / "config.toml")["data"])
-        except (SmidgenError, OSError, KeyError):
-            continue
-    return None
 
 
 def _split_name(path: Path, cell: Any) -> str | None:

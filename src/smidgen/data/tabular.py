@@ -16,8 +16,8 @@ from smidgen.csv_tables import restore_cell
 from smidgen.errors import Damaged, InputError, InputWarning
 from smidgen.schemas import decode_json
 
-IMAGE_COLUMNS = ("path", "file_name", "filepath", "image", "filename", "file", "image_path")
-LABEL_COLUMNS = ("label", "class")
+IMAGE_COLUMNS = ("path", "file_name", "filepath", "image", "filename", "file", "file_path", "image_name", "image_path")
+LABEL_COLUMNS = ("label", "class", "labels", "class_name", "category", "target")
 """What the columns that name images and classes are called."""
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}

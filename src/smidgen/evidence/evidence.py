@@ -80,7 +80,8 @@ class Evidence(Statements):
             rows = tuple((bag, 1 if least is None else least, largest) for bag, least, largest in rows)
         if table.columns == ("bag", "label", "count"):
             kind = "class_counts"
-        return cls(**{kind: rows, "origins": {kind: (Origin(table.path, lines),)}})  # type: ignore[arg-type]
+        origin = Origin(table.path, lines, of_run=table.of_run, folder=table.folder)
+        return cls(**{kind: rows, "origins": {kind: (origin,)}})  # type: ignore[arg-type]
 
     @classmethod
     def from_labels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,8 +12,9 @@ from typing import Any
 from smidgen.csv_tables import write_csv
 from smidgen.data.cells import ImageKey, is_missing, number, shown, truth, whole_number
 from smidgen.data.names import class_names, name_of
+from smidgen.data.run_tables import CLUSTER_COLUMN, folder_of_run
 from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, TABLES, Records, read_records
-from smidgen.errors import InputError, unknown
+from smidgen.errors import InputError, InputWarning, unknown
 
 FILES: dict[str, tuple[tuple[str, ...], ...]] = {
     "labels": (("image", "label"),),
@@ -30,12 +32,17 @@ _OTHER_NAMES = {"image": tuple(name for name in IMAGE_COLUMNS if name != "image"
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file: its columns as found in `FILES`, the cells of each row in that order, and their lines."""
+    """The rows of one file: its columns as found in `FILES`, the cells of each row in that order, and their lines.
+
+    of_run, folder: as in `statements.Origin`.
+    """
 
     path: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     lines: tuple[int, ...]
+    of_run: bool = False
+    folder: str = ""
 
 
 def files_in(folder: Path | str) -> dict[str, Path]:
@@ -65,14 +72,24 @@ def read_table(path: Path | str, kind: str) -> Table:
     Raises InputError naming file and line if the file is missing, not a table, or a column or cell is not what is
     wanted.
     """
-    known = {*chain(*_OTHER_NAMES.values()), *(name for columns in FILES[kind] for name in columns)}
-    records = read_records(path, known=known, required=known)
+    needed = {*chain(*_OTHER_NAMES.values()), *(name for columns in FILES[kind] for name in columns)}
+    known = needed | {CLUSTER_COLUMN} if kind == "labels" else needed
+    records = read_records(path, known=known, required=needed)
     if not records.lines and not records.columns:
         raise InputError(f"{str(path)!r} is empty; wanted the columns {_wanted(kind)}.")
     found = _match_columns(records, kind)
     records.warn_of_ignored(found.values())
     cells = [_read(records, name, of) for name, of in found.items()]
-    return Table(str(path), tuple(found), tuple(zip(*cells, strict=True)), tuple(records.lines))
+    of_run = CLUSTER_COLUMN in found.values()
+    folder = folder_of_run(Path(path)) if of_run else None
+    return Table(
+        str(path),
+        tuple(found),
+        tuple(zip(*cells, strict=True)),
+        tuple(records.lines),
+        of_run,
+        "" if folder is None else str(folder),
+    )
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -88,30 +105,47 @@ def _wanted(kind: str) -> str:
 def _match_columns(records: Records, kind: str) -> dict[str, str]:
     """Return column → its name in the file, for one of the forms that this kind of file has."""
     names, known = records.names, {name for columns in FILES[kind] for name in columns}
+    if kind == "labels" and (found := _clusters_as_labels(records)) is not None:
+        return found
     fits = [found for columns in FILES[kind] if (found := _named(columns, names)) is not None]
     place = f"{records.path} line 1"
-    if "cluster" in names and "label" in known - set(names):
-        raise InputError(
-            f"{place}: smidgen wrote this table of clusters, and {kind} are wanted, {_wanted(kind)}. To learn from its"
-            " clusters as from known classes, rename the column 'cluster' to 'label'; to go on from a run, pass"
-            " `--init-from RUN`."
-        )
     if len(fits) == 1 and not set(names) & (known - fits[0].keys()):
         return fits[0]
-    strange = next((name for name in names if name and name not in known), None)
+    usual = {name for column in known for name in _usual(column)}
+    strange = next((name for name in names if name and name not in usual), None)
     if strange is None or fits:
         raise InputError(f"{place}: the columns are {','.join(names)}; wanted {_wanted(kind)}.")
     others = [other for other, forms in FILES.items() if any(_named(columns, names) for columns in forms)]
     hint = f" These are the columns of {' or '.join(others)}." if others else ""
-    if not others and not known & set(names):
+    if not others and not usual & set(names):
         hint = " The first line must name the columns."
     raise InputError(f"{place}: {unknown('column', strange, known)} Wanted {_wanted(kind)}.{hint}")
 
 
+def _clusters_as_labels(records: Records) -> dict[str, str] | None:
+    """Return the columns of labels of a table of smidgen's, and say so; None for other tables.
+
+    Its clusters are what is to be learned, unless a column `label` was added; `class` holds the classes known for
+    scores.
+    """
+    if CLUSTER_COLUMN not in records.names or "label" in records.names:
+        return None
+    found = _named(("image", CLUSTER_COLUMN), records.names)
+    if found is None:
+        return None
+    message = f"{records.path!r} is a table of smidgen's: its column {CLUSTER_COLUMN!r} is read as labels."
+    warnings.warn(InputWarning(message), stacklevel=2)
+    return {"image": found["image"], "label": CLUSTER_COLUMN}
+
+
+def _usual(column: str) -> tuple[str, ...]:
+    """Return what a column is called: its own name, and others that are usual."""
+    return (column, *_OTHER_NAMES.get(column, ()))
+
+
 def _named(columns: Sequence[str], names: Sequence[str]) -> dict[str, str] | None:
     """Return column → name in the file, its own or another that is usual; None if one is missing."""
-    usual = {column: (column, *_OTHER_NAMES.get(column, ())) for column in columns}
-    found = {column: next((name for name in usual[column] if name in names), "") for column in columns}
+    found = {column: next((name for name in _usual(column) if name in names), "") for column in columns}
     return found if all(found.values()) else None
 
 

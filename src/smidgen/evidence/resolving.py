@@ -116,7 +116,12 @@ class _Walk:
 
     def rows(self, kind: str, keys: Sequence[ImageKey]) -> np.ndarray:
         """Return the row of each image that statements of a kind name, below 0 for one that could not be read."""
-        return self.images.rows(keys, where=lambda i: self.evidence.where(kind, i), source=self.evidence.source(kind))
+        return self.images.rows(
+            keys,
+            where=lambda i: self.evidence.where(kind, i),
+            source=self.evidence.source(kind),
+            folders=self.evidence.folders_of_runs(kind),
+        )
 
     def labels(self, names: tuple[str, ...]) -> Tensor:
         statements = self.evidence.labels
@@ -125,7 +130,8 @@ class _Walk:
         classes = np.array([number[label] for _, label in statements], dtype=np.int64)
         result = np.full(len(self.ids), -1, dtype=np.int64)
         result[rows[rows >= 0][::-1]] = classes[rows >= 0][::-1]  # the first statement about an image stays
-        wrong = np.flatnonzero((rows >= 0) & (result[rows] != classes))
+        known = np.flatnonzero(rows >= 0)
+        wrong = known[result[rows[known]] != classes[known]]
         if len(wrong):
             i = int(wrong[0])
             j = int(np.flatnonzero((rows == rows[i]) & (classes == result[rows[i]]))[0])

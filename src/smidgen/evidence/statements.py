@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from smidgen.data.cells import ImageKey
 
@@ -13,10 +13,16 @@ KINDS = ("labels", "bags", "counts", "proportions", "class_counts", "presence", 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where consecutive statements of one kind come from: a file and their lines, or "" for Python."""
+    """Where consecutive statements of one kind come from: a file and their lines, or "" for Python.
+
+    of_run: whether the file is a table of smidgen's, which may name images of other splits too. folder: the folder that
+    the names of its images begin in, "" if that is not known.
+    """
 
     source: str
     lines: Sequence[int]
+    of_run: bool = False
+    folder: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +50,7 @@ class Statements:
             return tuple(origin for origin in origins if len(origin.lines))
         left, start = [], 0
         for origin in origins:
-            left.append(Origin(origin.source, [line for i, line in enumerate(origin.lines, start) if i in kept]))
+            left.append(replace(origin, lines=[line for i, line in enumerate(origin.lines, start) if i in kept]))
             start += len(origin.lines)
         return tuple(origin for origin in left if len(origin.lines))
 
@@ -84,3 +90,13 @@ class Statements:
         for kind in ("labels", "proportions", "class_counts", "presence"):
             for i, row in enumerate(getattr(self, kind)):
                 yield kind, i, row[1]
+
+    def folders_of_runs(self, kind: str) -> dict[int, str]:
+        """Return the numbers of a kind's statements from tables of smidgen's, and the folders their images are in."""
+        found: dict[int, str] = {}
+        start = 0
+        for origin in self.origins_of(kind):
+            if origin.of_run:
+                found |= dict.fromkeys(range(start, start + len(origin.lines)), origin.folder)
+            start += len(origin.lines)
+        return found
