@@ -90,7 +90,7 @@ class Dataset:
 
         >>> from smidgen.data.datasets import open_dataset
         >>> [len(rows) for rows in open_dataset("digits", split="all").rows_by_split()]
-        [1437, 360]
+        [1438, 359]
         """
         splits = np.array([self.split_of(row) for row in range(len(self))])
         return [np.flatnonzero(splits == split) for split in dict.fromkeys(splits.tolist())]

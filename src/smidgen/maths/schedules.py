@@ -49,7 +49,7 @@ def between(first: float, last: float, *, shape: Schedule = cosine) -> Schedule:
     >>> between(1.0, 0.1)(1.0), between(0.1, 1.0)(0.0)
     (0.1, 0.1)
     """
-    return lambda progress: last + (first - last) * shape(progress)
+    return lambda progress: first * shape(progress) + last * (1 - shape(progress))
 
 
 def warmed_up(schedule: Schedule, *, share: float, start: float = 0.0) -> Schedule:
@@ -69,7 +69,7 @@ def in_steps(places: Sequence[float], *, factor: float = 0.1) -> Schedule:
     SeLa, epochs 150, 300 and 350 of 400:
 
     >>> [round(in_steps([150 / 400, 300 / 400, 350 / 400])(t), 4) for t in (0.0, 0.5, 0.8, 0.9)]
-    [1, 0.1, 0.01, 0.001]
+    [1.0, 0.1, 0.01, 0.001]
     """
     return lambda progress: factor ** sum(progress >= place for place in places)
 
