@@ -6,6 +6,7 @@ import pytest
 
 from smidgen.errors import RunError
 from smidgen.files import read_json, read_toml, write_toml
+from smidgen.reports.tables import read_assignments
 from smidgen.run_folder import RunFolder
 
 DEEP = 5000
@@ -23,6 +24,12 @@ def run(tmp_path):
 def test_json_of_any_kind_is_read_or_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(RunError, match=r"a\.json' is damaged or is not smidgen's JSON \("):
+        read_json(tmp_path / "a.json")
+
+
+def test_reasons_keep_the_name_of_json(tmp_path):
+    (tmp_path / "a.json").write_text("x")
+    with pytest.raises(RunError, match=r"\(JSON is malformed"):
         read_json(tmp_path / "a.json")
 
 
@@ -89,6 +96,28 @@ def test_assignments_without_a_column_are_refused(run, missing):
     columns = [name for name in ("image", "split", "cluster", "confidence") if name != missing]
     (run.path / "assignments.csv").write_text(f"{','.join(columns)}\na,b,c\n")
     with pytest.raises(RunError, match=rf"assignments\.csv' has no column '{missing}'"):
+        run.assignments  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *(f"a.png,train,2,{cell}" for cell in ("abc", "nan", "inf", "1e400", "2", "-0.5")),
+        "a.png,train,,1",
+        "a.png,,2,1",
+    ],
+)
+def test_cells_of_assignments_that_make_no_sense_are_refused(run, row):
+    (run.path / "assignments.csv").write_text(f"image,split,cluster,confidence\nb.png,train,2,0.5\n{row}\n")
+    with pytest.raises(RunError, match=r"assignments\.csv' is damaged \(.*\[1\]"):
+        run.assignments  # noqa: B018
+    with pytest.raises(RunError, match=r"assignments\.csv' is damaged \(.*\[1\]"):
+        read_assignments(run.path)
+
+
+def test_an_empty_table_of_assignments_has_no_columns(run):
+    (run.path / "assignments.csv").write_text("")
+    with pytest.raises(RunError, match=r"assignments\.csv' has no column 'image'"):
         run.assignments  # noqa: B018
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from smidgen.errors import RunError
+from smidgen.errors import Damaged, RunError
 from smidgen.files import atomic_write
+from smidgen.schemas import KnownAssignments, convert
 
 Column = Sequence[Any] | np.ndarray
 """One column of a table."""
@@ -72,7 +73,7 @@ def read_csv(path: Path | str) -> dict[str, list[str]]:
     """Return the columns of a CSV file written by `write_csv`, texts restored; raise RunError if that is impossible."""
     try:
         with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            header, *body = csv.reader(file)
+            header, *body = [*csv.reader(file)] or [[]]
     except FileNotFoundError:
         raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
     except (csv.Error, ValueError) as error:
@@ -80,3 +81,19 @@ def read_csv(path: Path | str) -> dict[str, list[str]]:
     if any(len(row) != len(header) for row in body):
         raise RunError(f"{str(path)!r} is not a table: its rows differ in length.")
     return {name: [restore_cell(row[i]) for row in body] for i, name in enumerate(header)}
+
+
+def read_assignments(path: Path, required: Sequence[str]) -> dict[str, list[str]]:
+    """Return the columns of an `assignments.csv`; raise RunError if a required one is missing or a cell makes no sense.
+
+    Images, splits and clusters have names, confidences are from 0 to 1 or empty.
+    """
+    table = read_csv(path)
+    for name in required:
+        if name not in table:
+            raise RunError(f"{str(path)!r} has no column {name!r}: was it written by smidgen?")
+    try:
+        convert(table, KnownAssignments, strict=False)
+    except Damaged as error:
+        raise RunError(f"{str(path)!r} is damaged ({error}).") from None
+    return table

@@ -11,7 +11,7 @@ import numpy as np
 
 from smidgen import checksums, options
 from smidgen.config import PATHS, Config
-from smidgen.csv_tables import Column, read_csv, write_csv
+from smidgen.csv_tables import Column, read_assignments, write_csv
 from smidgen.errors import Damaged, InputError, RunError
 from smidgen.files import atomic_write, read_json, read_toml, write_toml
 from smidgen.schemas import (
@@ -187,13 +187,8 @@ class RunFolder:
 
     @property
     def assignments(self) -> dict[str, list[str]]:
-        """The columns of `assignments.csv`; RunError if it is missing or lacks one that every run writes."""
-        path = self.path / "assignments.csv"
-        table = read_csv(path)
-        for name in ("image", "split", "cluster", "confidence"):
-            if name not in table:
-                raise RunError(f"{str(path)!r} has no column {name!r}: was it written by smidgen?")
-        return table
+        """The columns of `assignments.csv`; RunError if it is missing, damaged or lacks one that every run writes."""
+        return read_assignments(self.path / "assignments.csv", ("image", "split", "cluster", "confidence"))
 
     def setting(self, name: str) -> Any:
         """Return one setting of the run, by default what `Config` has; RunError if it is missing or of another type."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
 from smidgen.errors import Damaged
-from smidgen.options import Count
+from smidgen.options import Count, Share
 
 T = TypeVar("T")
+
+Filled = Annotated[str, msgspec.Meta(min_length=1)]
 
 Plain = bool | int | float | str | None
 Values = Plain | list[Plain] | dict[str, Plain | list[Plain]]
@@ -37,6 +39,15 @@ class KnownLine(KnownMetrics, total=False):
     stage: str
     step: float
     seconds: float
+
+
+class KnownAssignments(TypedDict, total=False):
+    """Columns of `assignments.csv` that something depends on."""
+
+    image: list[Filled]
+    split: list[Filled]
+    cluster: list[Filled]
+    confidence: list[Share | Literal[""]]
 
 
 class KnownData(TypedDict, total=False):
@@ -98,4 +109,4 @@ def _reasoned(read: Callable[[], T]) -> T:
         raise Damaged("it is nested too deeply") from None
     except ValueError as error:  # msgspec's, tomllib's, Unicode's
         text = " ".join(str(error).split())[:200]
-        raise Damaged(f"{text[:1].lower()}{text[1:]}") from None
+        raise Damaged(text if text[1:2].isupper() else f"{text[:1].lower()}{text[1:]}") from None  # JSON is a name

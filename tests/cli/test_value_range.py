@@ -110,7 +110,7 @@ def test_pictures_that_differ_in_what_was_thrown_away_are_no_duplicates(smidgen,
     arrays = np.concatenate([pictures, pictures[:1]]).astype(np.uint16)
     np.savez(tmp_path / "a.npz", images=arrays)
     found = smidgen("check", tmp_path / "a.npz", "--clusters", 1, "--size", size, "--json").json
-    assert found["duplicates"] == [["all/00000", "all/00002"]]
+    assert found["duplicates"] == [["train/00000", "train/00002"]]
     assert found["issues"]["duplicate"]["images"] == 2
 
 

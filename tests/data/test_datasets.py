@@ -104,7 +104,8 @@ def test_data_without_splits_are_taken_whole(tmp_path, split):
     from_folder = open_dataset(tmp_path, split=split)
     assert (len(from_folder), from_folder.split, from_folder.classes) == (2, split, None)
     from_array = open_dataset(np.zeros((2, 8, 8)), split=split)
-    assert from_array.ids.tolist() == [f"{split}/00000", f"{split}/00001"]
+    named = "train" if split == "all" else split  # as for `fit`, so that `check` and `predict` find what evidence names
+    assert from_array.ids.tolist() == [f"{named}/00000", f"{named}/00001"]
     assert open_splits(tmp_path)[1] is None
 
 
@@ -332,3 +333,9 @@ def test_a_path_that_is_not_here_is_looked_for_in_the_data_folder(tmp_path, monk
         open_dataset("photos.v3")
     with pytest.raises(InputError, match="photos"):  # could be a misspelt name
         open_dataset("photos")
+
+
+def test_an_empty_test_split_is_called_empty(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((2, 4), np.float32), x_test=np.zeros((0, 4), np.float32))
+    with pytest.raises(InputError, match=r"The 'test' split of .* is empty"):
+        open_splits(tmp_path / "a.npz")

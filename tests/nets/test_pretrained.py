@@ -198,7 +198,7 @@ def test_the_preprocessing_survives_json(lite0):
     [
         ({"size": 8}, "between 16 and 4096"),
         ({"size": 32, "layers": []}, "at least one layer"),
-        ({"size": 32, "interpolation": "bicubic"}, "Unknown interpolation 'bicubic'"),
+        ({"size": 32, "interpolation": "bicubic"}, r"unknown interpolation 'bicubic'\. Known: bilinear"),
         ({"size": 32, "flop": True}, "Did you mean 'flip'"),
     ],
 )

@@ -8,9 +8,8 @@ from pathlib import Path
 from smidgen.cli.console import Progress
 from smidgen.cli.files import require_new_file
 from smidgen.csv_tables import write_csv
-from smidgen.errors import Damaged, InputError, RunError, unknown
+from smidgen.errors import InputError, unknown
 from smidgen.run_folder import RunFolder
-from smidgen.schemas import convert
 
 
 def chosen_rows(run: RunFolder, split: str) -> dict[str, list[str]]:
@@ -25,14 +24,6 @@ def chosen(run: RunFolder, split: str) -> tuple[dict[str, list[str]], list[int]]
     if not rows:
         raise InputError(f"{str(run.path)!r} has no images in split {split!r}.")
     return {name: [column[i] for i in rows] for name, column in table.items()}, rows
-
-
-def read_confidence(table: dict[str, list[str]]) -> list[float]:
-    """Return the confidences in a table of assignments; raises RunError if one is not a number."""
-    try:
-        return convert(table.get("confidence", []), list[float], strict=False)
-    except Damaged as error:
-        raise RunError(f"The assignments are damaged: a confidence is not a number ({error}).") from None
 
 
 def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from smidgen import __version__
 from smidgen.cli.console import Progress
-from smidgen.cli.export_csv import chosen, read_confidence
+from smidgen.cli.export_csv import chosen
 from smidgen.cli.files import require_new_file
 from smidgen.errors import InputError, RunError
 from smidgen.files import atomic_write, read_array
@@ -122,7 +122,7 @@ def _write(
     columns |= {"embedding": pyarrow.list_(real), "x": real, "y": real}
     schema = pyarrow.schema(list(columns.items()), metadata={"smidgen": json.dumps(about)})
     texts = {name: [_repaired(cell) for cell in table[name]] for name in columns if name in table}
-    confidence, length = read_confidence(table), embeddings.shape[1]
+    confidence, length = [float(cell or "nan") for cell in table["confidence"]], embeddings.shape[1]
     step = max(1, _FLOATS // max(length, 1))
     with atomic_write(out) as file, parquet.ParquetWriter(file, schema) as writer:
         for start in range(0, len(rows), step):

@@ -85,8 +85,8 @@ def open_dataset(
         Pillow images, arrays of any size or files' bytes, or a column of paths of a table, see `rows.rows_of`.
         A name wins over a folder of that name: write `./mnist` for the folder. A relative path begins where the
         program runs or, if nothing is there, in `$SMIDGEN_DATA`.
-    split: "train", "test" or "all". Data without splits of its own are taken whole under any of these, as what
-        `split` says; an array's ids begin with it.
+    split: "train", "test" or "all". Data without splits of their own are taken whole under any of these; an
+        array's ids begin with "test" where that is asked for, otherwise with "train".
     size: side of the square images in pixels. None keeps the native size if all images share one square size of at
         most 64 pixels; otherwise it is `other_size`.
     channels: 1 (grey) or 3 (RGB). None means 1 if every image is grey in every pixel, otherwise 3.

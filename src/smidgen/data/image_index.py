@@ -71,7 +71,7 @@ class ImageIndex:
         for i, name in strange.items():
             if prefix is None:
                 among = f"the {len(self.ids):,} {self._kind}{self._hint(name)}"
-                raise InputError(f"{where(i)}: image {shown(keys[i])} is not among {among}.")
+                raise InputError(f"{where(i)}: image {shown(keys[i])} is not among {among}")
             rows[i] = self._spelt_alike(name.removeprefix(prefix))
         if prefix is not None:
             message = f"{source}: the names of images are read without {prefix!r}, which they begin with."
@@ -108,13 +108,14 @@ class ImageIndex:
         return rows
 
     def _hint(self, plain: str) -> str:
+        """Return the end of a sentence about an image that is not there."""
         if not len(self.ids):
-            return ""
+            return "."
         wanted = plain.lower().split("/")
         near = max(map(str, self._rows), key=lambda name: _equal_at_the_end(name.lower().split("/"), wanted))
         if _equal_at_the_end(near.lower().split("/"), wanted) == 0:
             near = next((name for name in map(str, self._rows) if name.lower().endswith(wanted[-1])), "")
-        return f"; did you mean {near!r}?" if near else f", which are named like {str(self.ids[0])!r}"
+        return f"; did you mean {near!r}?" if near else f", which are named like {str(self.ids[0])!r}."
 
 
 def _equal_at_the_end(some: Sequence[str], others: Sequence[str]) -> int:

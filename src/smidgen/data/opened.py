@@ -126,8 +126,9 @@ class Arrays:
             _refuse_nothing(self.name, split, has=self.splits())
         known = [np.full(len(p.images), -1, dtype=np.int64) if p.classes is None else p.classes for p in parts]
         classes = np.concatenate(known)
+        whole = "test" if split == "test" else "train"  # one name for `fit`, `check` and `predict`: evidence has it
         ids = _id_array(
-            f"{name or split}/{row:05d}"
+            f"{name or whole}/{row:05d}"
             for name, part in zip(wanted, parts, strict=True)
             for row in range(len(part.images))
         )
@@ -177,6 +178,8 @@ class Arrays:
 
 
 def _refuse_nothing(name: str, split: str, *, has: tuple[str, ...], notes: tuple[str, ...] = ()) -> None:
+    if split in has:
+        raise InputError(f"The {split!r} split of {name!r} is empty; leave it out, or put images into it.")
     if has:
         remedy = "; to train on it, give that folder itself" if has == ("test",) and split == "train" else ""
         raise InputError(f"{name!r} has no {split!r} split, only {' and '.join(map(repr, has))}{remedy}.")

@@ -14,8 +14,8 @@ from typing import Any, TypeGuard
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from smidgen.csv_tables import read_csv, restore_cell
-from smidgen.errors import RunError
+from smidgen import csv_tables
+from smidgen.csv_tables import restore_cell
 from smidgen.files import read_json
 from smidgen.run_folder import RunFolder
 
@@ -61,13 +61,10 @@ class Assignments:
 def read_assignments(run_folder: Path | str) -> Assignments:
     """Return what a run said of each image.
 
-    Raises RunError if `assignments.csv` is missing or lacks a column.
+    Raises RunError if `assignments.csv` is missing, damaged or lacks a column.
     """
     folder = Path(run_folder)
-    columns = read_csv(folder / "assignments.csv")
-    missing = [name for name in ("image", "cluster") if name not in columns]
-    if missing:
-        raise RunError(f"{str(folder / 'assignments.csv')!r} has no column {missing[0]!r}: was it written by smidgen?")
+    columns = csv_tables.read_assignments(folder / "assignments.csv", ("image", "cluster"))
     n = len(columns["image"])
     clusters, cluster_names = _numbered(columns["cluster"])
     classes, class_names = _numbered(columns.get("class", [""] * n), unknown="")
