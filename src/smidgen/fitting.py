@@ -23,7 +23,7 @@ from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.terms import NAMING
 from smidgen.files import lies_inside, write_json
-from smidgen.hardware import peak_memory_mb, repeatable, reset_peak_memory, torch_threads
+from smidgen.hardware import choose_device, peak_memory_mb, repeatable, reset_peak_memory, torch_threads
 from smidgen.listener import Listener
 from smidgen.model import Model, Preprocessing, extractor_table
 from smidgen.nets.pretrained import weights_in_words
@@ -40,10 +40,8 @@ from smidgen.outputs import (
 )
 from smidgen.reports.page import write_page
 from smidgen.run_folder import RunFolder
-from smidgen.setup.configuration import resolve
-from smidgen.setup.evidence import evidence_in_words, open_evidence, tell_of_evidence, used_evidence
+from smidgen.setup.evidence import evidence_in_words, used_evidence
 from smidgen.setup.plan import Plan, absolute_paths, make_plan
-from smidgen.setup.start import starting_run
 from smidgen.training.callbacks import Callback, MetricsLog, Ticker
 from smidgen.training.checkpoint import Checkpoints
 from smidgen.training.embed import make_embed
@@ -93,12 +91,10 @@ def fit(
         for images in (config.data, config.test):
             if lies_inside(out, images):
                 listener.say(f"The run folder {str(out)!r} lies inside the images' folder {images!r}: choose another.")
-    evidence = open_evidence(config) if evidence is None else evidence
-    start = starting_run(config)
-    config = resolve(config, listener, start=start)
-    reset_peak_memory(config.device)
-    with Interrupts().listening() as interrupts, torch_threads(config.threads), repeatable(config.device):
-        plan = make_plan(config, data=data, test=test, evidence=evidence, start=start, listener=listener)
+    device = choose_device(config.device)
+    reset_peak_memory(device)
+    with Interrupts().listening() as interrupts, torch_threads(config.threads), repeatable(device):
+        plan = make_plan(config, data=data, test=test, evidence=evidence, listener=listener)
         table, fingerprints = as_table(plan.config), plan.fingerprints()
         if out is not None and resume:
             RunFolder(Path(out)).require_same(table, fingerprints)
@@ -151,7 +147,6 @@ class _Fit:
         if self.run_folder is not None:
             self._write_manifest(self.run_folder)
             write_skipped(self.run_folder, self.shown)
-        tell_of_evidence(self.method, self.listener)
         trained = self._train()
         images, values = self.shown[0].images, self.shown[0].value_range
         preprocessing = Preprocessing(images.shape[-1], images.shape[1], self.config.resize, values)

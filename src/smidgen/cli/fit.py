@@ -22,7 +22,6 @@ from smidgen.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from smidgen.config import Config
-    from smidgen.listener import Listener
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -118,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     with progress(quiet=args.quiet) as console:
         from smidgen.cli.listener import ConsoleListener
         from smidgen.fitting import fit
+        from smidgen.setup.plan import make_plan
 
         check_options(args.method, options)  # refuses what it does not know, before anything is said
         if not args.out:
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 
         config, listener = _config(args, options, evidence), ConsoleListener(console)
         if args.dry_run:
-            shown = plan(config, listener)
+            shown = make_plan(config, listener=listener).summary()
             console.close()
             print_plan(shown, out, args)
             return 0
@@ -210,42 +210,6 @@ def _how_to_go_on(args: argparse.Namespace, out: Path) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- the dry run
-
-
-def plan(config: Config, listener: Listener) -> dict[str, Any]:
-    """Return what would run: everything that `fit` does before it writes or trains."""
-    from smidgen.setup.configuration import resolve
-    from smidgen.setup.evidence import open_evidence, tell_of_evidence
-    from smidgen.setup.plan import make_plan
-    from smidgen.setup.start import starting_run
-
-    evidence, start = open_evidence(config), starting_run(config)
-    config = resolve(config, listener, start=start)
-    planned = make_plan(config, evidence=evidence, start=start, listener=listener)
-    config, method, train = planned.config, planned.method, planned.shown[0]
-    test = planned.shown[1] if len(planned.shown) > 1 else None
-    problem = method.problem
-    stages = {stage.name: stage.steps for stage in method.stages()}
-    tell_of_evidence(method, listener)
-    return {
-        "data": config.data,
-        "train_images": len(train),
-        "test_images": 0 if test is None else len(test),
-        "skipped": len(train.skipped) + (0 if test is None else len(test.skipped)),
-        "image_shape": list(train.images.shape[1:]),
-        "value_range": train.value_range.as_table(),
-        "encoder": config.encoder or config.options.get("encoder"),
-        "classes": list(train.class_names) if train.classes is not None else [],
-        "n_clusters": problem.n_clusters,
-        "method": config.method,
-        "options": dict(config.options),
-        "evidence": problem.evidence.sizes(),
-        "stages": stages,
-        "parameters": sum(p.numel() for p in method.parameters()),
-        "seed": config.seed,
-        "device": config.device,
-        "threads": config.threads,
-    }
 
 
 def print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import shlex
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,22 +65,12 @@ def _run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress)
     return run_recipe(recipe, out, resume=args.resume, overwrite=args.overwrite, listener=ConsoleListener(console))
 
 
-def first_plan(recipe: Recipe, console: Progress) -> dict[str, Any]:
-    """Return the plan of the first seed's run, and the seeds: the other runs differ in their seed only."""
-    from smidgen.cli.fit import plan
-    from smidgen.cli.listener import ConsoleListener
-    from smidgen.experiments.recipes import with_evidence
-
-    listener = ConsoleListener(console)
-    with tempfile.TemporaryDirectory() as folder:
-        config = with_evidence(recipe, recipe.seeds[0], Path(folder) / "evidence", anew=True, listener=listener)
-        return plan(config, listener) | {"seeds": list(recipe.seeds)}
-
-
 def _dry_run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress) -> int:
     from smidgen.cli.fit import print_plan
+    from smidgen.cli.listener import ConsoleListener
+    from smidgen.experiments.recipes import first_plan
 
-    shown = first_plan(recipe, console)
+    shown = first_plan(recipe, ConsoleListener(console)).summary() | {"seeds": list(recipe.seeds)}
     console.close()
     if not args.json:
         print(f"{'seeds':<10} {', '.join(map(str, recipe.seeds))}; what follows is the first one's run")

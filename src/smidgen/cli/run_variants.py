@@ -14,7 +14,7 @@ from smidgen.cli.console import Progress, complain, printable, progress
 from smidgen.cli.data import require_data
 from smidgen.cli.list import table
 from smidgen.cli.main import USAGE_ERROR
-from smidgen.cli.run_one import as_asked, first_plan, stopped
+from smidgen.cli.run_one import as_asked, stopped
 from smidgen.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
@@ -56,7 +56,13 @@ def run(variants: Variants, args: argparse.Namespace) -> int:
 
 def _dry_run(variants: Variants, chosen: Sequence[str], out: Path, args: argparse.Namespace, console: Progress) -> int:
     """Show the plan of each variant's first run, the steps in which they differ among it."""
-    plans = {name: first_plan(variants.recipes[name], console) for name in chosen}
+    from smidgen.cli.listener import ConsoleListener
+    from smidgen.experiments.recipes import first_plan
+
+    recipes, listener = {name: variants.recipes[name] for name in chosen}, ConsoleListener(console)
+    plans = {
+        name: first_plan(recipe, listener).summary() | {"seeds": list(recipe.seeds)} for name, recipe in recipes.items()
+    }
     console.close()
     if args.json:
         print(json.dumps({"run": str(out), "dry_run": True, "variants": plans}, indent=2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import tempfile
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from smidgen.reports.seeds import seeds_in, summarise
 from smidgen.run_folder import RunFolder
 from smidgen.schemas import decode_toml
 from smidgen.setup.images import open_data
+from smidgen.setup.plan import Plan, make_plan
 
 DEFAULT_BAGS = 2000
 _SEEDS = ("seeds", "seed")
@@ -330,6 +332,13 @@ def check_out(recipe: Recipe, out: Path, *, seeds: Sequence[int], resume: bool, 
 def _what_is_run(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a recipe says but for its seeds: more of them may be run later."""
     return {key: value for key, value in table.items() if key not in _SEEDS}
+
+
+def first_plan(recipe: Recipe, listener: Listener) -> Plan:
+    """Return the plan of the first seed's run; the others differ in their seed only. Nothing stays written."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = with_evidence(recipe, recipe.seeds[0], Path(folder) / "evidence", anew=True, listener=listener)
+        return make_plan(config, listener=listener)
 
 
 def with_evidence(recipe: Recipe, seed: int, folder: Path, *, anew: bool, listener: Listener) -> Config:

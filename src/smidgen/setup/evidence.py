@@ -49,7 +49,7 @@ def evidence_in_words(method: Method) -> dict[str, int]:
     return learned | {f"{kind} to draw bags from": sizes[kind] for kind in drawn}
 
 
-def tell_of_evidence(method: Method, listener: Listener) -> None:
+def report_evidence(method: Method, listener: Listener) -> None:
     """Say what is known, what of it the method makes no use of, and what it leaves undetermined or contradicts."""
     evidence, n_clusters = method.problem.evidence, method.problem.n_clusters
     sizes = evidence.sizes()

@@ -23,10 +23,12 @@ from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Method, Problem
 from smidgen.model import Model
 from smidgen.nets.timm_encoder import PretrainedEncoder
+from smidgen.setup.configuration import resolve
 from smidgen.setup.encoder import as_if_embedded, choose_encoder, embedded
-from smidgen.setup.evidence import resolve_evidence
+from smidgen.setup.evidence import open_evidence, report_evidence, resolve_evidence
 from smidgen.setup.images import open_data
 from smidgen.setup.problem import make_problem
+from smidgen.setup.start import starting_run
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,29 @@ class Plan:
             found["run to start from"] = _of_weights(self.start)
         return found
 
+    def summary(self) -> dict[str, Any]:
+        """Return what would run, in values that JSON has."""
+        train, problem = self.shown[0], self.method.problem
+        return {
+            "data": self.config.data,
+            "train_images": len(train),
+            "test_images": sum(map(len, self.shown[1:])),
+            "skipped": sum(len(dataset.skipped) for dataset in self.shown),
+            "image_shape": list(train.images.shape[1:]),
+            "value_range": train.value_range.as_table(),
+            "encoder": self.config.encoder or self.config.options.get("encoder"),
+            "classes": list(train.class_names) if train.classes is not None else [],
+            "n_clusters": problem.n_clusters,
+            "method": self.config.method,
+            "options": dict(self.config.options),
+            "evidence": problem.evidence.sizes(),
+            "stages": {stage.name: stage.steps for stage in self.method.stages()},
+            "parameters": sum(p.numel() for p in self.method.parameters()),
+            "seed": self.config.seed,
+            "device": self.config.device,
+            "threads": self.config.threads,
+        }
+
 
 def make_plan(
     config: Config,
@@ -83,14 +108,16 @@ def make_plan(
     data: Any = None,
     test: Any = None,
     evidence: Evidence | Resolved | None = None,
-    start: Model | None = None,
     listener: Listener,
 ) -> Plan:
-    """Open the images of a resolved configuration and make every choice and check that needs no training.
+    """Make every choice of a fit, open its inputs and check all that can be checked before training.
 
-    data, test, evidence: as `fit` takes them. start: what `starting_run` returns.
-    Raises InputError for what is wrong with any of them.
+    data, test, evidence: as `fit` takes them. listener: is told what was chosen, opened and known.
+    Raises InputError for what is wrong with any of them, RunError for the run to start from. Nothing is written.
     """
+    evidence = open_evidence(config) if evidence is None else evidence
+    start = starting_run(config)
+    config = resolve(config, listener, start=start)
     train, held_out = open_data(config, data, test, listener)
     config, extractor = choose_encoder(config, train, listener, start=start)
     resolved = resolve_evidence(config, train, evidence)
@@ -98,6 +125,7 @@ def make_plan(
     method = new_method(config, make_problem(config, as_if_embedded(train, extractor), resolved))
     if start is not None:
         method.start_from(start.method)  # may refuse
+    report_evidence(method, listener)
     return Plan(config, shown, extractor, resolved, start, method)
 
 
