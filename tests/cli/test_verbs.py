@@ -10,7 +10,9 @@ import pytest
 from cli_samples import fill, png
 
 from smidgen.csv_tables import read_csv
+from smidgen.errors import InputError
 from smidgen.methods import METHODS, make_config
+from smidgen.scoring import score_run
 
 
 def test_predict_writes_a_row_for_each_image(smidgen, run, tmp_path):
@@ -61,6 +63,12 @@ def test_predict_replaces_no_file_unasked(smidgen, run, tmp_path):
 
 def test_predict_refuses_a_folder_without_a_model(smidgen, photos, tmp_path):
     assert "holds no trained model" in smidgen("predict", tmp_path, photos).refusal()
+
+
+def test_eval_is_a_function_of_python_too(smidgen, run):
+    assert score_run(run) == {"train": smidgen("eval", run, "--json").json["train"]}
+    with pytest.raises(InputError, match="no images of known class in split 'test'"):
+        score_run(run, split="test")
 
 
 def test_eval_scores_the_runs_own_images(smidgen, run):
