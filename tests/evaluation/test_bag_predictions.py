@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import dirichlet
 
-from smidgen.evaluation.bag_predictions import Calibration, gathered, predict_bags, random_count_log_law
+from smidgen.evaluation.bag_predictions import predict_bags
+from smidgen.evidence.bag_laws import Calibration, gathered, random_count_log_law
 from smidgen.evidence.evidence import Evidence
 
 BARE = Calibration(leak=0, gathering=0)

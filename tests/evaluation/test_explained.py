@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from smidgen.evaluation.bag_predictions import Calibration, predict_bags
+from smidgen.evaluation.bag_predictions import predict_bags
 from smidgen.evaluation.explained import KINDS, explain, images_of_worst_bags
+from smidgen.evidence.bag_laws import Calibration
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.simulation import Simulation, simulate
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from smidgen.data.batches import seeded
 from smidgen.data.datasets import Dataset
 from smidgen.data.loader import Loader
-from smidgen.evaluation.bag_predictions import BagPredictions, Calibration, over_bags, predict_bags
+from smidgen.evaluation.bag_predictions import BagPredictions, predict_bags
 from smidgen.evaluation.bag_scores import (
     balanced_bags,
     class_count_accuracy,
@@ -29,6 +29,7 @@ from smidgen.evaluation.bag_scores import (
     ucc_accuracy,
 )
 from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.evidence.bag_laws import Calibration, over_bags
 from smidgen.evidence.resolved import Resolved
 from smidgen.maths.divergence import js_divergences, least_divergence
 from smidgen.maths.kmeans import kmeans

@@ -7,7 +7,7 @@ is found most likely, `probability` is that of what is given under the assignmen
 piece being wrong.
 
 Assignments are trained to be sure, so their probabilities are calibrated on the evidence itself: for each kind the
-sharpness, the leak, the gathering of bags (`bag_predictions.Calibration`) and the rate w of wrong pieces are chosen
+sharpness, the leak, the gathering of bags (`evidence.bag_laws.Calibration`) and the rate w of wrong pieces are chosen
 that make Σ log((1 − w) P(given | p') + w · chance) largest. Then P(wrong) = w · chance / ((1 − w) P + w · chance), as
 in the losses (`maths.likelihoods`), with numbers that were learned. Whether the image or the label is the odd one no
 label can tell: read "wrong" as "wrong, or an image that the model mistakes".
@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from smidgen.evaluation.bag_predictions import (
+from smidgen.evaluation.out_of_fold import Unseen
+from smidgen.evidence.bag_laws import (
     Calibration,
     count_log_law,
     gathered,
@@ -29,7 +30,6 @@ from smidgen.evaluation.bag_predictions import (
     over_bags,
     random_count_log_law,
 )
-from smidgen.evaluation.out_of_fold import Unseen
 from smidgen.evidence.resolved import Resolved
 
 KINDS = ("labels", "counts", "proportions", "presence", "pairs")
