@@ -20,8 +20,8 @@ from smidgen.evaluation.explained import Explained, explain
 from smidgen.evaluation.out_of_fold import out_of_fold
 from smidgen.evaluation.scores import sample_scores
 from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.kinds import kind_of
 from smidgen.evidence.resolved import Resolved
-from smidgen.evidence.terms import NAMING
 from smidgen.files import lies_inside, write_json
 from smidgen.hardware import choose_device, peak_memory_mb, repeatable, reset_peak_memory, torch_threads
 from smidgen.listener import Listener
@@ -186,14 +186,14 @@ class _Fit:
     @property
     def _class_names(self) -> tuple[str, ...]:
         """The classes that the first clusters are named after; none where the method learns from no such evidence."""
-        named = used_evidence(self.method).keys() & set(NAMING)
+        named = any(kind_of(name).class_at is not None for name in used_evidence(self.method))
         return self.problem.evidence.class_names if named else ()
 
     def _explain(self, assignments: np.ndarray, names: tuple[str, ...]) -> Explained:
         """Return how the assignments explain the evidence that the method learned from."""
         known, kinds = self.problem.evidence, used_evidence(self.method).keys() - {*self.method.draws_bags_from}
         unseen = None
-        if kinds & {"labels", "pairs"}:
+        if any(kind_of(kind).about != "bags" for kind in kinds):
             unseen = out_of_fold(
                 self.train.images,
                 assignments,

@@ -218,7 +218,7 @@ def _empty_method(description: ModelFile) -> Method:
         n_clusters=description.n_clusters,
         mean=description.mean,
         std=description.std,
-        evidence=dataclasses.replace(Resolved.nothing(0), class_names=description.class_names),
+        evidence=Resolved(0, class_names=description.class_names),
     )
     config = make_config(description.method, description.options)
     with without_weights():

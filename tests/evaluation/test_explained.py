@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from smidgen.evaluation.bag_predictions import predict_bags
-from smidgen.evaluation.explained import KINDS, explain, images_of_worst_bags
+from smidgen.evaluation.explained import explain, images_of_worst_bags
 from smidgen.evidence.bag_laws import Calibration
 from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.simulation import Simulation, simulate
 
 N, CLUSTERS = 3000, 6
@@ -96,7 +97,7 @@ def test_wrong_pieces_of_each_kind_come_first(kind, settings):
 def test_every_piece_has_one_row_and_contradictions_stand_before_the_rest():
     evidence = simulated(n_bags=40, proportions=True, presence=2, labels_per_class=5, pairs=30, wrong=0.1)
     tables = explained(evidence).tables
-    assert set(tables) == set(KINDS)
+    assert set(tables) == set(LEARNED)
     sizes = {"labels": 30, "counts": 40, "proportions": 40, "presence": 80, "pairs": 30}
     for kind, table in tables.items():
         assert {len(column) for column in table.values()} == {sizes[kind]}

@@ -1,7 +1,5 @@
 """Wrong labels and pairs that a model has learned by heart are found by what has not learned them."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -105,7 +103,7 @@ def test_few_images_and_clusters_are_borne(n, n_clusters, images):
     pairs = torch.tensor([[i, i + 1] for i in range(n - 1)], dtype=torch.int64).reshape(-1, 2)
     evidence = Resolved(n, labels, NAMES[:n_clusters], pairs=pairs, same=labels[pairs[:, 0]] == labels[pairs[:, 1]])
     p = np.full((n, n_clusters), 1 / n_clusters, dtype=np.float32)
-    for some in (evidence, dataclasses.replace(evidence, labels=torch.full((n,), -1))):
+    for some in (evidence, evidence.replaced(labels=torch.full((n,), -1))):
         unseen = out_of_fold(images[:n], p, some)
         np.testing.assert_allclose(unseen.assignments.sum(1), 1, atol=1e-6)
         assert unseen.together.shape == (len(pairs),)

@@ -191,7 +191,7 @@ def pair_of_bags(shares, **options):
          LABELLED | some(range(3, 7), counts=[2], presence=[{"cat": False}])),
         ("shares and presence contradict", some([0], proportions=[{"cat": 1.0}], presence=[{"dog": True}]),
          some([0], proportions=[{"cat": 1.0}], presence=[{"dog": False}])),
-        ("labels and counts and shares and presence do not fit together",
+        ("labels, counts and presence do not fit together",
          Evidence.from_labels(["cat"]) | some([0, 1, 2], counts=[2], presence=[{"dog": True, "owl": True}]),
          Evidence.from_labels(["cat"]) | some([0, 1, 2], counts=[3], presence=[{"dog": True, "owl": True}])),
         ("No assignment of the images to 3 clusters fits 6 pairs of different classes",

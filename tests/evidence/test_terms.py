@@ -9,9 +9,11 @@ from torch import nn
 from smidgen.data.batches import seeded
 from smidgen.data.loader import Loader
 from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.kinds import LEARNED
+from smidgen.evidence.kinds.proportions import CLASS_COUNTS
 from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.simulation import Simulation, simulate
-from smidgen.evidence.terms import CLASS_COUNTS, EVERY_KIND, EvidenceTerms
+from smidgen.evidence.terms import EvidenceTerms
 from smidgen.maths.likelihoods import class_count_loss
 from smidgen.maths.matching import match_counts
 
@@ -65,8 +67,8 @@ def trained(terms, net, images, kinds, *, steps=30):
 
 
 def test_every_kind_is_asked_for_and_nothing_else(known):
-    requests = EvidenceTerms(known, 10, bags=4, labels=3, pairs=5).request(seeded(0), view=None)
-    assert {name: len(r.indices) for name, r in requests.items() if name != "bags"} == {"labels": 3, "pairs": 10}
+    requests = EvidenceTerms(known, 10, bags=4, statements=3).request(seeded(0), view=None)
+    assert {name: len(r.indices) for name, r in requests.items() if name != "bags"} == {"labels": 3, "pairs": 6}
     assert len(requests["bags"].items) == 4
     assert (known.labels[requests["labels"].indices] >= 0).all()
     assert EvidenceTerms(Resolved.nothing(500), 10).request(seeded(0), view=None) == {}
@@ -83,7 +85,7 @@ def test_a_bag_larger_than_allowed_still_comes(known):
     assert len(EvidenceTerms(known, 10, images=1).request(seeded(0), view=None)["bags"].items) == 1
 
 
-@pytest.mark.parametrize("kind", EVERY_KIND)
+@pytest.mark.parametrize("kind", LEARNED)
 def test_each_kind_has_finite_gradients_and_goes_down(kind, known, net, images):
     terms = EvidenceTerms(known, 10)
     loss = losses(terms, net, images, 0)[kind]
@@ -95,9 +97,9 @@ def test_each_kind_has_finite_gradients_and_goes_down(kind, known, net, images):
 
 
 def test_all_kinds_go_down_together(known, net, images):
-    before, after = trained(EvidenceTerms(known, 10), net, images, EVERY_KIND)
-    assert set(before) == set(EVERY_KIND)
-    assert all(after[kind] < before[kind] for kind in EVERY_KIND)
+    before, after = trained(EvidenceTerms(known, 10), net, images, LEARNED)
+    assert set(before) == set(LEARNED)
+    assert all(after[kind] < before[kind] for kind in LEARNED)
 
 
 def test_a_bag_that_a_kind_does_not_speak_of_adds_nothing_to_it(images):
@@ -132,7 +134,7 @@ def test_shares_that_are_whole_numbers_of_images_speak_by_the_exact_law_too(imag
 
 
 def test_saying_what_is_so_costs_less_than_anything_else(known):
-    terms = EvidenceTerms(known, 10, bags=60, labels=200, pairs=200)
+    terms = EvidenceTerms(known, 10, bags=60, statements=200)
     parts = collect(torch.zeros(500, 1, 1, 1).byte().numpy(), terms.request(seeded(0), view=None), key=(0,))
     truth = torch.eye(10)[torch.from_numpy(load_digits().target[:500])] * 0.99 + 0.001
     right = terms.losses(parts, {name: truth[part.indices] for name, part in parts.items()})
@@ -197,7 +199,7 @@ def test_what_looks_at_no_image_knows_only_how_often_things_occur():
         ),
     ).resolve(IDS, n_clusters=2)
     found = EvidenceTerms(evidence, 2, epsilon=0.0).uninformed()
-    assert found.keys() == set(EVERY_KIND)
+    assert found.keys() == set(LEARNED)
     ln2 = np.log(2)
     assert found["labels"] == pytest.approx(ln2)
     assert found["counts"] == pytest.approx(ln2)
@@ -219,7 +221,7 @@ def test_ranges_of_counts_are_the_easier_to_guess_the_wider_they_are():
 
 def test_training_beats_what_looks_at_no_image(known, net, images):
     terms = EvidenceTerms(known, 10)
-    before, after = trained(terms, net, images, EVERY_KIND, steps=60)
+    before, after = trained(terms, net, images, LEARNED, steps=60)
     uninformed = terms.uninformed()
     assert all(after[kind] < uninformed[kind] < before[kind] + 0.1 for kind in ("labels", "proportions"))
 

@@ -153,11 +153,9 @@ def test_its_defaults_are_plain_values():
 
 def test_evidence_that_names_classes_counts_once_the_clock_is_where_clusters_have_formed():
     method = fusion(steps=100)
-    labelled = dataclasses.replace(
-        method.problem.evidence, labels=torch.tensor([0, 1, 2] * 4), class_names=("a", "b", "c")
-    )
+    labelled = method.problem.evidence.replaced(labels=torch.tensor([0, 1, 2] * 4), class_names=("a", "b", "c"))
     method = Fusion(method.config, dataclasses.replace(method.problem, evidence=labelled))
     rows = torch.arange(6)
-    parts = {name: Part(torch.rand(6, 1, 8, 8), rows) for name in ("images", "neighbours", "labels")}
+    parts = {name: Part(torch.rand(6, 1, 8, 8), rows, items=rows) for name in ("images", "neighbours", "labels")}
     assert "labels" not in method.loss(parts, stage="cluster", step=5, progress=5)
     assert "labels" in method.loss(parts, stage="cluster", step=5, progress=60)

@@ -7,21 +7,13 @@ from pathlib import Path
 
 from smidgen.cli.parsing import text
 from smidgen.errors import InputError
-
-_COLUMNS = {
-    "labels": "image,label",
-    "bags": "bag,image: sets of images that --counts, --proportions or --presence speak of",
-    "counts": "bag,ucc or bag,ucc_min,ucc_max: how many different classes a bag holds",
-    "proportions": "bag,label,share or bag,label,count",
-    "presence": "bag,label,present (1 or 0)",
-    "pairs": "image_a,image_b,same (1 or 0)",
-}
+from smidgen.evidence.kinds import KINDS, kind_of
 
 
 def add_evidence(parser: argparse.ArgumentParser) -> None:
     """Add a group with an option for each file of evidence, and `--evidence` for a folder of them."""
     group = parser.add_argument_group("what is known of the training images (CSV, JSONL or Parquet, in any mixture)")
-    for kind, columns in _COLUMNS.items():
+    for kind, columns in KINDS.items():
         group.add_argument(f"--{kind}", metavar="FILE", type=text, help=columns)
     group.add_argument(
         "--evidence", metavar="DIR", type=text, help="a folder with any of these: labels.csv, bags.csv, counts.csv, …"
@@ -41,10 +33,10 @@ def evidence_paths(args: argparse.Namespace) -> dict[str, str]:
     from smidgen.evidence.files import files_in
 
     folder = {} if args.evidence is None else {kind: str(path) for kind, path in files_in(args.evidence).items()}
-    paths = folder | {kind: getattr(args, kind) for kind in _COLUMNS if getattr(args, kind) is not None}
+    paths = folder | {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind) is not None}
     for kind, path in paths.items():
         if not Path(path).is_file():
-            raise InputError(f"`--{kind}` {path!r} is not a file: give the path of a table ({_COLUMNS[kind]}).")
-        if kind in ("counts", "proportions", "presence") and "bags" not in paths:
+            raise InputError(f"`--{kind}` {path!r} is not a file: give the path of a table ({KINDS[kind]}).")
+        if kind != "bags" and kind_of(kind).about == "bags" and "bags" not in paths:
             raise InputError(f"`--{kind}` speaks of bags: pass `--bags FILE` too, which lists their images.")
     return paths

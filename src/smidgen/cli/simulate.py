@@ -13,6 +13,7 @@ from smidgen.cli.data import add_data, add_skipping, require_data
 from smidgen.cli.files import require_new_folder
 from smidgen.cli.parsing import one_of, share, text, whole_number, whole_range
 from smidgen.errors import InputError
+from smidgen.evidence.kinds import kind_of
 
 if TYPE_CHECKING:
     from smidgen.data.datasets import Dataset
@@ -151,7 +152,7 @@ def _show(args: argparse.Namespace, written: dict[str, str], sizes: dict[str, in
         print(json.dumps({"evidence": args.out, "files": written, "sizes": sizes, "notes": notes}, indent=2))
         return
     for kind, path in written.items():
-        about = {"labels": "images", "pairs": "pairs"}.get(kind, "bags")
+        about = kind_of(kind).about
         print(printable(f"{path}  {sizes[kind]:,} {about}"))
     for note in notes:
         print(printable(f"note: {note}"))

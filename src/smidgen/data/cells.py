@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from numbers import Integral
 from pathlib import PurePath
 from typing import Any
@@ -37,6 +38,15 @@ def is_missing(value: Any) -> bool:
         return class_name(value) is None and name_of(value) != "-1"
     except ValueError:
         return False
+
+
+def if_given(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a reader of cells that may be empty, and are None then.
+
+    >>> if_given(whole_number)("3"), if_given(whole_number)("")
+    (3, None)
+    """
+    return lambda value: None if is_missing(value) else read(value)
 
 
 def whole_number(value: Any) -> int:
@@ -86,7 +96,7 @@ def truth(value: Any) -> bool:
 
 
 def count_range(value: Any) -> tuple[int, int | None]:
-    """Return the least and the largest count of a number or a pair, None for no limit; raises ValueError.
+    """Return the range (min, max) of a count, a number or a pair, None for no limit; raises ValueError.
 
     >>> count_range(2), count_range((1, None))
     ((2, 2), (1, None))

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import seeded
 from smidgen.data.loader import Loader
+from smidgen.evidence.kinds import LEARNED, kind_of
 from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import forked_rng
 from smidgen.nets.encoders import make_encoder
@@ -86,13 +87,14 @@ def out_of_fold(
 
 
 def _folds(evidence: Resolved) -> np.ndarray:
-    """Return the fold of each image that labels or pairs speak of, -1 of others; paired images share theirs.
+    """Return the fold of each image that labels, pairs or the like speak of, -1 of others; paired images share theirs.
 
     One fold where there are enough others to learn from.
     """
-    spoken = evidence.labels.numpy() >= 0
-    pairs = evidence.pairs.numpy()
-    spoken[pairs.ravel()] = True
+    spoken, pairs = np.zeros(evidence.n_images, dtype=bool), evidence.pairs.numpy()
+    for kind in map(kind_of, LEARNED):
+        if kind.about != "bags":
+            spoken[kind.known(evidence).flatten().numpy()] = True
     n, rows = len(spoken), np.flatnonzero(spoken)
     folds = np.full(n, -1)
     if len(rows) <= (1 - _ENOUGH) * n:

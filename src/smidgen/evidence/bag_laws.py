@@ -1,4 +1,4 @@
-"""The laws of bags under a model's assignments, made probabilities that hold: of unique counts, and mean assignments."""
+"""What assignments say of bags: laws of the unique count, mean assignments, and the calibration of both."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.sparse import coo_matrix, csgraph
 
-from smidgen.evidence.findings import Finding
+from smidgen.evidence.findings import Finding, number_of
+from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.labelings import Part, fits, parts_of, possible_bags, smallest_part
-from smidgen.evidence.view import KINDS, EvidenceView, number_of
+from smidgen.evidence.view import EvidenceView
 
 _MOST_PARTS = 500  # are searched, of those that share no image: a second or two
 _MOST_UNDECIDED = 3  # searches that may end without an answer: each may have taken seconds
@@ -124,7 +125,10 @@ def _pairs_in_pure_bags(view: EvidenceView, wrong_images: np.ndarray) -> Iterato
 
 
 def _bags(view: EvidenceView, wrong: np.ndarray) -> Iterator[Finding]:
-    """Bags whose own statements do not fit; for each the first kinds that do not, in the words that hold for it."""
+    """Bags whose own statements do not fit; for each the first kinds that do not, in the words that hold for it.
+
+    Where no two kinds alone do not fit, all kinds that speak of the bag are named.
+    """
     if not view.n_bags:
         return
     impossible = ~possible_bags(view)
@@ -134,7 +138,22 @@ def _bags(view: EvidenceView, wrong: np.ndarray) -> Iterator[Finding]:
         for text, holds in texts(view).items() if here.any() else ():
             yield from _conflict(view, here & holds, text)
             here = here & ~holds
-        yield from _conflict(view, here, f"{' and '.join(kinds)} do not fit {'' if len(kinds) == 1 else 'together'}")
+    rest = impossible & ~wrong
+    wrong |= rest
+    speaks = {name: _speaks(view, name) for name in LEARNED} if rest.any() else {}
+    while rest.any():
+        first = int(rest.argmax())
+        names = [name for name in speaks if speaks[name][first]]
+        alike = rest & np.logical_and.reduce([speaks[name] == speaks[name][first] for name in speaks])
+        yield from _conflict(view, alike, f"{', '.join(names[:-1])} and {names[-1]} do not fit together")
+        rest = rest & ~alike
+
+
+def _speaks(view: EvidenceView, kind: str) -> np.ndarray:
+    """Return of which bags, (bags,) bool, a kind narrows what they may hold."""
+    (low, high), (least, most) = view.bounds((kind,)), view.counts((kind,))
+    narrowed = low.any(1) | (high < view.sizes[:, None]).any(1)
+    return narrowed | (least > 1) | (most < np.minimum(view.distinct, view.n_clusters))
 
 
 def _presence_alone(view: EvidenceView) -> dict[str, np.ndarray]:
@@ -154,7 +173,7 @@ def _labels_and_counts(view: EvidenceView) -> dict[str, np.ndarray]:
 
 
 def _labels_and_shares(view: EvidenceView) -> dict[str, np.ndarray]:
-    high = view.bounds(("shares",))[1]
+    high = view.bounds(("proportions",))[1]
     return {
         "there is a labelled image of a class whose share is 0": ((view.labelled > 0) & (high == 0)).any(1),
         "there are more labelled images of a class than its share allows": (view.labelled > high).any(1),
@@ -171,7 +190,7 @@ def _labels_and_presence(view: EvidenceView) -> dict[str, np.ndarray]:
 
 
 def _shares_and_counts(view: EvidenceView) -> dict[str, np.ndarray]:
-    held, (least, largest) = (view.bounds(("shares",))[1] > 0).sum(1), view.counts()
+    held, (least, largest) = (view.bounds(("proportions",))[1] > 0).sum(1), view.counts()
     return {"the number of shares above 0 is not the count": (held < least) | (held > largest)}
 
 
@@ -190,12 +209,11 @@ def _presence_and_counts(view: EvidenceView) -> dict[str, np.ndarray]:
 _REASONS: dict[tuple[str, ...], _Texts] = {
     ("presence",): _presence_alone,
     ("labels", "counts"): _labels_and_counts,
-    ("labels", "shares"): _labels_and_shares,
+    ("labels", "proportions"): _labels_and_shares,
     ("labels", "presence"): _labels_and_presence,
-    ("shares", "counts"): _shares_and_counts,
+    ("proportions", "counts"): _shares_and_counts,
     ("presence", "counts"): _presence_and_counts,
-    ("shares", "presence"): _shares_and_presence,
-    KINDS: lambda view: {},
+    ("proportions", "presence"): _shares_and_presence,
 }
 
 

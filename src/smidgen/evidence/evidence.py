@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from smidgen.data.cells import ImageKey, count_range, image_key, is_missing, number, shown, truth, whole_number
-from smidgen.data.names import class_name, class_names, name_of
-from smidgen.errors import InputError
-from smidgen.evidence.files import FILES, Table, files_in, read_table, write_table
+from smidgen.data.cells import ImageKey, shown
+from smidgen.data.names import class_names, name_of
+from smidgen.errors import InputError, unknown
+from smidgen.evidence.files import Table, files_in, read_table, write_table
+from smidgen.evidence.kind import Kind
+from smidgen.evidence.kinds import KINDS, all_kinds, kind_of
 from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.resolving import resolve
-from smidgen.evidence.statements import KINDS, Origin, Statements
-
-_CELLS_BEFORE = {"labels": 1, "bags": 1, "counts": 1, "proportions": 2, "presence": 2, "pairs": 2}
-"""How many cells of a row say what it is about; without one after them it says nothing."""
+from smidgen.evidence.statements import Origin, Statements
+from smidgen.evidence.values import image_keys, value_of
 
 
-@dataclass(frozen=True, eq=False)
 class Evidence(Statements):
     """What is known, in any mixture; every part optional. Made by `from_…`, joined by `|`.
 
@@ -31,35 +29,30 @@ class Evidence(Statements):
     # ------------------------------------------------------------------------------------------------- constructors
 
     @classmethod
-    def from_files(
-        cls,
-        *,
-        labels: Path | str | None = None,
-        bags: Path | str | None = None,
-        counts: Path | str | None = None,
-        proportions: Path | str | None = None,
-        presence: Path | str | None = None,
-        pairs: Path | str | None = None,
-    ) -> Evidence:
-        """Return the evidence in tables (CSV, JSONL or Parquet), with columns
+    def from_files(cls, **paths: Path | str | None) -> Evidence:
+        """Return the evidence in tables (CSV, JSONL or Parquet), kind=path: labels="labels.csv", pairs=…
 
-        image,label · bag,image · bag,ucc or bag,ucc_min,ucc_max · bag,label,share or bag,label,count ·
-        bag,label,present · image_a,image_b,same
+        Their columns are
+
+        labels: image,label · bags: bag,image · counts: bag,ucc or bag,ucc_min,ucc_max ·
+        proportions: bag,label,share or bag,label,count · presence: bag,label,present · pairs: image_a,image_b,same
 
         An empty label, -1, NaN and the like are not known. Columns may have another usual name ("path" for "image",
         "class" for "label"); others are ignored, with an InputWarning. Raises InputError naming file and line.
         """
-        paths = (labels, bags, counts, proportions, presence, pairs)
-        given = {kind: path for kind, path in zip(FILES, paths, strict=True) if path is not None}
-        about_bags = [kind for kind in ("counts", "proportions", "presence") if kind in given]
-        if about_bags and bags is None:
+        for name in paths:
+            if name not in KINDS:
+                raise unknown("kind of evidence", name, KINDS)
+        given = {name: path for name in KINDS if (path := paths.get(name)) is not None}
+        about_bags = [name for name in given if name != "bags" and kind_of(name).about == "bags"]
+        if about_bags and "bags" not in given:
             raise InputError(
                 f"`{about_bags[0]}` {str(given[about_bags[0]])!r} speaks of bags, but `bags` was not given: add the"
                 " file that lists their images as bag,image."
             )
         result = cls()
-        for kind, path in given.items():
-            result = result | cls._from_table(kind, read_table(path, kind))
+        for name, path in given.items():
+            result = result | cls._from_table(kind_of(name), read_table(path, name))
         return result
 
     @classmethod
@@ -68,20 +61,16 @@ class Evidence(Statements):
         return cls.from_files(**files_in(folder))
 
     @classmethod
-    def _from_table(cls, kind: str, table: Table) -> Evidence:
-        said = [i for i, row in enumerate(table.rows) if any(cell is not None for cell in row[_CELLS_BEFORE[kind] :])]
+    def _from_table(cls, kind: Kind, table: Table) -> Evidence:
+        said = [i for i, row in enumerate(table.rows) if any(cell is not None for cell in row[kind.subject :])]
         rows, lines = tuple(table.rows[i] for i in said), tuple(table.lines[i] for i in said)
-        nameless = next((i for i, row in enumerate(rows) if "label" in table.columns and row[1] is None), None)
+        at = kind.class_at
+        nameless = next((i for i, row in enumerate(rows) if at is not None and row[at] is None), None)
         if nameless is not None:
             raise InputError(f"{table.path} line {lines[nameless]}: label must name a class.")
-        if table.columns == ("bag", "ucc"):
-            rows = tuple((bag, count, count) for bag, count in rows)
-        elif kind == "counts":
-            rows = tuple((bag, 1 if least is None else least, largest) for bag, least, largest in rows)
-        if table.columns == ("bag", "label", "count"):
-            kind = "class_counts"
+        name, rows = kind.from_file(table.columns, rows)
         origin = Origin(table.path, lines, of_run=table.of_run, folder=table.folder)
-        return cls(**{kind: rows, "origins": {kind: (origin,)}})  # type: ignore[arg-type]
+        return cls(**{name: rows}, origins={name: (origin,)})
 
     @classmethod
     def from_labels(
@@ -107,46 +96,40 @@ class Evidence(Statements):
         if len(keys) != len(values):
             raise InputError(f"`ids` names {len(keys)} images, but there are {len(values)} labels.")
         names = class_names(values, source="Labels", where=lambda i: f"Labels, entry {i + 1}")
-        named = zip(_keys(keys, "Labels"), names, strict=True)
+        named = zip(image_keys(keys, "Labels"), names, strict=True)
         return cls(labels=tuple((key, name) for key, name in named if name is not None))
 
     @classmethod
     def from_bags(
         cls,
         bags: Mapping[str, Iterable[ImageKey]] | Sequence[Iterable[ImageKey]],
-        *,
-        counts: Mapping[str, Any] | Sequence[Any] | None = None,
-        proportions: Mapping[str, Any] | Sequence[Any] | None = None,
-        class_counts: Mapping[str, Any] | Sequence[Any] | None = None,
-        presence: Mapping[str, Any] | Sequence[Any] | None = None,
+        **known: Mapping[str, Any] | Sequence[Any] | None,
     ) -> Evidence:
         """Return bags and what is known of each; images are ids or rows of the training set.
 
-        bags: name → images, or a list of bags, which are then called bag0, bag1, …; the others likewise by name or in
-        the same order, None where nothing is known. A count is a whole number or (least, largest); proportions,
-        class_counts and presence are {class: value}.
+        bags: name → images, or a list of bags, which are then called bag0, bag1, …
+        known: of the bags, counts=, proportions=, class_counts= or presence=; likewise by name or in the same order,
+            None where nothing is known. A count is a whole number or (min, max); proportions, class_counts and presence
+            are {class: value}.
 
         >>> Evidence.from_bags([[0, 1, 2], [3, 4]], counts=[2, (1, 2)]).counts
         (('bag0', 2, 2), ('bag1', 1, 2))
         """
+        about_bags = {table: kind for kind in all_kinds() if kind.about == "bags" for table in kind.tables}
+        del about_bags["bags"]
+        for table in known:
+            if table not in about_bags:
+                raise unknown("kind of evidence about bags", table, about_bags)
         named = _by_name(bags, None)
         tables: dict[str, tuple[tuple[Any, ...], ...]] = {
-            "bags": tuple((name, key) for name, images in named.items() for key in _keys(images, f"Bag {name!r}"))
+            "bags": tuple((name, key) for name, images in named.items() for key in image_keys(images, f"Bag {name!r}"))
         }
-        if counts is not None:
-            tables["counts"] = tuple(
-                (name, *_value(count_range, value, f"Count of bag {name!r}"))
-                for name, value in _by_name(counts, named).items()
-                if isinstance(value, tuple | list) or not is_missing(value)
-            )
-        for kind, values, read in (
-            ("proportions", proportions, number),
-            ("class_counts", class_counts, whole_number),
-            ("presence", presence, truth),
-        ):
+        for table, values in known.items():
             if values is not None:
-                tables[kind] = tuple(_about_classes(kind, _by_name(values, named), read))
-        return cls(**tables)  # type: ignore[arg-type]
+                of_bags = _by_name(values, named).items()
+                read = about_bags[table].of_bag
+                tables[table] = tuple(row for bag, value in of_bags for row in read(table, bag, value))
+        return cls(origins=None, **tables)
 
     @classmethod
     def from_pairs(
@@ -169,8 +152,8 @@ class Evidence(Statements):
 
         Raises InputError otherwise. `a | b` is the same.
         """
-        tables = {kind: getattr(self, kind) + getattr(other, kind) for kind in KINDS}
-        origins = {kind: self.origins_of(kind) + other.origins_of(kind) for kind in KINDS}
+        tables = {name: rows + other.tables[name] for name, rows in self.tables.items()}
+        origins = {name: self.origins_of(name) + other.origins_of(name) for name in tables}
         if self.bags and other.bags:
             mine, theirs = _members(self.bags), _members(other.bags)
             common = mine.keys() & theirs.keys()
@@ -239,22 +222,13 @@ class Evidence(Statements):
         ids: the ids of the training images, needed where statements give images by row. Shares and class counts are
         one file and cannot both be written. `from_folder` reads the files back. Raises InputError.
         """
-        if self.proportions and self.class_counts:
-            raise InputError("Shares and class counts are both kept in proportions.csv; write them to two folders.")
-        tables = {kind: (FILES[kind][0], getattr(self, kind)) for kind in ("labels", "bags", "proportions", "presence")}
-        tables["pairs"] = (FILES["pairs"][0], self.pairs)
-        exact = all(least == largest for _, least, largest in self.counts)
-        tables["counts"] = (
-            (FILES["counts"][0], [row[:2] for row in self.counts]) if exact else (FILES["counts"][1], self.counts)
-        )
-        if self.class_counts:
-            tables["proportions"] = (FILES["proportions"][1], self.class_counts)
+        files = {kind.name: kind.to_file(self) for kind in all_kinds()}
         Path(folder).mkdir(parents=True, exist_ok=True)
         written = {}
-        for kind, (columns, rows) in tables.items():
+        for name, (columns, rows) in files.items():
             if rows:
-                written[kind] = Path(folder) / f"{kind}.csv"
-                write_table(written[kind], columns, [_with_ids(columns, row, ids) for row in rows])
+                written[name] = Path(folder) / f"{name}.csv"
+                write_table(written[name], columns, [_with_ids(columns, row, ids) for row in rows])
         return written
 
 
@@ -270,45 +244,18 @@ def _in_order(labels: Any) -> list[Any]:
         raise InputError(f"`labels` must be a list of labels, got a {type(labels).__name__}.") from None
 
 
-def _value(read: Callable[[Any], Any], value: Any, what: str) -> Any:
-    try:
-        return read(value)
-    except ValueError as error:
-        raise InputError(f"{what} {error}, got {shown(value)}.") from None
-
-
-def _keys(images: Iterable[Any], what: str) -> list[ImageKey]:
-    if isinstance(images, str) or not isinstance(images, Iterable):
-        raise InputError(f"{what}: a list of images is wanted, got {shown(images)}.")
-    return [_value(image_key, image, f"{what}: an image") for image in images]
-
-
 def _pairs(pairs: Iterable[Any], same: bool) -> Iterator[tuple[ImageKey, ImageKey, bool]]:
     for pair in pairs:
-        keys = _keys(pair, "Pairs")
+        keys = image_keys(pair, "Pairs")
         if len(keys) != 2:
             raise InputError(f"Pairs: a pair is two images, got {len(keys)}.")
         yield keys[0], keys[1], same
 
 
-def _about_classes(kind: str, values: Mapping[str, Any], read: Callable[[Any], Any]) -> Iterator[tuple[str, str, Any]]:
-    """Yield (bag, class, value) of what is known of classes in bags, {class: value} for each bag."""
-    for bag, row in values.items():
-        place = f"{kind.replace('_', ' ').capitalize()} of bag {bag!r}"
-        if row is not None and not isinstance(row, Mapping):
-            raise InputError(f"{place} must be {{class: value}}, got a {type(row).__name__}.")
-        for label, value in (row or {}).items():
-            name = _value(class_name, label, f"{place}: a class")
-            if name is None:
-                raise InputError(f"{place}: {label!r} does not name a class.")
-            if not (kind == "presence" and is_missing(value)):
-                yield bag, name, _value(read, value, f"{place}: the value of {name!r}")
-
-
 def _by_name(values: Mapping[str, Any] | Sequence[Any], bags: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return name → value; a list is in the order of `bags`, or names them."""
     if isinstance(values, Mapping):
-        named = {_value(name_of, name, "The name of a bag"): value for name, value in values.items()}
+        named = {value_of(name_of, name, "The name of a bag"): value for name, value in values.items()}
         if len(named) < len(values):
             raise InputError(f"Two bags have one name, {', '.join(map(repr, values))}; give each its own.")
         return named

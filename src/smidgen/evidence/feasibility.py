@@ -7,14 +7,14 @@ all assignments that fit them; the tests hold each against an enumeration of all
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
 
 import numpy as np
 
 from smidgen.evidence.contradictions import contradictions
-from smidgen.evidence.findings import Finding
+from smidgen.evidence.findings import Finding, number_of
+from smidgen.evidence.kinds import all_kinds, kind_of
 from smidgen.evidence.resolved import Resolved
-from smidgen.evidence.view import EvidenceView, number_of
+from smidgen.evidence.view import EvidenceView
 
 
 def feasibility(resolved: Resolved, n_clusters: int) -> list[Finding]:
@@ -27,7 +27,8 @@ def feasibility(resolved: Resolved, n_clusters: int) -> list[Finding]:
     note: No evidence: clusters are found by looks alone and carry numbers. Label one image of each class to name them.
     """
     view = EvidenceView(resolved, n_clusters)
-    checks = (_nothing, _naming, _labels, _one_class, _bags, _same_bags, _counts, _class_bags, contradictions)
+    kinds = (kind.findings for kind in all_kinds())
+    checks = (_nothing, _naming, _one_class, _bags, _same_bags, *kinds, _class_bags, contradictions)
     found = [finding for check in checks for finding in check(view)]
     return sorted(found, key=lambda finding: ("problem", "warning", "note").index(finding.level))
 
@@ -48,11 +49,11 @@ def _nothing(view: EvidenceView) -> Iterator[Finding]:
 
 
 def _anything(view: EvidenceView) -> bool:
-    return bool(view.n_bags or len(view.pairs) or (view.labels >= 0).any())
+    return bool(view.resolved.sizes())
 
 
 def _says_of_bags(view: EvidenceView) -> bool:
-    return bool(len(view.count_bags) or len(view.share_bags) or len(view.presence_bags))
+    return any(kind_of(kind).about == "bags" for kind in view.resolved.sizes() if kind != "bags")
 
 
 def _naming(view: EvidenceView) -> Iterator[Finding]:
@@ -69,31 +70,12 @@ def _naming(view: EvidenceView) -> Iterator[Finding]:
         )
 
 
-def _labels(view: EvidenceView) -> Iterator[Finding]:
-    labelled = view.labels[view.labels >= 0]
-    if not len(labelled):
-        return
-    per_class = np.bincount(labelled, minlength=len(view.names))
-    few = np.flatnonzero(per_class == 0)
-    if len(few) and not len(view.share_bags):
-        yield Finding(
-            "warning", f"No image is labelled {view.classes(few)}.", "Label at least one image of each class."
-        )
-    if per_class.max() > 10 * max(1, per_class[per_class > 0].min()):
-        rare, common = int(per_class[per_class > 0].min()), int(per_class.max())
-        yield Finding(
-            "note",
-            f"Labels are uneven: {view.names[int(per_class.argmax())]} has {common:,}, another class only {rare:,}.",
-            "Label more images of the rare classes.",
-        )
-
-
 def _one_class(view: EvidenceView) -> Iterator[Finding]:
     """Whether all images in one cluster would fit, and if so the simplest reason."""
-    said = len(view.pairs) or (view.labels >= 0).any() or _says_of_bags(view)
+    said = view.resolved.sizes().keys() - {"bags"}
     if view.n_clusters < 2 or not said or not _fits_one_class(view):
         return
-    if len(view.count_bags) == view.n_bags and (view.largest == 1).all() and view.n_bags:
+    if len(view.count_bags) == view.n_bags and (view.counts_max == 1).all() and view.n_bags:
         text = "Every bag holds a single class: nothing tells two classes apart, and one cluster for all would fit."
         remedy = "Add bags of several classes."
     elif len(view.pairs) and not (view.labels >= 0).any() and not view.n_bags:
@@ -152,55 +134,14 @@ def _same_bags(view: EvidenceView) -> Iterator[Finding]:
         )
 
 
-def _counts(view: EvidenceView) -> Iterator[Finding]:
-    if not len(view.count_bags):
-        return
-    limit = np.minimum(view.distinct[view.count_bags], view.n_clusters)
-    empty = (view.least == 1) & (view.largest >= limit)
-    if empty.any():
-        yield Finding(
-            "warning",
-            f"In {number_of(int(empty.sum()), 'bag')} ({view.listed(view.count_bags[empty])}) any count is allowed:"
-            " that says nothing.",
-            "Narrow the ranges.",
-        )
-    only_counts = not (len(view.share_bags) or len(view.presence_bags) or len(view.pairs) or (view.labels >= 0).any())
-    if only_counts and not view.pure().any():
-        yield Finding(
-            "warning",
-            "No bag is known to hold a single class, and there are only counts: none of them says that two images"
-            " belong together, and clusters may stay merged or split.",
-            "Add bags of one class, a few labels, or pairs.",
-        )
-    known = view.least == view.largest
-    if len(known) > 1 and known.all() and len(np.unique(view.least)) == 1 and view.least[0] > 1:
-        every = "Every bag" if len(view.count_bags) == view.n_bags else "Every bag with a count"
-        yield Finding(
-            "warning", f"{every} holds exactly {view.least[0]} classes: a constant.", "Add bags with other counts."
-        )
-    yield from _bag_sizes(view)
-
-
-def _bag_sizes(view: EvidenceView) -> Iterator[Finding]:
-    """Compare images per class with the bag size: a bag of one class wants that many images of it."""
-    per_class = view.resolved.n_images / view.n_clusters
-    largest = int(view.sizes.max())
-    if largest > per_class:
-        yield Finding(
-            "note",
-            f"The largest bag has {largest:,} images, and a class has about {per_class:,.0f} if all are as large.",
-            "Smaller bags tell more.",
-        )
-
-
 def _class_bags(view: EvidenceView) -> Iterator[Finding]:
     """Which classes are in which bags, where shares or presence say so."""
-    if not (len(view.share_bags) or len(view.presence_bags)):
+    if not (len(view.proportion_bags) or len(view.presence_bags)):
         return
     n = len(view.names)
-    high = view.bounds(("shares", "presence"))[1]
+    high = view.bounds(("proportions", "presence"))[1]
     stated = np.zeros((view.n_bags, n), dtype=bool)
-    stated[view.share_bags] = view.shares > 0
+    stated[view.proportion_bags] = view.proportions > 0
     stated[view.presence_bags] |= view.presence == 1
     missing = ~(stated | (view.labelled[:, :n] > 0)).any(0)
     labelled = np.isin(np.arange(n), view.labels)
@@ -214,52 +155,3 @@ def _class_bags(view: EvidenceView) -> Iterator[Finding]:
                     f"{view.classes(chosen)} is {where}{'' if known else ', and no image is labelled so'}.",
                     "Add bags that hold it" + (", or label images of it." if not known else "."),
                 )
-    if len(view.share_bags):
-        there = np.flatnonzero(view.shares.any(0))
-        yield from _alike(view, there)
-        yield from _never_together(view, there)
-
-
-def _alike(view: EvidenceView, there: np.ndarray) -> Iterator[Finding]:
-    """Classes that averages over bags do not tell apart, and no labels either."""
-    labelled = np.isin(there, view.labels)
-    shares = view.shares[:, there].astype(np.float64)
-    scaled = shares / shares.sum(0)
-    alike = [
-        (a, b)
-        for a, b in combinations(range(len(there)), 2)
-        if np.allclose(scaled[:, a], scaled[:, b], atol=1e-6) and not (labelled[a] and labelled[b])
-    ]
-    rank = int(np.linalg.matrix_rank(shares, tol=1e-4))
-    if alike:
-        names = "; ".join(f"{view.names[there[a]]} and {view.names[there[b]]}" for a, b in alike[:3])
-        yield Finding(
-            "warning",
-            "The shares of these classes go up and down together, and they are not both labelled: averages over bags do"
-            f" not tell them apart: {names}.",
-            "Add bags that hold one without the other, or label images of both.",
-        )
-    elif rank < len(there) and not labelled.all():
-        yield Finding(
-            "warning",
-            f"The shares vary in {number_of(rank, 'direction')} only, for {len(there)} classes: averages over bags do"
-            " not tell all of them apart.",
-            "Add bags of other compositions, or label images of each class.",
-        )
-
-
-def _never_together(view: EvidenceView, there: np.ndarray) -> Iterator[Finding]:
-    held = view.shares[:, there] > 0
-    meets = held.T.astype(np.int64) @ held
-    pure = held[held.sum(1) == 1].any(0)
-    direct = pure | np.isin(there, view.labels)  # something shows the class by itself
-    apart = [(i, j) for i, j in combinations(range(len(there)), 2) if meets[i, j] == 0]
-    if apart:
-        names = "; ".join(f"{view.names[there[a]]} and {view.names[there[b]]}" for a, b in apart[:3])
-        more = ", …" if len(apart) > 3 else ""
-        unseen = [pair for pair in apart if not (direct[pair[0]] and direct[pair[1]])]
-        yield Finding(
-            "note",
-            f"{number_of(len(apart), 'pair')} of classes never meet in a bag with shares ({names}{more})"
-            + (f"; {len(unseen)} of them without a bag of one class or a label for each." if unseen else "."),
-        )

@@ -10,21 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from smidgen.csv_tables import write_csv
-from smidgen.data.cells import ImageKey, is_missing, number, shown, truth, whole_number
+from smidgen.data.cells import ImageKey
 from smidgen.data.names import class_names, name_of
 from smidgen.data.run_tables import CLUSTER_COLUMN, folder_of_run
 from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, TABLES, Records, read_records
 from smidgen.errors import InputError, InputWarning, unknown
-
-FILES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "labels": (("image", "label"),),
-    "bags": (("bag", "image"),),
-    "counts": (("bag", "ucc"), ("bag", "ucc_min", "ucc_max")),
-    "proportions": (("bag", "label", "share"), ("bag", "label", "count")),
-    "presence": (("bag", "label", "present"),),
-    "pairs": (("image_a", "image_b", "same"),),
-}
-"""Each file's name without .csv, and the columns it may have, in any order."""
+from smidgen.evidence.kinds import KINDS, all_kinds, kind_of
+from smidgen.evidence.values import value_of
 
 _OTHER_NAMES = {"image": tuple(name for name in IMAGE_COLUMNS if name != "image"), "label": LABEL_COLUMNS[1:]}
 """What columns may be called as well."""
@@ -32,7 +24,7 @@ _OTHER_NAMES = {"image": tuple(name for name in IMAGE_COLUMNS if name != "image"
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file: its columns as found in `FILES`, the cells of each row in that order, and their lines.
+    """The rows of one file: its columns as its kind has them, the cells of each row in that order, and their lines.
 
     of_run, folder: as in `statements.Origin`.
     """
@@ -51,19 +43,19 @@ def files_in(folder: Path | str) -> dict[str, Path]:
     Raises InputError if there is none, or two of a kind.
     """
     there: dict[str, Path] = {}
-    for kind in FILES:
+    for kind in KINDS:
         paths = [path for end in TABLES if (path := Path(folder) / f"{kind}{end}").is_file()]
         if len(paths) > 1:
             raise InputError(f"{str(folder)!r} holds both {paths[0].name} and {paths[1].name}; keep one of them.")
         if paths:
             there[kind] = paths[0]
     if not there:
-        raise InputError(f"{str(folder)!r} holds no evidence; wanted {', '.join(f'{kind}.csv' for kind in FILES)}.")
+        raise InputError(f"{str(folder)!r} holds no evidence; wanted {', '.join(f'{kind}.csv' for kind in KINDS)}.")
     return there
 
 
 def read_table(path: Path | str, kind: str) -> Table:
-    """Return an evidence file; `kind` is a key of `FILES`.
+    """Return an evidence file; `kind` is a key of `KINDS`.
 
     CSV as people have it, JSONL or Parquet, see `read_records`; columns in any order and by their usual names, those
     that mean nothing are ignored with a warning. Numbers and truth values are turned into such; a cell may be empty,
@@ -72,14 +64,14 @@ def read_table(path: Path | str, kind: str) -> Table:
     Raises InputError naming file and line if the file is missing, not a table, or a column or cell is not what is
     wanted.
     """
-    needed = {*chain(*_OTHER_NAMES.values()), *(name for columns in FILES[kind] for name in columns)}
+    needed = {*chain(*_OTHER_NAMES.values()), *(name for columns in kind_of(kind).forms for name in columns)}
     known = needed | {CLUSTER_COLUMN} if kind == "labels" else needed
     records = read_records(path, known=known, required=needed)
     if not records.lines and not records.columns:
         raise InputError(f"{str(path)!r} is empty; wanted the columns {_wanted(kind)}.")
     found = _match_columns(records, kind)
     records.warn_of_ignored(found.values())
-    cells = [_read(records, name, of) for name, of in found.items()]
+    cells = [_read(records, kind, name, of) for name, of in found.items()]
     of_run = CLUSTER_COLUMN in found.values()
     folder = folder_of_run(Path(path)) if of_run else None
     return Table(
@@ -99,15 +91,15 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[tuple[Any, ..
 
 
 def _wanted(kind: str) -> str:
-    return " or ".join(",".join(columns) for columns in FILES[kind])
+    return " or ".join(",".join(columns) for columns in kind_of(kind).forms)
 
 
 def _match_columns(records: Records, kind: str) -> dict[str, str]:
     """Return column → its name in the file, for one of the forms that this kind of file has."""
-    names, known = records.names, {name for columns in FILES[kind] for name in columns}
+    names, known = records.names, {name for columns in kind_of(kind).forms for name in columns}
     if kind == "labels" and (found := _clusters_as_labels(records)) is not None:
         return found
-    fits = [found for columns in FILES[kind] if (found := _named(columns, names)) is not None]
+    fits = [found for columns in kind_of(kind).forms if (found := _named(columns, names)) is not None]
     place = f"{records.path} line 1"
     if len(fits) == 1 and not set(names) & (known - fits[0].keys()):
         return fits[0]
@@ -115,7 +107,7 @@ def _match_columns(records: Records, kind: str) -> dict[str, str]:
     strange = next((name for name in names if name and name not in usual), None)
     if strange is None or fits:
         raise InputError(f"{place}: the columns are {','.join(names)}; wanted {_wanted(kind)}.")
-    others = [other for other, forms in FILES.items() if any(_named(columns, names) for columns in forms)]
+    others = [kind.name for kind in all_kinds() if any(_named(columns, names) for columns in kind.forms)]
     hint = f" These are the columns of {' or '.join(others)}." if others else ""
     if not others and not usual & set(names):
         hint = " The first line must name the columns."
@@ -149,19 +141,14 @@ def _named(columns: Sequence[str], names: Sequence[str]) -> dict[str, str] | Non
     return found if all(found.values()) else None
 
 
-def _read(records: Records, column: str, name: str) -> list[Any]:
+def _read(records: Records, kind: str, column: str, name: str) -> list[Any]:
     """Return the cells of a column as what they mean."""
     cells, lines = records.columns[name], records.lines
     if column == "label":
         return class_names(cells, source=records.path, where=lambda i: f"{records.path} line {lines[i]}")
-    return [_cell(records.path, line, column, cell) for line, cell in zip(lines, cells, strict=True)]
-
-
-def _cell(path: str, line: int, column: str, value: Any) -> Any:
-    try:
-        return _READERS[column](value)
-    except ValueError as error:
-        raise InputError(f"{path} line {line}: {column} {error}, got {shown(value)}.") from None
+    read = {**_READERS, **kind_of(kind).cells}[column]
+    places = (f"{records.path} line {line}: {column}" for line in lines)
+    return [value_of(read, cell, place) for cell, place in zip(cells, places, strict=True)]
 
 
 def _image(value: Any) -> ImageKey:
@@ -177,12 +164,4 @@ def _bag(value: Any) -> str:
     return name_of(value)
 
 
-def _if_given(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if is_missing(value) else read(value)
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "image": _image, "image_a": _image, "image_b": _image, "bag": _bag,
-    "ucc": _if_given(whole_number), "ucc_min": _if_given(whole_number), "ucc_max": _if_given(whole_number),
-    "share": number, "count": whole_number, "present": _if_given(truth), "same": _if_given(truth),
-}  # fmt: skip
+_READERS: dict[str, Callable[[Any], Any]] = {"image": _image, "image_a": _image, "image_b": _image, "bag": _bag}

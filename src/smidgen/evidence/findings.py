@@ -22,3 +22,12 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.level}: {self.text}" + (f" {self.remedy}" if self.remedy else "")
+
+
+def number_of(n: int, one: str, many: str | None = None) -> str:
+    """Return a number and what it counts.
+
+    >>> number_of(1, "bag"), number_of(2000, "bag")
+    ('1 bag', '2,000 bags')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

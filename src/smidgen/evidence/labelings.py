@@ -11,7 +11,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_matrix, csgraph, csr_array, diags_array, eye_array, hstack, kron
 
-from smidgen.evidence.view import KINDS, EvidenceView
+from smidgen.evidence.kinds import LEARNED
+from smidgen.evidence.view import EvidenceView
 
 _MOST_VARIABLES = 3000  # of a program that is solved
 _SECONDS = 3.0  # for one of them; what is not decided by then is not said
@@ -19,7 +20,7 @@ _MOST_TRIED = 50  # bags of which each is left out for a try
 _INFEASIBLE = 2  # the status of `milp`
 
 
-def possible_bags(view: EvidenceView, kinds: Collection[str] = KINDS) -> np.ndarray:
+def possible_bags(view: EvidenceView, kinds: Collection[str] = LEARNED) -> np.ndarray:
     """Return for each bag, (bags,) bool, whether numbers of images of each class fit what is said of it.
 
     kinds: those that are looked at. Pairs are not, nor other bags: where False, nothing fits; where True, something
@@ -145,7 +146,7 @@ class _Program:
         n, k, bags = len(self.weights), self.k, list(self.part.bags)
         if n == 0:
             return True
-        low, high = (side[bags].ravel() for side in self.view.bounds(("shares", "presence")))
+        low, high = (side[bags].ravel() for side in self.view.bounds(("proportions", "presence")))
         least, largest = (side[bags] for side in self.view.counts())
         apart = np.zeros((len(self.different), n))
         np.add.at(apart, (np.arange(len(apart))[:, None], self.different), 1)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 from scipy.sparse import coo_matrix, csgraph
 
 from smidgen.errors import InputError
+from smidgen.evidence.drawing import between_cuts, class_tuples, even_numbers
 from smidgen.evidence.evidence import Evidence
-
-_MOST_TUPLES = 20_000  # class tuples that are listed and walked; of more, random ones are drawn
 
 
 @dataclass(frozen=True)
@@ -123,16 +120,15 @@ def draw_bags(
     bags: list[np.ndarray] = []
     smaller = 0
     for u in counts.tolist():
-        wanted = _shares(
-            u, max(u, int(generator.integers(settings.sizes[0], settings.sizes[1] + 1))), settings, generator
-        )
-        drawn = [decks[k].draw(n) for k, n in zip(next(tuples[u]), wanted.tolist(), strict=True)]
+        size = max(u, int(generator.integers(settings.sizes[0], settings.sizes[1] + 1)))
+        wanted = _numbers(u, size, settings, generator)
+        drawn = [decks[k].draw(n) for k, n in zip(next(tuples[u]), wanted, strict=True)]
         if any(len(rows) == 0 for rows in drawn):
             notes.append(
                 f"Only {len(bags):,} of {settings.n_bags:,} bags could be made: the images of a class ran out."
             )
             break
-        smaller += sum(map(len, drawn)) < wanted.sum()
+        smaller += sum(map(len, drawn)) < sum(wanted)
         bags.append(generator.permutation(np.concatenate(drawn)))
     repeated = sum(len(np.unique(bag)) < len(bag) for bag in bags)
     if smaller:
@@ -165,21 +161,21 @@ class _Deck:
 
 def _walk_tuples(classes: np.ndarray, u: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
     """Yield tuples of u classes for ever: all of them in shuffled order, shuffled again each time round."""
-    if math.comb(len(classes), u) > _MOST_TUPLES:
+    places = class_tuples(len(classes), u)
+    if places is None:
         while True:
             yield generator.permutation(classes)[:u]
-    table = np.array(list(combinations(classes.tolist(), u)))
+    table = classes[places]
     while True:
         for row in generator.permutation(len(table)):
             yield generator.permutation(table[row])  # shuffled too: the first ones get what does not divide evenly
 
 
-def _shares(u: int, size: int, settings: Simulation, generator: np.random.Generator) -> np.ndarray:
+def _numbers(u: int, size: int, settings: Simulation, generator: np.random.Generator) -> list[int]:
     """Return how many images each of u classes gives to a bag."""
     if settings.composition == "even":
-        return size // u + (np.arange(u) < size % u)
-    cuts = np.sort(generator.choice(np.arange(1, size), u - 1, replace=False))
-    return np.diff(np.concatenate([[0], cuts, [size]]))
+        return even_numbers(u, size)
+    return between_cuts(np.sort(generator.choice(np.arange(1, size), u - 1, replace=False)).tolist(), size)
 
 
 def _told_of_bags(

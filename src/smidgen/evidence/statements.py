@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
-from smidgen.data.cells import ImageKey
-
-KINDS = ("labels", "bags", "counts", "proportions", "class_counts", "presence", "pairs")
-"""The kinds of statements, which are the tables of `Evidence`."""
+from smidgen.evidence.kinds import all_kinds
 
 
 @dataclass(frozen=True)
@@ -25,23 +23,31 @@ class Origin:
     folder: str = ""
 
 
-@dataclass(frozen=True, eq=False)
 class Statements:
     """The tables of `Evidence`, one tuple a row, and the places in files that the rows come from.
 
-    labels: (image, class). bags: (bag, image). counts: (bag, least, largest or None for no limit), the number of
-    different classes. proportions: (bag, class, share), class_counts: (bag, class, number of images); classes not
-    named have none. presence: (bag, class, whether present). pairs: (image, image, whether of the same class).
+    tables: of each kind of evidence those that its file (`evidence.kinds`) describes; they are attributes too:
+    labels: (image, class). bags: (bag, image). counts: (bag, min, max or None for no limit), the number of different
+    classes. proportions: (bag, class, share), class_counts: (bag, class, number of images); classes not named have
+    none. presence: (bag, class, whether present). pairs: (image, image, whether of the same class). …
     """
 
-    labels: tuple[tuple[ImageKey, str], ...] = ()
-    bags: tuple[tuple[str, ImageKey], ...] = ()
-    counts: tuple[tuple[str, int, int | None], ...] = ()
-    proportions: tuple[tuple[str, str, float], ...] = ()
-    class_counts: tuple[tuple[str, str, int], ...] = ()
-    presence: tuple[tuple[str, str, bool], ...] = ()
-    pairs: tuple[tuple[ImageKey, ImageKey, bool], ...] = ()
-    origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict, repr=False)
+    def __init__(
+        self, *, origins: Mapping[str, tuple[Origin, ...]] | None = None, **tables: tuple[tuple[Any, ...], ...]
+    ) -> None:
+        names = table_names()
+        if strange := tables.keys() - set(names):
+            raise TypeError(f"There is no evidence {sorted(strange)[0]!r}; there are {', '.join(names)}.")
+        self.tables = {name: tuple(tables.get(name, ())) for name in names}
+        self.origins = origins or {}
+
+    def __getattr__(self, name: str) -> tuple[tuple[Any, ...], ...]:
+        if name != "tables" and name in self.tables:
+            return self.tables[name]
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={rows}' for name, rows in self.tables.items() if rows)})"
 
     def origins_of(self, kind: str, kept: Collection[int] | None = None) -> tuple[Origin, ...]:
         """Return the origins of a kind's statements, of those numbered in `kept` only."""
@@ -55,7 +61,7 @@ class Statements:
         return tuple(origin for origin in left if len(origin.lines))
 
     def __bool__(self) -> bool:
-        return any(getattr(self, kind) for kind in KINDS)
+        return any(self.tables.values())
 
     def sizes(self) -> dict[str, int]:
         """Return how much there is of each kind that is there; bags are counted, not their images.
@@ -63,13 +69,7 @@ class Statements:
         >>> Statements(bags=(("a", 0), ("a", 1), ("b", 2)), labels=((0, "cat"),)).sizes()
         {'labels': 1, 'bags': 2}
         """
-        about_images = ("labels", "pairs")
-        found = {kind: getattr(self, kind) for kind in KINDS}
-        return {
-            kind: len(rows) if kind in about_images else len({row[0] for row in rows})
-            for kind, rows in found.items()
-            if rows
-        }
+        return {name: kind.size(self.tables[name]) for kind in all_kinds() for name in kind.tables if self.tables[name]}
 
     def where(self, kind: str, i: int) -> str:
         """Return where the i-th statement of a kind comes from: "labels.csv line 3", or "Labels, entry 3"."""
@@ -87,9 +87,12 @@ class Statements:
 
     def class_mentions(self) -> Iterator[tuple[str, int, str]]:
         """Yield (kind, number of the statement, class) wherever a class is named."""
-        for kind in ("labels", "proportions", "class_counts", "presence"):
-            for i, row in enumerate(getattr(self, kind)):
-                yield kind, i, row[1]
+        for kind in all_kinds():
+            at = kind.class_at
+            if at is not None:
+                for table in kind.tables:
+                    for i, row in enumerate(self.tables[table]):
+                        yield table, i, row[at]
 
     def folders_of_runs(self, kind: str) -> dict[int, str]:
         """Return the numbers of a kind's statements from tables of smidgen's, and the folders their images are in."""
@@ -100,3 +103,8 @@ class Statements:
                 found |= dict.fromkeys(range(start, start + len(origin.lines)), origin.folder)
             start += len(origin.lines)
         return found
+
+
+def table_names() -> tuple[str, ...]:
+    """Return the names of all tables of statements, in their order."""
+    return tuple(name for kind in all_kinds() for name in kind.tables)

@@ -17,7 +17,8 @@ import tomli_w
 
 from smidgen.config import Config, from_table
 from smidgen.errors import Damaged, InputError, RunError, unknown
-from smidgen.evidence.files import FILES, files_in
+from smidgen.evidence.files import files_in
+from smidgen.evidence.kinds import KINDS
 from smidgen.evidence.simulation import Simulation, simulate
 from smidgen.files import appearing_folder, atomic_write, read_toml, write_json
 from smidgen.fitting import fit
@@ -191,8 +192,8 @@ def _recipe(name: str, table: Mapping[str, Any], text: str) -> Recipe:
     config = from_table(table)
     check_options(config.method, config.options)
     for kind, evidence_path in config.evidence.items():
-        if kind not in FILES:
-            raise unknown("kind of evidence", kind, FILES)
+        if kind not in KINDS:
+            raise unknown("kind of evidence", kind, KINDS)
         convert(f"evidence.{kind}", evidence_path, str, strict=True)
     if simulated is None:
         return Recipe(name, config, seeds, text=text)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from functools import lru_cache
-from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +12,13 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request, seeded
 from smidgen.data.views import View
 from smidgen.errors import InputError
+from smidgen.evidence.drawing import between_cuts, class_tuples, draw_bags, even_numbers
 from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import to_device
 from smidgen.maths.counts import bag_numbers, count_frequencies
 from smidgen.methods.host_copies import HostCopies
 
-_MOST_TUPLES = 20_000  # class tuples that are listed and walked; of more, random ones are drawn
+_LEAST_IMAGES = 2  # of a step: batch norm makes nothing of a single image
 
 
 def span(text: str, *, what: str) -> tuple[int, int]:
@@ -71,8 +70,7 @@ class BagSource(nn.Module):
         self.sizes, self.random_shares = span(bag_size, what="bag_size"), random_shares
         self.register_buffer("walk", torch.tensor(0))
         self._host = HostCopies()
-        kinds = (evidence.count_bags, evidence.proportion_bags) if with_classes else (evidence.count_bags,)
-        self.known_bags = torch.cat(kinds).unique()
+        self.known_bags = evidence.bags_known(("counts", "proportions") if with_classes else ("counts",))
         self.register_buffer("labels", evidence.labels, persistent=False)
         self._tell_of_bags(with_classes=with_classes)
         classes = evidence.labels[evidence.labels >= 0].unique().tolist()
@@ -162,18 +160,11 @@ class BagSource(nn.Module):
         """Return the bags of a step; `items` are bag numbers of the evidence, None for fresh bags."""
         if self.is_fresh:
             return self._fresh(step, generator, view)
-        bags = self.known_bags[torch.randperm(len(self.known_bags), generator=generator)]
-        images = self.evidence.bag_sizes[bags].cumsum(0)
-        two = int((images < 2).sum()) + 1  # batch norm makes nothing of a single image
-        bags = bags[: max(two, min(self.bags, int((images <= self.images).sum())))]
-        rows, offsets = self.members(bags)
+        bags = draw_bags(
+            self.evidence, self.known_bags, generator, bags=self.bags, images=self.images, least=_LEAST_IMAGES
+        )
+        rows, offsets = self.evidence.images_of(bags)
         return Request(rows, view, offsets=offsets, items=bags)
-
-    def members(self, bags: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images of some bags of the evidence one after the other, and their offsets."""
-        starts, sizes = self.evidence.offsets[bags], self.evidence.bag_sizes[bags]
-        members = [self.evidence.members[s : s + n] for s, n in zip(starts.tolist(), sizes.tolist(), strict=True)]
-        return torch.cat(members), F.pad(sizes.cumsum(0), (1, 0))
 
     def known(self, part: Part) -> tuple[Tensor, Tensor, Tensor]:
         """Return the least and largest count, (bags,) int64, and the shares of classes, (bags, clusters), of a batch.
@@ -211,30 +202,24 @@ class BagSource(nn.Module):
         least, most = self.sizes
         size = max(u, int(torch.randint(least, most + 1, (), generator=generator)))
         classes = self._tuple(u, place, generator)
-        shares = self._shares(u, size, generator)
-        return torch.cat([_draw(self.rows_of_class[k], n, generator) for k, n in zip(classes, shares, strict=True)])
+        numbers = self._numbers(u, size, generator)
+        return torch.cat([_draw(self.rows_of_class[k], n, generator) for k, n in zip(classes, numbers, strict=True)])
 
     def _tuple(self, u: int, place: int, generator: torch.Generator) -> list[int]:
         n_classes = len(self.rows_of_class)
-        if math.comb(n_classes, u) > _MOST_TUPLES:
+        tuples = class_tuples(n_classes, u)
+        if tuples is None:
             return torch.randperm(n_classes, generator=generator)[:u].tolist()
-        tuples = _tuples(n_classes, u)
         round_, place = divmod(place, len(tuples))
         order = torch.randperm(len(tuples), generator=seeded(self._host("walk", self.walk, int), u, round_))
         # Shuffled, because the first ones get what does not divide evenly.
-        return tuples[order[place]][torch.randperm(u, generator=generator)].tolist()
+        return torch.from_numpy(tuples[order[place]])[torch.randperm(u, generator=generator)].tolist()
 
-    def _shares(self, u: int, size: int, generator: torch.Generator) -> list[int]:
+    def _numbers(self, u: int, size: int, generator: torch.Generator) -> list[int]:
         """Return how many images each of u classes gives to a bag."""
         if not self.random_shares:
-            return [size // u + (place < size % u) for place in range(u)]
-        cuts = (torch.randperm(size - 1, generator=generator)[: u - 1] + 1).sort().values
-        return torch.tensor([0, *cuts.tolist(), size]).diff().tolist()
-
-
-@lru_cache(maxsize=32)
-def _tuples(n_classes: int, u: int) -> Tensor:
-    return torch.tensor(list(combinations(range(n_classes), u)))
+            return even_numbers(u, size)
+        return between_cuts((torch.randperm(size - 1, generator=generator)[: u - 1] + 1).sort().values.tolist(), size)
 
 
 def _draw(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:

@@ -52,7 +52,7 @@ def _bag_counts(source: BagSource, heads: BagHeads, features: Tensor) -> dict[st
     chances = []
     largest = int(source.evidence.bag_sizes[bags].max())
     for some in bags.split(max(1, _IMAGES // largest)):
-        rows, offsets = source.members(some)
+        rows, offsets = source.evidence.images_of(some)
         chances.append(heads.count_probabilities(features[rows].to(device), offsets.to(device)).cpu())
     law = torch.cat(chances)
     least, most = source.least.cpu()[bags], source.most.cpu()[bags]

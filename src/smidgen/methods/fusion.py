@@ -33,7 +33,9 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import View
-from smidgen.evidence.terms import CLASS_COUNTS, EVERY_KIND, NAMING, EvidenceTerms
+from smidgen.evidence.kinds import LEARNED
+from smidgen.evidence.kinds.proportions import CLASS_COUNTS
+from smidgen.evidence.terms import EvidenceTerms
 from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
@@ -132,7 +134,7 @@ class Fusion(Method):
 
     name = "fusion"
     training_only = ("neighbours", "net.", "running_loss", "terms.")
-    evidence_used = EVERY_KIND
+    evidence_used = LEARNED
 
     neighbours: Tensor
     running_loss: Tensor
@@ -159,7 +161,7 @@ class Fusion(Method):
 
     @property
     def _refine_steps(self) -> int:
-        labelled = len(self.terms.labelled) and not len(self.terms.known_bags)
+        labelled = self.terms.names_classes_of_images and not len(self.terms.known_bags)
         return round(self.config.refine_steps * (self.config.labelled_factor if labelled else 1))
 
     @property
@@ -248,10 +250,8 @@ class Fusion(Method):
                 "sure": sure}  # fmt: skip
 
     def _kinds(self, stage: str, progress: int) -> tuple[str, ...]:
-        """Return the evidence that there are terms for: kinds that name classes only where clusters are named."""
-        if stage == "refine":
-            return (*EVERY_KIND, CLASS_COUNTS)
-        return EVERY_KIND if progress >= self._settled else tuple(kind for kind in EVERY_KIND if kind not in NAMING)
+        """Return the losses of evidence: those that name classes, or need clusters, only where there are such."""
+        return self.terms.names(named=stage == "refine" or progress >= self._settled, late=stage == "refine")
 
     def _evidence_losses(
         self, parts: Mapping[str, Part], logits: Mapping[str, Tensor], heads: list[int], *, kinds: tuple[str, ...]

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
-from smidgen.evidence.terms import EVERY_KIND, EvidenceTerms
+from smidgen.evidence.kinds import LEARNED
+from smidgen.evidence.terms import EvidenceTerms
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_shares
 from smidgen.maths.counts import cluster_subsets, n_subsets
 from smidgen.maths.entropy import entropy
@@ -102,7 +103,7 @@ class FusionEmbeddings(Method):
         *("projected", "neighbours", *(f"heads.{name}" for name in VotingHeads.training_only)),
         *("net.", "start", "anchors", "terms.", "sets"),
     )
-    evidence_used = EVERY_KIND
+    evidence_used = LEARNED
 
     projected: Tensor
     neighbours: Tensor
@@ -265,8 +266,9 @@ class FusionEmbeddings(Method):
 
     @property
     def _likelihoods(self) -> tuple[str, ...]:
-        """The kinds of evidence that are not taken in steps of EM: counts too, where the sets are too many."""
-        return ("labels", "pairs", "presence", *(() if self.sets.shape[1] else ("counts",)))
+        """The losses of evidence that is not taken in steps of EM: counts too, where the sets are too many."""
+        by_posterior = ("proportions", *(("counts",) if self.sets.shape[1] else ()))
+        return tuple(name for name in self.terms.names() if name not in by_posterior)
 
     def _own_losses(self, part: Part, projected: Tensor, logits: Tensor, trust: float) -> dict[str, Tensor]:
         """Return how far the net is from the votes, from its slow average where that is sure, and from balance."""
@@ -286,12 +288,15 @@ class FusionEmbeddings(Method):
         targets = {}
         known = self.terms.known("counts", part)
         if known is not None and self.sets.shape[1]:
-            least, most = self.terms.counts_min[known.rows], self.terms.counts_max[known.rows]
-            q = labels_given_counts(believed, part.offsets, least, most, sets=self.sets, leak=self.config.leak)
+            low, high = (self.terms.target(name)[known.rows] for name in ("counts_min", "counts_max"))
+            q = labels_given_counts(believed, part.offsets, low, high, sets=self.sets, leak=self.config.leak)
             targets["counts"] = q, known
         known = self.terms.known("proportions", part)
         if known is not None:
-            targets["proportions"] = labels_given_shares(believed, part.offsets, self.terms.shares[known.rows]), known
+            targets["proportions"] = (
+                labels_given_shares(believed, part.offsets, self.terms.target("proportions")[known.rows]),
+                known,
+            )
         losses = -logits.log_softmax(1)
         return {kind: known.of_images((q * losses).sum(1)).mean() for kind, (q, known) in targets.items()}
 

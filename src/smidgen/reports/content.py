@@ -15,7 +15,7 @@ from markupsafe import Markup
 from smidgen.reports import figures, tables
 from smidgen.reports.bags import read_bags
 from smidgen.reports.curves import charts
-from smidgen.reports.evidence import Kind
+from smidgen.reports.evidence import Section
 from smidgen.reports.gallery import Galleries, Mistake
 from smidgen.reports.names import cluster_title, is_numbered, visible
 from smidgen.reports.tables import Assignments, Table, duration, is_number, percent, plain, thousands
@@ -33,7 +33,7 @@ class Report:
     assignments: Assignments
     galleries: Galleries
     places: np.ndarray | None
-    evidence: Sequence[Kind] = ()
+    evidence: Sequence[Section] = ()
 
     @property
     def metrics(self) -> dict[str, Any]:

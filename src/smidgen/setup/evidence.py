@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import torch
 
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset
-from smidgen.errors import InputError, unknown
+from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.feasibility import feasibility
-from smidgen.evidence.files import FILES
+from smidgen.evidence.kinds import kind_of
 from smidgen.evidence.resolved import Resolved
 from smidgen.listener import Listener
 from smidgen.methods import method_class
@@ -24,9 +22,6 @@ _FINDINGS_SAID = 4
 
 def open_evidence(config: Config) -> Evidence | None:
     """Return what the files in `config.evidence` say, None if there are none; InputError naming file and line."""
-    for kind in config.evidence:
-        if kind not in FILES:
-            raise unknown("kind of evidence", kind, FILES)
     return Evidence.from_files(**config.evidence) if config.evidence else None
 
 
@@ -37,7 +32,7 @@ def used_evidence(method: Method) -> dict[str, int]:
     """
     sizes = method.problem.evidence.sizes()
     used = {kind for kind in method.evidence_used if kind in sizes}
-    if used & {"counts", "proportions", "presence"}:
+    if any(kind_of(kind).about == "bags" for kind in used):
         used.add("bags")
     return {kind: n for kind, n in sizes.items() if kind in used}
 
@@ -98,8 +93,8 @@ def resolve_evidence(config: Config, train: Dataset, evidence: Evidence | Resolv
             " against these images."
         )
     if method_class(config.method).wants_classes and train.classes is not None and not evidence.sizes():
-        evidence = dataclasses.replace(
-            evidence, labels=torch.from_numpy(train.classes.astype(np.int64)), class_names=tuple(train.class_names)
+        evidence = evidence.replaced(
+            labels=torch.from_numpy(train.classes.astype(np.int64)), class_names=tuple(train.class_names)
         )
     n_named = max(len(evidence.class_names), int(evidence.labels.max()) + 1)
     if n_named > n_clusters:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from smidgen.evidence.kinds import all_kinds
 from smidgen.methods.base import Method, Stage
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.monitors.collapse import COLLAPSES, EVEN, collapse_alarms, evenness
@@ -23,15 +24,7 @@ _STUCK, _FREE = 0.97, 0.94  # shares of the uninformed loss: an alarm above the 
 _FAR = 1.25  # the share above which a model contradicts its evidence, as one with unformed clusters does: give it time
 _LEAST_LOSS = 0.05  # of a model that is not informed: below, there is next to nothing to be learned
 
-_EVIDENCE = {
-    "labels": "the labels",
-    "counts": "the unique counts",
-    "class_counts": "the class counts",
-    "ucc": "the unique counts",
-    "proportions": "the proportions",
-    "presence": "the presences",
-    "pairs": "the pairs",
-}
+_EVIDENCE = {loss: text for kind in all_kinds() for loss, text in kind.words.losses.items()}
 
 
 class Doctor(Callback):
