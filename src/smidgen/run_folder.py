@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from smidgen import checksums, options
-from smidgen.config import PATHS, Config
+from smidgen.config import Config
 from smidgen.csv_tables import Column, read_assignments, write_csv
 from smidgen.errors import Damaged, InputError, RunError
 from smidgen.files import atomic_write, read_json, read_toml, write_toml
-from smidgen.schemas import (
-    KnownLine,
-    KnownManifest,
-    KnownMetrics,
-    ManifestTable,
-    MetricsTable,
-    convert,
-    decode_json,
-)
+from smidgen.resuming import changed_inputs, refuse_changes
+from smidgen.schemas import KnownLine, KnownManifest, KnownMetrics, ManifestTable, MetricsTable, convert, decode_json
 
 
 class RunFolder:
@@ -87,7 +80,7 @@ class RunFolder:
         fingerprints: of the inputs by what they are; where they lie may have changed.
         """
         if (self.path / "config.toml").exists():
-            _refuse_changes(read_toml(self.path / "config.toml"), dict(config))
+            refuse_changes(read_toml(self.path / "config.toml"), dict(config))
         path = self.path / "manifest.json"
         before = self.manifest.get("fingerprints") if path.exists() else None
         if before is None and any((self.path / name).exists() for name in ("checkpoints", "model", "metrics.json")):
@@ -95,7 +88,7 @@ class RunFolder:
                 f"{str(path)!r} is missing or does not say what the run was started with, so that it cannot go on:"
                 " use --overwrite, or another --out."
             )
-        if before is not None and (changed := _changes(before, fingerprints)):
+        if before is not None and (changed := changed_inputs(before, fingerprints)):
             raise RunError(
                 f"This run was started with other inputs ({changed}): resume it with the same ones, or use another"
                 " --out."
@@ -119,7 +112,7 @@ class RunFolder:
         if entries and overwrite:
             self._empty(entries)
         if resume and config_path.exists():
-            _refuse_changes(read_toml(config_path), dict(config))
+            refuse_changes(read_toml(config_path), dict(config))
             for leftover in [*filter(_is_leftover, self.path.iterdir())]:
                 leftover.unlink()
         else:
@@ -316,46 +309,6 @@ def _take_lock(path: Path) -> IO[str]:
         lock.close()
         raise RunError(f"Another process is writing to {str(path)!r}: wait for it or choose another --out.") from None
     return lock
-
-
-def _refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    before, after = ({k: v for k, v in _flat(table) if not (_is_place(k) or k in _FREE)} for table in (old, new))
-    changed = [
-        f"{name}: {before.get(name, 'unset')!r} → {after.get(name, 'unset')!r}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
-    ]
-    if changed:
-        raise RunError(
-            f"This run was started with another configuration ({'; '.join(changed)}): resume it with the"
-            " same options, or use another --out."
-        )
-
-
-_FREE = ("issues",)  # settings of what comes after training
-
-
-def _is_place(setting: str) -> bool:
-    """Say whether a setting names a file: where an input lies is no difference, its fingerprint says what it is."""
-    return setting in PATHS or setting.startswith("evidence.")
-
-
-def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    """Return which fingerprints differ, as a phrase, "" if none does.
-
-    >>> _changes({"training images": "0123456789"}, {"training images": "abcdefghij", "evidence": "0" * 64})
-    'evidence: none → 00000000; training images: 01234567 → abcdefgh'
-    """
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return "; ".join(f"{name}: {before.get(name, 'none')[:8]} → {after.get(name, 'none')[:8]}" for name in names)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value  # as TOML gives it back
 
 
 def _remove(path: Path) -> None:

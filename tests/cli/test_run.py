@@ -6,8 +6,9 @@ import signal
 import pytest
 
 from smidgen import fitting
-from smidgen.experiments import recipes
-from smidgen.experiments.recipes import read_recipe, run_recipe
+from smidgen.experiments import seeds
+from smidgen.experiments.recipes import read_recipe
+from smidgen.experiments.seeds import run_recipe
 from smidgen.files import read_json, read_toml
 from smidgen.listener import Listener
 from smidgen.run_folder import RunFolder
@@ -72,7 +73,7 @@ def test_evidence_is_that_of_simulate_with_the_same_seed(smidgen, tiny, tmp_path
         "simulate", "digits", "--bags", 10, "--ucc", "1-2", "--bag-size", 4, "--seed", 3, "--out", "known", "--quiet"
     )
     assert made.code == 0
-    recipes.with_evidence(read_recipe(tiny), 3, tmp_path / "evidence-3", anew=True, listener=Listener())
+    seeds.with_evidence(read_recipe(tiny), 3, tmp_path / "evidence-3", anew=True, listener=Listener())
     for name in ("bags.csv", "counts.csv"):
         assert (tmp_path / "evidence-3" / name).read_bytes() == (tmp_path / "known" / name).read_bytes()
 
@@ -80,9 +81,9 @@ def test_evidence_is_that_of_simulate_with_the_same_seed(smidgen, tiny, tmp_path
 def test_finished_seeds_are_left_and_others_added(smidgen, tiny, monkeypatch):
     assert smidgen("run", tiny, "--seed", 0, "--quiet").code == 0
     fitted = []
-    fit = recipes.fit
+    fit = seeds.fit
     monkeypatch.setattr(
-        recipes, "fit", lambda config, **how: fitted.append(config.seed) if config.seed else fit(config, **how)
+        seeds, "fit", lambda config, **how: fitted.append(config.seed) if config.seed else fit(config, **how)
     )
     assert "already holds runs" in smidgen("run", tiny).refusal()
     tiny.write_text(f"# measured: much\n{TINY}".replace("[0, 1]", "[0, 1, 2]"))  # another recipe only in name
@@ -114,7 +115,7 @@ def test_a_run_that_was_stopped_goes_on(tiny, tmp_path):
 
 
 def test_another_recipe_is_not_mixed_in(smidgen, tiny, monkeypatch):
-    monkeypatch.setattr(recipes, "fit", lambda config, **how: (how["out"]).mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr(seeds, "fit", lambda config, **how: (how["out"]).mkdir(parents=True, exist_ok=True))
     assert smidgen("run", tiny, "--out", "runs/a", "--quiet").code == 0
     tiny.write_text(TINY.replace("bags = 10", "bags = 11"))
     assert "runs of another recipe" in smidgen("run", tiny, "--out", "runs/a", "--resume").refusal()

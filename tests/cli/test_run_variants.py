@@ -7,7 +7,7 @@ import pytest
 
 from smidgen.csv_tables import read_csv
 from smidgen.errors import TrainingError
-from smidgen.experiments import recipes
+from smidgen.experiments import seeds
 from smidgen.files import read_json, read_toml, write_json, write_toml
 from smidgen.run_folder import RunFolder
 from smidgen.training.interrupts import Interrupted
@@ -59,7 +59,7 @@ def fits(monkeypatch):
         write_json(out / "manifest.json", MANIFEST)
 
     done = Fits()
-    monkeypatch.setattr(recipes, "fit", fit)
+    monkeypatch.setattr(seeds, "fit", fit)
     return done
 
 

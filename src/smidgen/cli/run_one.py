@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def run(recipe: Recipe, args: argparse.Namespace) -> int:
     """Run the recipe with the seeds that are asked for, and say what came out."""
-    from smidgen.experiments.recipes import check_out
+    from smidgen.experiments.seeds import check_out
 
     recipe = as_asked(recipe, args)
     out, seeds = Path(args.out) if args.out else Path("runs") / recipe.name, recipe.seeds
@@ -60,7 +60,7 @@ def stopped(stop: Interrupted, args: argparse.Namespace, console: Progress) -> i
 
 def _run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress) -> dict[str, Any]:
     from smidgen.cli.listener import ConsoleListener
-    from smidgen.experiments.recipes import run_recipe
+    from smidgen.experiments.seeds import run_recipe
 
     return run_recipe(recipe, out, resume=args.resume, overwrite=args.overwrite, listener=ConsoleListener(console))
 
@@ -68,7 +68,7 @@ def _run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress)
 def _dry_run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progress) -> int:
     from smidgen.cli.fit import print_plan
     from smidgen.cli.listener import ConsoleListener
-    from smidgen.experiments.recipes import first_plan
+    from smidgen.experiments.seeds import first_plan
 
     shown = first_plan(recipe, ConsoleListener(console)).summary() | {"seeds": list(recipe.seeds)}
     console.close()

@@ -57,7 +57,7 @@ def run(variants: Variants, args: argparse.Namespace) -> int:
 def _dry_run(variants: Variants, chosen: Sequence[str], out: Path, args: argparse.Namespace, console: Progress) -> int:
     """Show the plan of each variant's first run, the steps in which they differ among it."""
     from smidgen.cli.listener import ConsoleListener
-    from smidgen.experiments.recipes import first_plan
+    from smidgen.experiments.seeds import first_plan
 
     recipes, listener = {name: variants.recipes[name] for name in chosen}, ConsoleListener(console)
     plans = {

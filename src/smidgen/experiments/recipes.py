@@ -1,39 +1,28 @@
-"""Recipes: a TOML file that says which fit to run with which seeds on which simulated evidence, and what came out."""
+"""Recipes: a TOML file that says which fit to run with which seeds on which simulated evidence."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-import tempfile
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
 
 from smidgen.config import Config, from_table
-from smidgen.errors import Damaged, InputError, RunError, unknown
-from smidgen.evidence.files import files_in
+from smidgen.errors import Damaged, InputError, unknown
 from smidgen.evidence.kinds import KINDS
-from smidgen.evidence.simulation import Simulation, simulate
-from smidgen.files import appearing_folder, atomic_write, read_toml, write_json
-from smidgen.fitting import fit
-from smidgen.hardware import choose_device
-from smidgen.listener import Listener
+from smidgen.evidence.simulation import Simulation
 from smidgen.methods import check_options
 from smidgen.options import convert, field_types
-from smidgen.reports.seeds import seeds_in, summarise
-from smidgen.run_folder import RunFolder
 from smidgen.schemas import decode_toml
-from smidgen.setup.images import open_data
-from smidgen.setup.plan import Plan, make_plan
 
 DEFAULT_BAGS = 2000
-_SEEDS = ("seeds", "seed")
+SEEDS = ("seeds", "seed")
+"""The settings that say which runs there are, not what is run."""
+
 _ABOUT_BAGS = (
     "ucc",
     "bag_size",
@@ -85,9 +74,6 @@ class Variants:
     text: str = field(default="", repr=False)
 
 
-# -------------------------------------------------------------------------------------------------- finding the file
-
-
 def own_recipes() -> dict[str, Path]:
     """Return name → file of the recipes behind smidgen's own figures: the checkout's, or those packed into a wheel."""
     package = Path(__file__).parents[1]
@@ -105,9 +91,6 @@ def find_recipe(path: Path | str) -> Path:
     own = own_recipes()
     spellings = (path.stem, f"{path.stem}.toml", f"recipes/{path.stem}.toml")
     return own[path.stem] if not path.exists() and path.stem in own and path.as_posix() in spellings else path
-
-
-# -------------------------------------------------------------------------------------------------- reading the file
 
 
 def read_recipe(path: Path | str) -> Recipe | Variants:
@@ -162,8 +145,8 @@ def _variant(name: str, above: Mapping[str, Any], settings: Any, *, comment: str
     """Return the recipe that a variant's settings make of those above it."""
     if not isinstance(settings, Mapping):
         raise InputError(f"it must be a table of settings, got {settings!r}.")
-    if not settings.keys().isdisjoint(_SEEDS):  # either replaces the other
-        above = {key: value for key, value in above.items() if key not in _SEEDS}
+    if not settings.keys().isdisjoint(SEEDS):  # either replaces the other
+        above = {key: value for key, value in above.items() if key not in SEEDS}
     table = merged(above, settings)
     return _recipe(name, table, comment + tomli_w.dumps(table))
 
@@ -255,122 +238,3 @@ def _range(name: str, value: Any) -> tuple[int, int]:
     if len(ends) != 2 or any(not isinstance(end, int) or isinstance(end, bool) for end in ends):
         raise InputError(f"`{name}` must be a whole number or a range like [1, 4], got {value!r}.")
     return ends[0], ends[1]
-
-
-# ----------------------------------------------------------------------------------------------------------- running
-
-
-def run_recipe(
-    recipe: Recipe,
-    out: Path | str,
-    *,
-    seeds: Sequence[int] | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    listener: Listener | None = None,
-) -> dict[str, Any]:
-    """Run a recipe into a folder and return the summary of all its finished runs there.
-
-    Written are `recipe.toml`, for each seed `seed-S/` (a run folder) and `evidence-S/` (what was simulated for it), and
-    `summary.json`, anew after every run. seeds: instead of the recipe's own. resume: runs that have finished are left,
-    one that was stopped goes on, and the others are made. overwrite: they are made anew.
-    Raises RunError for a folder that holds something else, and whatever `fit` raises.
-    """
-    out, listener, seeds = Path(out), listener or Listener(), tuple(recipe.seeds if seeds is None else seeds)
-    check_out(recipe, out, seeds=seeds, resume=resume, overwrite=overwrite)
-    choose_device(recipe.config.device)  # may refuse: before images are read to simulate evidence of
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out / "recipe.toml") as file:
-        file.write(recipe.text.encode())
-    for number, seed in enumerate(seeds, start=1):
-        folder = out / f"seed-{seed}"
-        listener.say(f"Seed {seed}, {number} of {len(seeds)}: {folder}")
-        if overwrite and folder.exists():
-            RunFolder.check(folder, resume=False, overwrite=True)  # may refuse: before its evidence is made anew
-        config = with_evidence(recipe, seed, out / f"evidence-{seed}", anew=not resume, listener=listener)
-        fit(config, out=folder, resume=resume, overwrite=overwrite, listener=listener)
-        write_json(out / "summary.json", summarise(out, name=recipe.name))
-    summary = summarise(out, name=recipe.name)
-    write_json(out / "summary.json", summary)
-    return summary
-
-
-def recipe_in(out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
-    """Return the recipe whose runs a folder holds, None if it is new or empty; RunError if nothing may be run there."""
-    if resume and overwrite:
-        raise RunError("Either --resume or --overwrite: one goes on with the runs, the other replaces them.")
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{str(out)!r} is a file: --out wants a folder.")
-    if not out.is_dir() or not [entry for entry in out.iterdir() if not entry.name.startswith(".")]:
-        return None
-    if not (out / "recipe.toml").is_file():
-        raise RunError(f"{str(out)!r} holds files that are not a recipe's runs: choose another --out.")
-    if not (resume or overwrite):
-        raise RunError(
-            f"{str(out)!r} already holds runs: choose another --out, or pass --resume to go on with them or"
-            " --overwrite to replace them."
-        )
-    return read_toml(out / "recipe.toml")
-
-
-def check_out(recipe: Recipe, out: Path, *, seeds: Sequence[int], resume: bool, overwrite: bool) -> None:
-    """Raise RunError if the folder is not one to run the recipe into; nothing is written."""
-    before = recipe_in(out, resume=resume, overwrite=overwrite)
-    if before is None or _what_is_run(before) == _what_is_run(decode_toml(recipe.text)):
-        return
-    if "variants" in before:
-        raise RunError(f"{str(out)!r} holds the variants of another recipe: choose another --out.")
-    if resume:
-        raise RunError(f"{str(out)!r} holds runs of another recipe: use another --out, or --overwrite.")
-    others = sorted(seeds_in(out) - set(seeds))
-    if others:
-        raise RunError(
-            f"{str(out)!r} holds runs of another recipe, with seed {others[0]} too, which would not be replaced:"
-            " choose another --out."
-        )
-
-
-def _what_is_run(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a recipe says but for its seeds: more of them may be run later."""
-    return {key: value for key, value in table.items() if key not in _SEEDS}
-
-
-def first_plan(recipe: Recipe, listener: Listener) -> Plan:
-    """Return the plan of the first seed's run; the others differ in their seed only. Nothing stays written."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = with_evidence(recipe, recipe.seeds[0], Path(folder) / "evidence", anew=True, listener=listener)
-        return make_plan(config, listener=listener)
-
-
-def with_evidence(recipe: Recipe, seed: int, folder: Path, *, anew: bool, listener: Listener) -> Config:
-    """Return the configuration of a seed's run, the evidence that it asks for simulated into a folder.
-
-    anew: make it even if the folder is there; it is the same again unless the recipe has changed.
-    """
-    config = recipe.of_seed(seed)
-    if recipe.simulation is None:
-        return config
-    if anew or not folder.is_dir():
-        train, _ = open_data(config, None, None, _ProgressOnly(listener))
-        if train.classes is None:
-            raise InputError(f"Evidence is simulated from known classes, and those of {config.data!r} are not known.")
-        evidence, notes = simulate(
-            recipe.simulation,
-            train.classes,
-            ids=train.ids,
-            class_names=train.class_names,
-            generator=np.random.default_rng(seed if recipe.evidence_seed is None else recipe.evidence_seed),
-        )
-        for note in notes:
-            listener.say(f"Evidence: {note}")
-        with appearing_folder(folder) as building:
-            evidence.to_files(building)
-            shutil.rmtree(folder, ignore_errors=True)
-    return dataclasses.replace(config, evidence={kind: os.fspath(path) for kind, path in files_in(folder).items()})
-
-
-class _ProgressOnly(Listener):
-    """Passes on how far things are; the fit itself will say the rest."""
-
-    def __init__(self, listener: Listener) -> None:
-        self.progress = listener.progress  # type: ignore[method-assign]

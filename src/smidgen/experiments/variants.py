@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from smidgen.errors import InputError, RunError, SmidgenError, unknown
-from smidgen.experiments.recipes import Variants, check_out, recipe_in, run_recipe
+from smidgen.experiments.recipes import Variants
+from smidgen.experiments.seeds import check_out, recipe_in, run_recipe
 from smidgen.file_names import Names
 from smidgen.files import atomic_write
 from smidgen.listener import Listener
