@@ -191,7 +191,10 @@ class _Fit:
 
     def _explain(self, assignments: np.ndarray, names: tuple[str, ...]) -> Explained:
         """Return how the assignments explain the evidence that the method learned from."""
-        known, kinds = self.problem.evidence, used_evidence(self.method).keys() - {*self.method.draws_bags_from}
+        known, kinds = (
+            self.problem.evidence,
+            used_evidence(self.method).keys() - {*self.method.evidence_use.bags_drawn_from},
+        )
         unseen = None
         if any(kind_of(kind).about != "bags" for kind in kinds):
             unseen = out_of_fold(

@@ -46,10 +46,6 @@ class Toy(Method):
         )
         self.top = nn.Linear(16, problem.n_clusters, bias=False)
 
-    @property
-    def backbone(self):
-        return self.body
-
     def encode(self, images):
         return self.body(images)
 

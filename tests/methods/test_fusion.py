@@ -126,8 +126,9 @@ def test_its_linear_head_is_what_assigns():
     method = fusion().eval()
     method.head, method.order[2] = torch.tensor(2), torch.tensor([2, 0, 1])
     images = torch.rand(5, 1, 8, 8)
-    weight, bias = method.linear_head
-    torch.testing.assert_close((method.backbone(images) @ weight.T + bias).softmax(1), method.assign(images))
+    start = method.starting_point
+    weight, bias = start.head
+    torch.testing.assert_close((start.net(images) @ weight.T + bias).softmax(1), method.assign(images))
 
 
 def test_only_the_net_is_trained():
@@ -141,7 +142,7 @@ def test_an_encoder_to_start_from_reaches_net_and_teacher():
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(0.5)
-    method.start_from(other)
+    method.start_from(other.starting_point)
     for mine in (method.net[0], method.teacher.net[0]):
         for key, value in mine.state_dict().items():
             assert value.equal(other.teacher.net[0].state_dict()[key])

@@ -133,7 +133,7 @@ def test_counts_whose_sets_are_too_many_go_by_their_likelihood(monkeypatch):
     monkeypatch.setattr("smidgen.methods.fusion_embeddings.MOST_SETS", 3)
     method = fitted(known(n_bags=40, ucc=(2, 3), bag_size=8), steps=20, refine_steps=3)
     assert method.sets.shape == (CENTRES, 0)
-    assert "counts" in method.uninformed
+    assert "counts" in method.evidence_use.chance_losses
 
 
 def test_time_that_runs_short_still_forms_clusters_and_hands_over_to_the_evidence():

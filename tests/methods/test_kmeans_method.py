@@ -82,7 +82,7 @@ def test_components_are_capped_by_images_and_pixels():
 def test_the_encoder_is_used_if_asked_for_and_only_then():
     assert fitted(features="encoder").encode(FLOATS).shape == (60, 128)
     with pytest.raises(InputError, match="--set features=encoder"):
-        _ = fitted().backbone
+        fitted().start_from(fitted(features="encoder").starting_point)
 
 
 def test_more_clusters_than_images_are_refused():

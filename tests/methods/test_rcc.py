@@ -53,7 +53,7 @@ def test_class_counts_of_another_run_are_taken_if_its_classes_are_the_same(count
     for p in other.parameters():
         torch.nn.init.normal_(p, std=0.1)
     parts = batch(method)
-    method.start_from(other)
+    method.start_from(other.starting_point)
     losses = [m.loss(parts, stage="train", step=0, progress=0) for m in (method, other)]
     assert losses[0]["ucc"] == losses[1]["ucc"]
     assert (losses[0]["class_counts"] == losses[1]["class_counts"]) == taken
@@ -199,7 +199,7 @@ def test_the_encoder_has_a_learning_rate_of_its_own():
     method = rcc(learning_rate=0.1, encoder_rate=0.5)
     (optimiser,) = method.optimisers("train")
     rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
-    encoder = {id(p) for p in method.backbone.parameters()}
+    encoder = {id(p) for p in method.net.encoder.parameters()}
     assert {rates[p] for p in encoder} == {0.05}
     assert {rate for p, rate in rates.items() if p not in encoder} == {0.1}
     assert len(rates) == sum(1 for _ in method.parameters())

@@ -36,8 +36,9 @@ def test_it_learns_its_labels():
 
 def test_its_linear_head_is_what_assigns():
     method, images = supervised().eval(), torch.rand(5, 1, 8, 8)
-    weight, bias = method.linear_head
-    torch.testing.assert_close((method.backbone(images) @ weight.T + bias).softmax(1), method.assign(images))
+    start = method.starting_point
+    weight, bias = start.head
+    torch.testing.assert_close((start.net(images) @ weight.T + bias).softmax(1), method.assign(images))
 
 
 def test_without_labels_it_says_what_to_give():

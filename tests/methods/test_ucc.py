@@ -79,7 +79,7 @@ def test_a_u_net_without_its_decoder_is_the_way_down(options):
     assert method.net.decoder is None
     assert {name.split(".")[0] for name in method.net.state_dict()} == {"encoder", "code"}
     method.loss(batch(method), stage="train", step=0, progress=0)["total"].backward()
-    assert all(bool(p.grad.any()) for p in method.backbone.sizes.parameters())
+    assert all(bool(p.grad.any()) for p in method.net.encoder.sizes.parameters())
 
 
 @pytest.mark.parametrize("name", ["unet", "unet-no-skips"])
@@ -116,7 +116,7 @@ def test_a_saved_u_net_gives_the_same_features_and_images(name, tmp_path):
 def test_every_option_gives_finite_gradients_to_the_encoder(options):
     method = ucc(**options)
     method.loss(batch(method), stage="train", step=0, progress=0)["total"].backward()
-    gradients = [p.grad for p in method.backbone.parameters()]
+    gradients = [p.grad for p in method.net.encoder.parameters()]
     assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
     assert sum(float(g.abs().sum()) for g in gradients) > 0
 
@@ -130,31 +130,27 @@ def test_the_warm_up_learns_reconstruction_alone_and_comes_first():
 
 def test_a_frozen_encoder_stays_as_it_is_with_its_statistics():
     method = ucc(freeze_encoder=True).train()
-    before = {key: value.clone() for key, value in method.backbone.state_dict().items()}
+    before = {key: value.clone() for key, value in method.net.encoder.state_dict().items()}
     (optimiser,) = method.optimisers("train")
     method.loss(batch(method), stage="train", step=0, progress=0)["total"].backward()
     optimiser.step()
-    assert all(value.equal(before[key]) for key, value in method.backbone.state_dict().items())
+    assert all(value.equal(before[key]) for key, value in method.net.encoder.state_dict().items())
     assert method.net.code.weight.grad.abs().sum() > 0
 
 
-class Started(torch.nn.Module):
-    """Another method, as far as a start from it goes: an encoder and a softmax head."""
-
-    def __init__(self, method, n_clusters):
-        super().__init__()
-        self.backbone = method.backbone
-        generator = torch.Generator().manual_seed(5)
-        self.layer = (torch.randn(n_clusters, 128, generator=generator), torch.randn(n_clusters, generator=generator))
-        self.starting_point = StartingPoint("conv", self.backbone, self.layer)
+def started(method, n_clusters):
+    """Return what another method offers: an encoder and a softmax head."""
+    generator = torch.Generator().manual_seed(5)
+    layer = (torch.randn(n_clusters, 128, generator=generator), torch.randn(n_clusters, generator=generator))
+    return StartingPoint("conv", method.net.encoder, layer)
 
 
-def test_a_head_that_ignores_the_bags_has_the_uninformed_loss():
+def test_a_head_that_ignores_the_bags_has_the_loss_of_chance():
     method = ucc(n_clusters=3)
     law = torch.zeros(1, 3).log_softmax(1)
     one = torch.tensor([1])
-    assert method.uninformed["ucc"] == pytest.approx(count_cross_entropy(law, one, one).item())
-    assert ucc(ucc="2-3").uninformed["ucc"] == pytest.approx(math.log(2))
+    assert method.evidence_use.chance_losses["ucc"] == pytest.approx(count_cross_entropy(law, one, one).item())
+    assert ucc(ucc="2-3").evidence_use.chance_losses["ucc"] == pytest.approx(math.log(2))
 
 
 def bags_of(sizes, least, most=None):
@@ -171,11 +167,11 @@ def of_evidence(evidence, **options):
 
 
 def test_a_head_that_ignores_the_bags_may_know_how_often_each_count_occurs():
-    uneven = of_evidence(bags_of([4] * 10, [1] * 9 + [3])).uninformed["ucc"]
+    uneven = of_evidence(bags_of([4] * 10, [1] * 9 + [3])).evidence_use.chance_losses["ucc"]
     assert uneven == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
-    ranges = of_evidence(bags_of([4] * 4, [1, 2, 1, 1], [1, 2, 2, 3])).uninformed["ucc"]
+    ranges = of_evidence(bags_of([4] * 4, [1, 2, 1, 1], [1, 2, 2, 3])).evidence_use.chance_losses["ucc"]
     assert ranges == pytest.approx(-0.5 * math.log(0.5))  # nothing speaks for 3
-    halves = of_evidence(bags_of([4] * 4, [1, 1, 2, 2], [1, 1, 3, 3])).uninformed["ucc"]
+    halves = of_evidence(bags_of([4] * 4, [1, 1, 2, 2], [1, 1, 3, 3])).evidence_use.chance_losses["ucc"]
     assert halves == pytest.approx(math.log(2))
 
 
@@ -205,12 +201,12 @@ def test_what_goes_by_the_share_of_training_goes_by_the_clock_too():
 
 @pytest.mark.parametrize(("features", "taken"), [(3, True), (5, False)])
 def test_a_softmax_head_becomes_the_features_where_it_fits(features, taken):
-    other = Started(ucc(), 3)
+    other = started(ucc(), 3)
     method = ucc(activation="softmax", feature_bias=True, features=features).eval()
     method.start_from(other)
-    assert method.net.code.weight[:3].equal(other.layer[0]) == taken
+    assert method.net.code.weight[:3].equal(other.head[0]) == taken
     images = torch.rand(4, 1, 8, 8)
-    said = torch.nn.functional.linear(other.backbone.eval()(images), *other.layer).softmax(1)
+    said = torch.nn.functional.linear(other.net.eval()(images), *other.head).softmax(1)
     assert (features == 3) == bool(method.encode(images).shape == said.shape and method.encode(images).allclose(said))
     (optimiser,) = method.optimisers("train")
     slow = {id(p) for p in optimiser.param_groups[1]["params"]}
@@ -225,7 +221,7 @@ def test_another_run_goes_on_where_it_starts_from(options, tmp_path):
     parts = batch(method)
     wanted = model.method.loss(parts, stage="train", step=0, progress=0)
     assert method.loss(parts, stage="train", step=0, progress=0) != wanted
-    method.start_from(Model.load(tmp_path).method)
+    method.start_from(Model.load(tmp_path).method.starting_point)
     assert method.loss(parts, stage="train", step=0, progress=0) == wanted
 
 
@@ -244,7 +240,7 @@ def test_another_run_goes_on_where_it_starts_from(options, tmp_path):
 def test_a_head_of_other_densities_or_counts_is_not_taken(other):
     method, there = ucc(seed=2), ucc(seed=1, **other)
     before = [p.clone() for p in method.head.parameters()]
-    method.start_from(there)
+    method.start_from(there.starting_point)
     assert all(p.equal(b) for p, b in zip(method.head.parameters(), before, strict=True))
     assert method.net.code.weight.equal(there.net.code.weight) == ("features" not in other)
 
@@ -257,9 +253,9 @@ def test_a_head_of_other_densities_or_counts_is_not_taken(other):
 )  # fmt: skip
 def test_images_that_bags_must_repeat_are_spoken_of(options, wanted):
     method = ucc(**options)  # 8 images of each class
-    assert [f"up to {wanted} images of a class and one has 8" in text for text in method.remarks] == [True] * bool(
-        wanted
-    )
+    assert [f"up to {wanted} images of a class and one has 8" in text for text in method.evidence_use.notes] == [
+        True
+    ] * bool(wanted)
     request = method.request("train", 0, torch.Generator().manual_seed(0), progress=0)["bags"]
     bags = [request.indices[a:b] for a, b in zip(request.offsets[:-1], request.offsets[1:], strict=True)]
     assert wanted or all(len(bag.unique()) == len(bag) for bag in bags)

@@ -86,10 +86,6 @@ class Toy(Method):
         self.ending = torch.cat([torch.rand(1, generator=generator), torch.rand(1)])
         self.hook("finish", "", 0, self)
 
-    @property
-    def backbone(self):
-        return self.net
-
     def encode(self, images):
         return self.net(images)
 

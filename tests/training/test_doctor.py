@@ -11,7 +11,7 @@ from smidgen import fitting
 from smidgen.config import Config
 from smidgen.listener import Listener
 from smidgen.methods import make_config
-from smidgen.methods.base import Stage
+from smidgen.methods.base import EvidenceUse, Stage
 from smidgen.run_folder import RunFolder
 from smidgen.training.callbacks import Moment
 from smidgen.training.monitors.collapse import collapse_alarms
@@ -78,11 +78,12 @@ def test_early_on_even_assignments_mean_nothing_but_equal_ones_do():
 class Course:
     """A training of 600 steps whose losses and assignments are functions of the share of it that is done."""
 
-    def __init__(self, *, uninformed=None, steps=STEPS, options=None, **method):
+    def __init__(self, *, chance=None, needs_labels=False, bags_drawn_from=(), steps=STEPS, options=None, config=None):
         self.said, self.lines, self.total = [], [], 0
         self.doctor = Doctor(self.said.append, options=options)
         self.doctor.restore({})
-        self.method, self.steps = SimpleNamespace(uninformed=uninformed or {}, **method), steps
+        use = EvidenceUse(chance_losses=chance or {}, needs_labels=needs_labels, bags_drawn_from=bags_drawn_from)
+        self.method, self.steps = SimpleNamespace(evidence_use=use, config=config), steps
         self.noise = np.random.default_rng(0)
 
     def run(self, losses, assignments=lambda t: HEALTHY, *, stage="train", until=None, start=0):
@@ -106,14 +107,14 @@ def falling(t, *, start=3.0, end=0.3):
 
 
 def test_a_healthy_course_raises_nothing():
-    course = Course(uninformed={"counts": LN4, "labels": math.log(10)})
+    course = Course(chance={"counts": LN4, "labels": math.log(10)})
     course.run(lambda t: {"total": falling(t) - 5, "counts": falling(t), "labels": falling(t, start=2.3)})
     course.run(lambda t: {"total": 0.3, "counts": 0.3, "labels": 0.1}, stage="refine")  # nothing left to be learned
     assert course.said == course.lines == course.doctor.final(HEALTHY) == []
 
 
 def test_counts_at_their_plateau_are_said_after_a_fifth_of_the_stage_and_once():
-    course = Course(uninformed={"ucc": LN4}).run(lambda t: {"total": LN4, "ucc": LN4}, lambda t: hard([50] * 4))
+    course = Course(chance={"ucc": LN4}).run(lambda t: {"total": LN4, "ucc": LN4}, lambda t: hard([50] * 4))
     assert len(course.said) == 1
     assert "The unique counts teach nothing yet (their loss is 1.3" in course.said[0]
     assert "without looking at the images it is ln 4 = 1.39" in course.said[0]
@@ -123,23 +124,23 @@ def test_counts_at_their_plateau_are_said_after_a_fifth_of_the_stage_and_once():
 
 
 def test_evidence_that_is_ignored_while_the_rest_is_learned():
-    course = Course(uninformed={"labels": math.log(10)}, options=("evidence",))
+    course = Course(chance={"labels": math.log(10)}, options=("evidence",))
     course.run(lambda t: {"total": falling(t), "labels": 2.32})
     assert "The loss falls, but the labels are ignored" in course.said[0]
     assert "ln 10 = 2.30): raise `evidence`" in course.said[0]
 
 
 def test_evidence_that_is_on_its_way_down_is_left_alone():
-    course = Course(uninformed={"counts": LN4}).run(lambda t: {"total": 3 - 2 * t, "counts": 3.5 - 3.3 * t})
+    course = Course(chance={"counts": LN4}).run(lambda t: {"total": 3 - 2 * t, "counts": 3.5 - 3.3 * t})
     assert course.said == []
 
 
 def test_counts_that_unformed_clusters_contradict_are_given_time():
     """As on MNIST: at first every bag seems to hold four classes, which half of the stage puts right."""
-    course = Course(uninformed={"counts": LN4})
+    course = Course(chance={"counts": LN4})
     course.run(lambda t: {"total": falling(t), "counts": 2.75 - max(0.0, t - 0.35) * 2.2})
     assert course.said == []
-    stays = Course(uninformed={"counts": LN4}).run(lambda t: {"total": falling(t), "counts": 2.75})
+    stays = Course(chance={"counts": LN4}).run(lambda t: {"total": falling(t), "counts": 2.75})
     assert "are ignored (their loss is 2.7" in stays.said[0]
     assert stays.lines[0][0] >= STEPS / 2
 
@@ -148,12 +149,12 @@ def test_a_kind_that_comes_late_gets_its_fifth_of_the_stage():
     def losses(t):
         return {"total": falling(t)} | ({"labels": 2.3} if t > 0.6 else {})
 
-    course = Course(uninformed={"labels": 2.3}).run(losses)
+    course = Course(chance={"labels": 2.3}).run(losses)
     assert 0.8 * STEPS <= course.lines[0][0] <= 0.85 * STEPS
 
 
 def test_an_alarm_is_withdrawn_when_it_no_longer_holds():
-    course = Course(uninformed={"counts": LN4})
+    course = Course(chance={"counts": LN4})
     course.run(lambda t: {"total": falling(t), "counts": LN4 if t < 0.5 else falling(t - 0.5)})
     assert len(course.said) == 2
     assert course.said[1] == "No longer so: The loss falls, but the unique counts are ignored" + course.said[0][
@@ -219,7 +220,7 @@ def test_a_halved_learning_rate_is_remembered_to_the_end():
 
 def test_what_was_said_is_not_said_again_after_a_resume():
     losses = {"total": LN4, "counts": LN4}
-    whole, first = (Course(uninformed={"counts": LN4}) for _ in range(2))
+    whole, first = (Course(chance={"counts": LN4}) for _ in range(2))
     whole.run(lambda t: losses)
     first.run(lambda t: losses, until=200)
     state = json.loads(json.dumps(first.doctor.state()))
@@ -232,7 +233,7 @@ def test_what_was_said_is_not_said_again_after_a_resume():
 
 
 def test_very_short_trainings_are_left_alone():
-    course = Course(uninformed={"counts": LN4}, steps=40).run(lambda t: {"total": 2.0, "counts": LN4}, lambda t: even())
+    course = Course(chance={"counts": LN4}, steps=40).run(lambda t: {"total": 2.0, "counts": LN4}, lambda t: even())
     assert course.said == []
     nearly = even() + 1e-4 * np.eye(4)[np.arange(200) % 4]
     assert course.doctor.final(nearly) == []
@@ -245,7 +246,7 @@ def test_very_short_trainings_are_left_alone():
 
 def bags(steps=STEPS, **more):
     """A course of a method like UCC, that can learn from nothing but counts of bags."""
-    return Course(uninformed={"ucc": LN4}, steps=steps, wants_classes=True, **more)
+    return Course(chance={"ucc": LN4}, steps=steps, needs_labels=True, **more)
 
 
 def stuck(t):
@@ -281,7 +282,7 @@ def test_counts_of_a_long_stage_that_leave_their_plateau_late_raise_nothing():
 
 @pytest.mark.parametrize(("steps", "first"), [(600, 120), (2000, 400), (2500, 500), (128_000, 500)])
 def test_evidence_beside_other_things_to_learn_gets_a_fifth_of_at_most_2500_steps(steps, first):
-    course = Course(uninformed={"labels": 2.3}, steps=steps).run(lambda t: {"total": 3 - t, "labels": 2.3}, until=600)
+    course = Course(chance={"labels": 2.3}, steps=steps).run(lambda t: {"total": 3 - t, "labels": 2.3}, until=600)
     assert course.lines[0][0] == first
 
 
@@ -297,7 +298,7 @@ def test_a_collapse_has_no_remedy_of_its_own_while_nothing_is_learned_from_evide
     (alarm,) = course.said
     assert alarm.startswith("The unique counts teach nothing yet")  # not ignored: what falls is the decoder's loss
     assert course.doctor.final(hard(sizes)) == course.said
-    others = Course(uninformed={"ucc": LN4}).run(stuck, lambda t: hard(sizes))
+    others = Course(chance={"ucc": LN4}).run(stuck, lambda t: hard(sizes))
     assert len(others.doctor.final(hard(sizes))) > 1
     assert any("luster" in text for text in others.said)
 
@@ -326,7 +327,7 @@ def test_a_collapse_is_said_once_counts_are_learned():
 
 @pytest.mark.parametrize("steps", [4, 26, 49, 180])
 def test_a_training_that_time_has_stopped_on_the_plateau_says_so_alone_and_to_train_longer(steps):
-    course = bags(2000, options=("learning_rate", "log_output", "bag_size"), draws_bags_from=("labels",))
+    course = bags(2000, options=("learning_rate", "log_output", "bag_size"), bags_drawn_from=("labels",))
     course.run(stuck, one, until=steps - 1)
     assert course.said == []
     course.steps = steps  # the loop tells a last step so
@@ -346,10 +347,10 @@ def test_a_short_training_that_has_left_the_plateau_says_nothing():
     assert course.said == course.doctor.final(HEALTHY) == []
 
 
-@pytest.mark.parametrize("uninformed", [{}, {"ucc": 0.0}])
-def test_a_collapse_is_said_where_it_is_not_known_what_a_model_without_images_would_lose(uninformed):
+@pytest.mark.parametrize("chance", [{}, {"ucc": 0.0}])
+def test_a_collapse_is_said_where_it_is_not_known_what_a_model_without_images_would_lose(chance):
     """As of `supervised`, which names no such loss, and of UCC where all bags have the same count."""
-    course = Course(uninformed=uninformed, wants_classes=True).run(lambda t: {"total": 1.0, "ucc": 0.1}, one)
+    course = Course(chance=chance, needs_labels=True).run(lambda t: {"total": 1.0, "ucc": 0.1}, one)
     assert "All images are in one cluster" in course.said[0]
     assert "All images are in one cluster" in course.doctor.final(one(1))[0]
 
@@ -378,13 +379,13 @@ def remedies(name, *, options=None, **method):
 
 @pytest.mark.parametrize("name", ["ucc", "rcc"])
 def test_the_remedies_for_counts_that_teach_nothing_are_those_that_would_help(name):
-    fresh = remedies(name, draws_bags_from=("labels",))
+    fresh = remedies(name, bags_drawn_from=("labels",))
     assert fresh.startswith("take the preset fast (`--set preset=fast`), take smaller bags (`bag_size`), start from")
     assert fresh.endswith("or see what `smidgen check` says of the evidence.")
-    given = remedies(name, draws_bags_from=())
+    given = remedies(name, bags_drawn_from=())
     assert "smaller bags" not in given
     assert "preset=fast" in given
-    fast = remedies(name, options={"preset": "fast", "steps": 700}, draws_bags_from=())
+    fast = remedies(name, options={"preset": "fast", "steps": 700}, bags_drawn_from=())
     assert fast.startswith("start from a run without evidence (`--init-from RUN`) or see")
 
 

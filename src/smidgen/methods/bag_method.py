@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from smidgen.errors import InputError
 from smidgen.maths.kde import annealed_bandwidth
 from smidgen.methods.bag_source import BagSource, bag_view, span
 from smidgen.methods.bag_tables import bag_tables
-from smidgen.methods.base import BagHeads, Embed, Method, Problem, Stage
+from smidgen.methods.base import BagHeads, Embed, Method, Problem, Stage, StartingPoint
 from smidgen.nets.bag_net import (
     Activation,
     BagNet,
@@ -89,6 +89,20 @@ class BagConfig(Options):
             raise InputError("`warmup_steps` trains the decoder: it needs `reconstruction` to be mse or ssim.")
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BagStart(StartingPoint):
+    """What UCC and RCC offer each other beside the encoder.
+
+    classifier: RCC's head for classes; None of UCC. class_names: of its outputs.
+    """
+
+    config: BagConfig
+    bag_net: BagNet
+    count_head: CountHead
+    classifier: nn.Module | None = None
+    class_names: tuple[str, ...] = ()
+
+
 class BagMethod(Method):
     """The net, its head for unique class counts, where its bags come from, and clusters; UCC and RCC add objectives.
 
@@ -96,7 +110,6 @@ class BagMethod(Method):
     """
 
     training_only = ("source.", "recent")
-    wants_classes = True
 
     config: BagConfig
     recent: Tensor
@@ -140,6 +153,12 @@ class BagMethod(Method):
         self.head = CountHead(self.net.described, self.source.admissible, activation=config.head_activation)
         self.clusters = Centroids(problem.n_clusters, config.features)
         self.features_taken = False  # from another run
+        self.evidence_use = dataclasses.replace(
+            self.evidence_use,
+            bags_drawn_from=("labels",) if self.source.is_fresh else (),
+            chance_losses={"ucc": self.source.uninformed},  # ln 4 in the paper
+            notes=(self.source.repeats,) if self.source.repeats else (),  # classes are too small for the bags
+        )
         self.register_buffer("recent", torch.zeros(0, config.features))
         self.register_buffer("bag_sizes", torch.tensor(self.source.typical_sizes))  # a saved model knows them by this
 
@@ -223,49 +242,35 @@ class BagMethod(Method):
     # ------------------------------------------------------------------------------------ evidence and other runs
 
     @property
-    def uninformed(self) -> Mapping[str, float]:
-        """The loss of the unique count for a head that knows how often each count occurs: ln 4 in the paper."""
-        return {"ucc": self.source.uninformed}
+    def starting_point(self) -> BagStart:
+        """The encoder, before the features, and all that UCC and RCC have beside it."""
+        return BagStart(
+            self.config.encoder, self.net.encoder, config=self.config, bag_net=self.net, count_head=self.head
+        )
 
-    @property
-    def draws_bags_from(self) -> tuple[str, ...]:
-        """The labels, where there is no bag in the evidence."""
-        return ("labels",) if self.source.is_fresh else ()
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Say so where classes are too small for the bags."""
-        return (self.source.repeats,) if self.source.repeats else ()
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The encoder, before the features."""
-        return self.net.encoder
-
-    def start_from(self, other: Method) -> None:
+    def start_from(self, start: StartingPoint) -> None:
         """Take another method's encoder, and what else of it fits.
 
         Of another run of UCC or RCC the layer of the features, the attention, the decoder, and the head if it counted
         among the same numbers by the same densities; of other runs a softmax head of the same width, as the features.
         """
-        super().start_from(other)
-        if not isinstance(other, BagMethod):
-            start = other.starting_point
-            head = None if start is None else start.head
-            if self.config.activation == "softmax" and head is not None:
-                self.features_taken = self.net.take_features(*head)
+        super().start_from(start)
+        if not isinstance(start, BagStart):
+            if self.config.activation == "softmax" and start.head is not None:
+                self.features_taken = self.net.take_features(*start.head)
             return
-        self.features_taken = copied(self.net.code, other.net.code)
+        self.features_taken = copied(self.net.code, start.bag_net.code)
         if self.features_taken:
-            copied(self.net.attention, other.net.attention)
-            copied(self.net.decoder, other.net.decoder)
-        if self.describes_like(other) and self.head.admissible.equal(other.head.admissible.to(self.recent.device)):
-            copied(self.head, other.head)
+            copied(self.net.attention, start.bag_net.attention)
+            copied(self.net.decoder, start.bag_net.decoder)
+        admissible = start.count_head.admissible.to(self.recent.device)
+        if self.has_densities_of(start) and self.head.admissible.equal(admissible):
+            copied(self.head, start.count_head)
 
-    def describes_like(self, other: BagMethod) -> bool:
-        """Return whether the features are another's, and heads of the same kind see densities of the same kind."""
+    def has_densities_of(self, start: BagStart) -> bool:
+        """Return whether the features are another run's, and heads of the same kind see densities of the same kind."""
         same = ("activation", "points", "bandwidth", "log_output", "attention", "head_activation")
-        return self.features_taken and all(getattr(self.config, n) == getattr(other.config, n) for n in same)
+        return self.features_taken and all(getattr(self.config, n) == getattr(start.config, n) for n in same)
 
     # ----------------------------------------------------------------------------------------------------- results
 

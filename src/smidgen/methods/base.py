@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -55,9 +55,30 @@ class Stage:
     least: float = 0.0
 
 
+@dataclass(frozen=True)
+class EvidenceUse:
+    """How a method uses evidence.
+
+    kinds: the kinds of evidence that it learns from, as in `Resolved.sizes`; where one names classes, so are clusters.
+    needs_labels: whether all known classes of the training set are its labels where no evidence is given.
+
+    What depends on the training set, empty in the one of a class:
+    bags_drawn_from: the kinds of evidence that are only used to draw bags from: needed, and not learned themselves.
+    chance_losses: the values that logged losses of evidence have, by name, for a model that does not look at the
+        images. A loss that stays there says that this evidence teaches nothing (`training.monitors.doctor`).
+    notes: what is to be said of the evidence before training, a sentence each.
+    """
+
+    kinds: tuple[str, ...] = ()
+    needs_labels: bool = False
+    bags_drawn_from: tuple[str, ...] = ()
+    chance_losses: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class StartingPoint:
-    """What another run may start from (`--init-from`).
+    """What another run may take (`--init-from`); a method that offers more to its like has a subclass of it.
 
     encoder: the name by which `nets.encoders` makes such a net, None where there is none. net: its weights are taken.
     head: weight (clusters, features) and bias (clusters,) of a softmax layer on the net's embeddings that says what
@@ -127,10 +148,8 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     training_only: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the state that a saved model can do without: neighbours, teachers, pseudo-labels."""
-    evidence_used: ClassVar[tuple[str, ...]] = ()
-    """The kinds of evidence that it learns from, as in `Resolved.sizes`; where one names classes, so are clusters."""
-    wants_classes: ClassVar[bool] = False
-    """Whether all known classes of the training set are its labels where no evidence is given."""
+    evidence_use: EvidenceUse = EvidenceUse()
+    """What it learns from; an instance puts what it knows of its training set beside what its class says."""
 
     def stages(self) -> list[Stage]:
         """Return the stages of training, in order; none means that all work is done in `finish`."""
@@ -176,48 +195,20 @@ class Method(nn.Module, ABC):
         """Act once after training: choose the best head, run k-means."""
 
     @property
-    def uninformed(self) -> Mapping[str, float]:
-        """The values that logged losses of evidence have for a model that does not look at the images, by name.
-
-        A loss that stays there says that this evidence teaches nothing (`training.monitors.doctor`).
-        """
-        return {}
-
-    @property
-    def draws_bags_from(self) -> tuple[str, ...]:
-        """The kinds of evidence that are only used to draw bags from: they are needed, and not learned themselves."""
-        return ()
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What is to be said of the evidence before training, a sentence each."""
-        return ()
-
-    @property
-    def linear_head(self) -> tuple[Tensor, Tensor] | None:
-        """The weight (clusters, features) and bias (clusters,) whose softmax on `backbone`'s embeddings is `assign`.
-
-        None where there is no such layer.
-        """
+    def starting_point(self) -> StartingPoint | None:
+        """What another run may take; None where there is no net."""
         return None
 
-    @property
-    @abstractmethod
-    def backbone(self) -> nn.Module:
-        """The net that makes the embeddings."""
+    def start_from(self, start: StartingPoint) -> None:
+        """Take what another method offers, before training: by default its net, for the own starting point's.
 
-    @property
-    def starting_point(self) -> StartingPoint | None:
-        """What another run may start from: the backbone, and the layer on it where there is one; None for no net."""
-        return StartingPoint(getattr(self.config, "encoder", None), self.backbone, self.linear_head)
-
-    def start_from(self, other: Method) -> None:
-        """Take for the backbone what another method offers, before training; InputError if that is another net."""
-        start = other.starting_point
-        if start is None:
-            return  # but for its extractor, it has nothing
+        Raises InputError if that is another net.
+        """
+        mine = self.starting_point
+        if mine is None:
+            raise InputError(f"{self.name!r} has no net that could start from another run: leave out `--init-from`.")
         try:
-            self.backbone.load_state_dict(start.net.state_dict())
+            mine.net.load_state_dict(start.net.state_dict())
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(f"The encoder to start from is not the one wanted here: {reason}") from None

@@ -24,6 +24,7 @@ speak by the exact law of how many images of each class a bag holds, too: a mean
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
-from smidgen.methods.base import Embed, Method, Problem, Stage
+from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.host_copies import HostCopies
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
@@ -134,7 +135,7 @@ class Fusion(Method):
 
     name = "fusion"
     training_only = ("neighbours", "net.", "running_loss", "terms.")
-    evidence_used = LEARNED
+    evidence_use = EvidenceUse(kinds=LEARNED)
 
     neighbours: Tensor
     running_loss: Tensor
@@ -147,6 +148,7 @@ class Fusion(Method):
         self.weak, self.strong = views(problem.image_shape)
         self.terms = EvidenceTerms(problem.evidence, problem.n_clusters, epsilon=config.wrong, images=config.bag_images)
         encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.uninformed())
         self.net = nn.Sequential(encoder, LinearHeads(encoder.features, problem.n_clusters, heads=config.heads))
         self.teacher = Average(self.net, decay=config.decay)
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
@@ -284,27 +286,22 @@ class Fusion(Method):
         return self._logits(net, images).softmax(-1)
 
     @property
-    def uninformed(self) -> Mapping[str, float]:
-        """What the evidence's losses are for a model that does not look at the images."""
-        return self.terms.uninformed()
-
-    @property
     def backbone(self) -> nn.Module:
         """The encoder of the teacher: the one that a saved model holds."""
         return self.teacher.net.get_submodule("0")
 
     @property
-    def linear_head(self) -> tuple[Tensor, Tensor]:
-        """The layer of the head that explains the data best, its rows in the order of the names."""
+    def starting_point(self) -> StartingPoint:
+        """The teacher's encoder, and the layer of the head that explains the data best, in the order of the names."""
         heads = self.teacher.net.get_submodule("1")
         assert isinstance(heads, LinearHeads)
         layer = heads.linear
         rows = int(self.head) * self.problem.n_clusters + self.order[self.head]
-        return layer.weight[rows], layer.bias[rows]
+        return StartingPoint(self.config.encoder, self.backbone, (layer.weight[rows], layer.bias[rows]))
 
-    def start_from(self, other: Method) -> None:
+    def start_from(self, start: StartingPoint) -> None:
         """Take another method's encoder, for the net too."""
-        super().start_from(other)
+        super().start_from(start)
         self.net.load_state_dict(self.teacher.net.state_dict())
 
     def encode(self, images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ Equation → function
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from smidgen.maths.counts import cluster_subsets, n_subsets
 from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import match_counts
 from smidgen.maths.neighbours import nearest_neighbours
-from smidgen.methods.base import Embed, Method, Problem, Stage, StartingPoint
+from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
@@ -95,6 +96,13 @@ class FusionEmbeddingsConfig(Options):
     balance: Weight = option(0.5, "weight of the entropy of the net's mean assignment")
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ProjectedStart(StartingPoint):
+    """What a run offers to its like beside the net that others take: the projection alone."""
+
+    projection: Projection
+
+
 class FusionEmbeddings(Method):
     """See the module's docstring."""
 
@@ -103,7 +111,7 @@ class FusionEmbeddings(Method):
         *("projected", "neighbours", *(f"heads.{name}" for name in VotingHeads.training_only)),
         *("net.", "start", "anchors", "terms.", "sets"),
     )
-    evidence_used = LEARNED
+    evidence_use = EvidenceUse(kinds=LEARNED)
 
     projected: Tensor
     neighbours: Tensor
@@ -132,6 +140,8 @@ class FusionEmbeddings(Method):
         self.register_buffer("anchors", torch.full((problem.n_images,), -1))
         self.register_buffer("refined", torch.tensor(False))
         self.register_buffer("sets", _sets(problem), persistent=False)
+        chance = {kind: loss for kind, loss in self.terms.uninformed().items() if kind in self._likelihoods}
+        self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=chance)
 
     def stages(self) -> list[Stage]:
         """Return "cluster" (all heads), "select" (the best of them, made surer), and with evidence "refine"."""
@@ -313,32 +323,25 @@ class FusionEmbeddings(Method):
     # ------------------------------------------------------------------------------------------------------- results
 
     @property
-    def uninformed(self) -> Mapping[str, float]:
-        """What the losses of labels, pairs and presences are for a model that does not look at the images."""
-        return {kind: value for kind, value in self.terms.uninformed().items() if kind in self._likelihoods}
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The projection: there is no other encoder here."""
-        return self.projection
-
-    @property
-    def starting_point(self) -> StartingPoint:
+    def starting_point(self) -> ProjectedStart:
         """The net's slow average on the projection; without evidence the voters as one layer: their geometric mean."""
-        components = self.config.components
+        components, projection = self.config.components, self.projection
         if self.refined:
             *layer, last = self.teacher.net.children()
             assert isinstance(last, nn.Linear)
-            net = ProjectedEncoder(self.projection, nn.Sequential(*layer))
-            return StartingPoint(projected_name(components, self.config.hidden), net, (last.weight, last.bias))
-        return StartingPoint(projected_name(components), self.projection, self.heads.as_layer())
+            name, net = (
+                projected_name(components, self.config.hidden),
+                ProjectedEncoder(projection, nn.Sequential(*layer)),
+            )
+            return ProjectedStart(name, net, (last.weight, last.bias), projection=projection)
+        return ProjectedStart(projected_name(components), projection, self.heads.as_layer(), projection=projection)
 
-    def start_from(self, other: Method) -> None:
+    def start_from(self, start: StartingPoint) -> None:
         """Take the projection of another run of this method; its clusters are looked for anew."""
-        if isinstance(other, FusionEmbeddings):
-            self.projection.load_state_dict(other.projection.state_dict())
+        if isinstance(start, ProjectedStart):
+            self.projection.load_state_dict(start.projection.state_dict())
         else:
-            super().start_from(other)
+            super().start_from(start)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the principal components (batch, features) that are clustered."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smidgen.data.batches import Part, Request
 from smidgen.errors import InputError
@@ -96,19 +96,18 @@ class KMeans(Method):
         )
 
     @property
-    def backbone(self) -> nn.Module:
-        """The encoder; InputError where the features are not an encoder's."""
+    def starting_point(self) -> StartingPoint | None:
+        """The encoder; None where the features are not an encoder's."""
+        return StartingPoint(self.config.encoder, self.encoder) if self.uses_encoder else None
+
+    def start_from(self, start: StartingPoint) -> None:
+        """Take another method's encoder; InputError where the features are not an encoder's."""
         if not self.uses_encoder:
             raise InputError(
                 f"`kmeans` has no net here (`features` is {self.config.features!r}): pass `--set features=encoder`, or"
                 " leave out `--init-from`."
             )
-        return self.encoder
-
-    @property
-    def starting_point(self) -> StartingPoint | None:
-        """The encoder; None where the features are not an encoder's."""
-        return super().starting_point if self.uses_encoder else None
+        super().start_from(start)
 
     def _raw_features(self, images: Tensor) -> Tensor:
         return self.encoder(images) if self.uses_encoder else images.flatten(1)

@@ -39,8 +39,8 @@ from smidgen.evidence.terms import EvidenceTerms
 from smidgen.hardware import to_device
 from smidgen.maths.likelihoods import bag_means, bag_sums
 from smidgen.maths.matching import in_order_of_classes
-from smidgen.methods.bag_method import BagConfig, BagMethod
-from smidgen.methods.base import BagHeads, Embed, Method, Problem, Stage
+from smidgen.methods.bag_method import BagConfig, BagMethod, BagStart
+from smidgen.methods.base import BagHeads, Embed, EvidenceUse, Problem, Stage, StartingPoint
 from smidgen.nets.bag_net import HeadActivation, bag_head, copied, expected_count
 from smidgen.options import Count, Share, Weight, option
 
@@ -197,7 +197,7 @@ class RCC(BagMethod):
     """See the module's docstring."""
 
     name = "rcc"
-    evidence_used = ("labels", "counts", "proportions")
+    evidence_use = EvidenceUse(kinds=("labels", "counts", "proportions"), needs_labels=True)
 
     config: RCCConfig
 
@@ -210,13 +210,21 @@ class RCC(BagMethod):
             else nn.Linear(self.net.encoder.features, problem.n_clusters)
         )
 
-    def start_from(self, other: Method) -> None:
+    @property
+    def starting_point(self) -> BagStart:
+        """What UCC offers, and the head for classes."""
+        names = self.problem.evidence.class_names
+        return dataclasses.replace(super().starting_point, classifier=self.classifier, class_names=names)
+
+    def start_from(self, start: StartingPoint) -> None:
         """Take another method's net, as UCC does, and of another RCC of the same classes its class counts too."""
-        super().start_from(other)
-        if not isinstance(other, RCC) or other.problem.evidence.class_names != self.problem.evidence.class_names:
+        super().start_from(start)
+        if not isinstance(start, BagStart) or not isinstance(start.config, RCCConfig):
             return
-        if self.config.counts == other.config.counts == "dllp" or self.describes_like(other):
-            copied(self.classifier, other.classifier)
+        if start.class_names != self.problem.evidence.class_names:
+            return
+        if self.config.counts == start.config.counts == "dllp" or self.has_densities_of(start):
+            copied(self.classifier, start.classifier)
 
     def stages(self) -> list[Stage]:
         """Return "warmup", if there is any, and "train"."""
@@ -299,14 +307,14 @@ class RCC(BagMethod):
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters): the softmax of each image, or the distance from k-means' centroids."""
         if not self.counts_classes:
-            return self.classifier(self.backbone(images)).float().softmax(1)
+            return self.classifier(self.net.encoder(images)).float().softmax(1)
         return super().assign(images)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and features."""
         if self.counts_classes:
             return super().look(images)
-        embeddings = self.backbone(images)
+        embeddings = self.net.encoder(images)
         return self.classifier(embeddings).float().softmax(1), self.net.features(embeddings)
 
     def after_step(self, stage: str, step: int) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import View
 from smidgen.errors import InputError
-from smidgen.methods.base import Method, Problem, Stage
+from smidgen.methods.base import EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.host_copies import HostCopies
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
@@ -36,8 +36,7 @@ class Supervised(Method):
 
     name = "supervised"
     training_only = ("labels", "labelled")
-    evidence_used = ("labels",)
-    wants_classes = True
+    evidence_use = EvidenceUse(kinds=("labels",), needs_labels=True)
 
     labels: Tensor
     labelled: Tensor
@@ -80,14 +79,10 @@ class Supervised(Method):
         return self.head(self.encoder(images))[:, 0].float()
 
     @property
-    def backbone(self) -> nn.Module:
-        """The encoder."""
-        return self.encoder
-
-    @property
-    def linear_head(self) -> tuple[Tensor, Tensor]:
-        """The layer of class logits."""
-        return self.head.linear.weight, self.head.linear.bias
+    def starting_point(self) -> StartingPoint:
+        """The encoder and the layer of class logits."""
+        layer = self.head.linear
+        return StartingPoint(self.config.encoder, self.encoder, (layer.weight, layer.bias))
 
     def encode(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features)."""

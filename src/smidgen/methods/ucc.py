@@ -36,7 +36,7 @@ from torch import Tensor
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
 from smidgen.methods.bag_method import BagConfig, BagMethod
-from smidgen.methods.base import Problem, Stage
+from smidgen.methods.base import EvidenceUse, Problem, Stage
 from smidgen.options import Count, Share, option
 
 
@@ -125,7 +125,7 @@ class UCC(BagMethod):
     """See the module's docstring."""
 
     name = "ucc"
-    evidence_used = ("counts",)
+    evidence_use = EvidenceUse(kinds=("counts",), needs_labels=True)
 
     config: UCCConfig
 

@@ -31,7 +31,7 @@ def used_evidence(method: Method) -> dict[str, int]:
     Images, bags or pairs, as in `Resolved.sizes`.
     """
     sizes = method.problem.evidence.sizes()
-    used = {kind for kind in method.evidence_used if kind in sizes}
+    used = {kind for kind in method.evidence_use.kinds if kind in sizes}
     if any(kind_of(kind).about == "bags" for kind in used):
         used.add("bags")
     return {kind: n for kind, n in sizes.items() if kind in used}
@@ -39,7 +39,7 @@ def used_evidence(method: Method) -> dict[str, int]:
 
 def evidence_in_words(method: Method) -> dict[str, int]:
     """Return `used_evidence` as a manifest has it, and what bags are drawn from under a name that says so."""
-    drawn, sizes = method.draws_bags_from, method.problem.evidence.sizes()
+    drawn, sizes = method.evidence_use.bags_drawn_from, method.problem.evidence.sizes()
     learned = {kind: n for kind, n in used_evidence(method).items() if kind not in drawn}
     return learned | {f"{kind} to draw bags from": sizes[kind] for kind in drawn}
 
@@ -47,17 +47,17 @@ def evidence_in_words(method: Method) -> dict[str, int]:
 def report_evidence(method: Method, listener: Listener) -> None:
     """Say what is known, what of it the method makes no use of, and what it leaves undetermined or contradicts."""
     evidence, n_clusters = method.problem.evidence, method.problem.n_clusters
-    sizes = evidence.sizes()
+    sizes, use = evidence.sizes(), method.evidence_use
     if not sizes:
         return
     listener.say(f"Evidence: {', '.join(f'{n:,} {kind}' for kind, n in sizes.items())}.")
-    for kind in method.draws_bags_from:
+    for kind in use.bags_drawn_from:
         drawn = f"Fresh bags are drawn from the {sizes[kind]:,} {kind}"
         listener.say(f"{drawn} at each step: {method.name!r} is told of them what a bag holds, not of single images.")
-    for remark in method.remarks:
-        listener.say(remark)
-    spare = [k for k in sizes if k != "bags" and k not in (*method.evidence_used, *method.draws_bags_from)]
-    if not method.evidence_used:
+    for note in use.notes:
+        listener.say(note)
+    spare = [k for k in sizes if k != "bags" and k not in (*use.kinds, *use.bags_drawn_from)]
+    if not use.kinds:
         listener.say(f"{method.name!r} makes no use of evidence: this run goes as if it had none (`fusion` uses it).")
         return
     if spare:
@@ -92,7 +92,7 @@ def resolve_evidence(config: Config, train: Dataset, evidence: Evidence | Resolv
             f"The evidence is about {evidence.n_images} images, and there are {len(train)} training images: resolve it"
             " against these images."
         )
-    if method_class(config.method).wants_classes and train.classes is not None and not evidence.sizes():
+    if method_class(config.method).evidence_use.needs_labels and train.classes is not None and not evidence.sizes():
         evidence = evidence.replaced(
             labels=torch.from_numpy(train.classes.astype(np.int64)), class_names=tuple(train.class_names)
         )

@@ -28,7 +28,7 @@ from smidgen.setup.encoder import as_if_embedded, choose_encoder, embedded
 from smidgen.setup.evidence import open_evidence, report_evidence, resolve_evidence
 from smidgen.setup.images import open_data
 from smidgen.setup.problem import make_problem
-from smidgen.setup.start import starting_run
+from smidgen.setup.start import start_from, starting_run
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Plan:
             return self.method
         method = new_method(self.config, make_problem(self.config, seen, self.evidence))
         if self.start is not None:
-            method.start_from(self.start.method)
+            start_from(method, self.start)
         return method
 
     def fingerprints(self) -> dict[str, str]:
@@ -124,7 +124,7 @@ def make_plan(
     shown = [dataset for dataset in (train, held_out) if dataset is not None]
     method = new_method(config, make_problem(config, as_if_embedded(train, extractor), resolved))
     if start is not None:
-        method.start_from(start.method)  # may refuse
+        start_from(method, start)  # may refuse
     report_evidence(method, listener)
     return Plan(config, shown, extractor, resolved, start, method)
 

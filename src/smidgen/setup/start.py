@@ -5,6 +5,7 @@ from __future__ import annotations
 from smidgen.config import Config
 from smidgen.errors import InputError
 from smidgen.methods import ON_EMBEDDINGS, make_config
+from smidgen.methods.base import Method
 from smidgen.model import Model
 from smidgen.nets.encoders import is_trained_here
 
@@ -45,3 +46,10 @@ def net_to_start_from(other: Model, config: Config) -> str | None:
     trains_the_extractor = other.extractor is not None and (config.fine_tune or config.method in ON_EMBEDDINGS)
     start = other.method.starting_point
     return None if looks_anew or trains_the_extractor or start is None else start.encoder
+
+
+def start_from(method: Method, other: Model) -> None:
+    """Let a new method take what another run's offers; but for an extractor, that may be nothing."""
+    start = other.method.starting_point
+    if start is not None:
+        method.start_from(start)

@@ -20,7 +20,7 @@ _LONG = 2500  # steps: a longer stage is judged as soon, and by as short blocks,
 _LONGEST_WAIT = 300  # steps of a long stage that evidence may teach nothing where there is nothing else to learn from
 _BLOCKS = 50  # per stage: losses are averaged over a fiftieth of it
 _RECENT = 3  # blocks
-_STUCK, _FREE = 0.97, 0.94  # shares of the uninformed loss: an alarm above the one is withdrawn below the other
+_STUCK, _FREE = 0.97, 0.94  # shares of the loss of chance: an alarm above the one is withdrawn below the other
 _FAR = 1.25  # the share above which a model contradicts its evidence, as one with unformed clusters does: give it time
 _LEAST_LOSS = 0.05  # of a model that is not informed: below, there is next to nothing to be learned
 
@@ -31,12 +31,12 @@ class Doctor(Callback):
     """Watches losses, and the assignments that `Watch` puts into the moment, and raises alarms.
 
     After the first fifth of a stage, and `LEAST_STEPS`: evidence whose loss is that of a model that does not look at
-    the images (`Method.uninformed`), a total that has not fallen, clusters that collapse. Earlier: a total that
+    the images (`EvidenceUse.chance_losses`), a total that has not fallen, clusters that collapse. Earlier: a total that
     climbs, a cluster that grows and grows. Of a stage of more than 2,500 steps, losses are judged as of one of 2,500.
     Each alarm is said once, when it is first raised; one that no longer holds is withdrawn, and not in `final`. The log
     gets `alarms`, those that hold, whenever they change.
 
-    A method that cannot do without evidence (`Method.wants_classes`) has no clusters to speak of while that teaches
+    A method that cannot do without evidence (`EvidenceUse.needs_labels`) has no clusters to speak of while that teaches
     nothing: this alone is then said, within 300 steps of a longer stage, and when a stage ends, however soon.
 
     say: hears each alarm. options: names of the method's options, so that no other is advised.
@@ -47,7 +47,7 @@ class Doctor(Callback):
     ) -> None:
         self._say, self._options = say, options
         self._alive = False  # whether this process has made a step: going back then means that a step diverged
-        self._uninformed: dict[str, float] | None = None  # until the method is met
+        self._chance_losses: dict[str, float] | None = None  # until the method is met
         self._needs_evidence = False  # whether the method can learn from nothing else
         self._useful: Collection[str] | None = options  # of the options, where evidence teaches nothing
         self._set({})
@@ -135,15 +135,15 @@ class Doctor(Callback):
         self._untaught = self._needs_evidence and self._teaches_nothing()
 
     def _meet(self, method: Method) -> None:
-        if self._uninformed is None:
-            self._uninformed = dict(getattr(method, "uninformed", {}))
-            self._needs_evidence = getattr(method, "wants_classes", False)
+        if self._chance_losses is None:
+            self._chance_losses = dict(method.evidence_use.chance_losses)
+            self._needs_evidence = method.evidence_use.needs_labels
             self._useful = useful_options(self._options, method)
 
     @property
     def _levels(self) -> dict[str, float]:
         """The losses of a model that does not look at the images, of evidence that there is something to learn from."""
-        return {name: value for name, value in (self._uninformed or {}).items() if value >= _LEAST_LOSS}
+        return {name: value for name, value in (self._chance_losses or {}).items() if value >= _LEAST_LOSS}
 
     # ------------------------------------------------------------------------------------------------- assignments
 
@@ -199,18 +199,18 @@ class Doctor(Callback):
         elif fallen or not unsure:
             self._withdraw("flat")
 
-    def _judge_evidence(self, name: str, uninformed: float, stage: Stage) -> None:
+    def _judge_evidence(self, name: str, chance: float, stage: Stage) -> None:
         """Compare the loss of a kind of evidence with what it is for a model that does not look at the images."""
         course = self._blocks.get(name, [])
         if len(course) < 2 * _RECENT:
             return
         recent, before = _mean(course[-_RECENT:]), float(np.median(course[: len(course) // 2]))
         is_urgent = self._untaught or f"evidence:{name}" in self._alarms  # withdrawn no later than raised
-        if len(course) * _block(stage) < _wait(stage, is_far=recent >= _FAR * uninformed, is_urgent=is_urgent):
+        if len(course) * _block(stage) < _wait(stage, is_far=recent >= _FAR * chance, is_urgent=is_urgent):
             return
-        if recent < _FREE * uninformed:
+        if recent < _FREE * chance:
             self._withdraw(f"evidence:{name}")
-        elif recent > _STUCK * uninformed and before - recent < 0.03 * uninformed:
+        elif recent > _STUCK * chance and before - recent < 0.03 * chance:
             self._tell_evidence(name, recent, stage)
 
     def _teaches_nothing(self) -> bool:

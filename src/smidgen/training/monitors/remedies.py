@@ -51,5 +51,5 @@ def useful_options(options: Collection[str] | None, method: Method) -> Collectio
     config = getattr(method, "config", None)
     fast = getattr(config, "PRESETS", {}).get("fast", {})
     is_fast = 2 * sum(getattr(config, name) == value for name, value in fast.items()) > len(fast)
-    draws_bags = bool(getattr(method, "draws_bags_from", ()))
+    draws_bags = bool(method.evidence_use.bags_drawn_from)
     return {*options} - ({"log_output"} if is_fast else set()) - (set() if draws_bags else {"bag_size"})
