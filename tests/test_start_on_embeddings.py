@@ -9,10 +9,10 @@ from smidgen.data.datasets import open_dataset
 from smidgen.errors import InputError
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.evidence.simulation import Simulation, simulate
+from smidgen.exports.onnx_file import to_onnx
 from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.model import Model
-from smidgen.onnx_export import to_onnx
 from smidgen.setup.configuration import resolve
 from smidgen.setup.encoder import choose_encoder
 

@@ -10,10 +10,10 @@ import pytest
 from cli_samples import QUICK, fill, png
 from pyarrow import parquet
 
-from smidgen.cli.export_parquet import _layout
 from smidgen.cli.main import main
 from smidgen.csv_tables import read_csv, write_csv
 from smidgen.data.collection import path_from_id
+from smidgen.exports.parquet_file import _layout
 
 
 def test_table_has_what_other_programs_want(smidgen, run, tmp_path):
@@ -47,7 +47,7 @@ def test_table_of_a_split_of_a_moved_collection(smidgen, run, tmp_path):
 
 def test_rows_are_written_in_blocks_that_fit_together(smidgen, run, tmp_path, monkeypatch):
     smidgen("export", run, "--to", "parquet", "--out", tmp_path / "whole.parquet", "--layout", "pca")
-    monkeypatch.setattr("smidgen.cli.export_parquet._FLOATS", 7 * 64)
+    monkeypatch.setattr("smidgen.exports.parquet_file._FLOATS", 7 * 64)
     smidgen("export", run, "--to", "parquet", "--out", tmp_path / "blocks.parquet", "--layout", "pca")
     assert parquet.ParquetFile(tmp_path / "blocks.parquet").num_row_groups == 9
     assert parquet.read_table(tmp_path / "blocks.parquet") == parquet.read_table(tmp_path / "whole.parquet")
@@ -78,12 +78,12 @@ def test_layout_is_a_map_of_all_rows():
 
 
 def test_onnx_is_written_whole_and_says_how_close_it_is(smidgen, run, tmp_path, monkeypatch):
-    def translate(model, *, images):  # `tests/test_onnx_export.py` does it in earnest
+    def translate(model, *, images):  # `tests/exports/test_onnx_file.py` does it in earnest
         assert images.shape == (60, 1, 8, 8)
         return b"a model", 3e-6
 
-    monkeypatch.setattr("smidgen.onnx_export.require_onnx", lambda: None)
-    monkeypatch.setattr("smidgen.onnx_export.to_onnx", translate)
+    monkeypatch.setattr("smidgen.exports.onnx_file.require_onnx", lambda: None)
+    monkeypatch.setattr("smidgen.exports.onnx_file.to_onnx", translate)
     said = smidgen("export", run, "--to", "onnx", "--out", tmp_path / "m.onnx")
     assert "at most 3e-06 from torch: " in said.out
     assert (tmp_path / "m.onnx").read_bytes() == b"a model"
@@ -91,7 +91,7 @@ def test_onnx_is_written_whole_and_says_how_close_it_is(smidgen, run, tmp_path, 
 
 
 def test_onnx_without_the_extra_is_refused(smidgen, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("smidgen.onnx_export._NEEDED", ("onnx_of_another_world",))
+    monkeypatch.setattr("smidgen.exports.onnx_file._NEEDED", ("onnx_of_another_world",))
     said = smidgen("export", run, "--to", "onnx", "--out", tmp_path / "m.onnx").refusal()
     assert "pip install 'smidgen[onnx]'" in said
     assert list(tmp_path.iterdir()) == []

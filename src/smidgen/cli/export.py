@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smidgen.cli.console import printable, progress
 from smidgen.cli.data import SPLITS
+from smidgen.cli.files import require_new_file, require_new_folder
+from smidgen.cli.listener import ConsoleListener
 from smidgen.cli.parsing import one_of, text
 
-FORMATS: dict[str, tuple[str, str]] = {
-    "csv": ("smidgen.cli.export_csv", "a table with a row for each image"),
-    "parquet": ("smidgen.cli.export_parquet", "one table with embeddings and a 2-D map, for FiftyOne and the like"),
-    "onnx": ("smidgen.cli.export_onnx", "the trained model for other runtimes; needs `pip install 'smidgen[onnx]'`"),
-    "folders": ("smidgen.cli.export_folders", "a folder for each cluster with its images in it"),
+if TYPE_CHECKING:
+    from smidgen.run_folder import RunFolder
+
+FORMATS = {
+    "csv": "a table with a row for each image",
+    "parquet": "one table with embeddings and a 2-D map, for FiftyOne and the like",
+    "onnx": "the trained model for other runtimes; needs `pip install 'smidgen[onnx]'`",
+    "folders": "a folder for each cluster with its images in it",
 }
-"""Name → (module with `export(run, args, console) -> str`, one line)."""
-
-
 COLUMNS = "image,split,cluster,confidence"
 LAYOUTS = ("auto", "tsne", "umap", "pca")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    formats = "; ".join(f"{name}: {line}" for name, (_, line) in FORMATS.items())
+    formats = "; ".join(f"{name}: {line}" for name, line in FORMATS.items())
     parser.add_argument("run", metavar="RUN", type=text, help="the run folder")
     parser.add_argument("--to", metavar="FORMAT", required=True, type=one_of("format", FORMATS), help=formats)
     parser.add_argument(
@@ -61,13 +63,36 @@ def run(args: argparse.Namespace) -> int:
     from smidgen.files import lies_inside
     from smidgen.run_folder import RunFolder
 
-    folder = RunFolder.open(args.run)
-    module = importlib.import_module(FORMATS[args.to][0])
+    folder, out = RunFolder.open(args.run), Path(args.out)
     with progress(quiet=args.quiet) as console:
         for data in (args.data or folder.place_of("data"), folder.place_of("test")):
-            if lies_inside(args.out, data):
+            if lies_inside(out, data):
                 console.say(f"{args.out!r} lies inside the images' folder {data!r}, whose images it may be taken for.")
-        done = module.export(folder, args, console)
+        if args.to == "folders":
+            require_new_folder(out)
+        else:
+            require_new_file(out, overwrite=args.overwrite)
+        done = _export(folder, out, args, ConsoleListener(console))
     if not args.quiet:
-        print(printable(f"{done}: {Path(args.out)}"))
+        print(printable(f"{done}: {out}"))
     return 0
+
+
+def _export(run: RunFolder, out: Path, args: argparse.Namespace, listener: ConsoleListener) -> str:
+    """Write what `--to` names, and return what it is in words."""
+    if args.to == "csv":
+        from smidgen.exports.csv_file import export_csv
+
+        wanted = [name.strip() for name in args.columns.split(",") if name.strip()]
+        return export_csv(run, out, columns=wanted, split=args.split)
+    if args.to == "onnx":
+        from smidgen.exports.onnx_file import export_onnx
+
+        return export_onnx(run, out, listener=listener)
+    if args.to == "folders":
+        from smidgen.exports.folders import export_folders
+
+        return export_folders(run, out, split=args.split, data=args.data, link=args.link, listener=listener)
+    from smidgen.exports.parquet_file import export_parquet
+
+    return export_parquet(run, out, split=args.split, data=args.data, layout=args.layout, listener=listener)

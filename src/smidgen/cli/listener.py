@@ -1,4 +1,4 @@
-"""The link between a fit and the console; a module of its own because it imports torch."""
+"""The link between the library, which reports to a listener, and the console."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from smidgen.listener import Listener
 
 
 class ConsoleListener(Listener):
-    """Passes on to the console what a fit says."""
+    """Passes on to the console what the library reports."""
 
     def __init__(self, console: Progress) -> None:
         self._console = console

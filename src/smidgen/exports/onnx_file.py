@@ -9,6 +9,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from smidgen import __version__
+from smidgen.data.images import load_image
 from smidgen.errors import InputError
-from smidgen.model import Model
+from smidgen.files import atomic_write
+from smidgen.listener import Listener
+from smidgen.model import Model, Preprocessing
+from smidgen.run_folder import RunFolder
 
 LARGEST_DIFFERENCE = 1e-4
 """Between torch and ONNX Runtime in any assignment or embedding, above which an export is refused."""
@@ -45,6 +50,28 @@ def require_onnx() -> None:
     """Raise InputError if the packages of the extra are not installed."""
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise InputError(f"An export to ONNX needs {' and '.join(missing)}: `pip install 'smidgen[onnx]'` brings it.")
+
+
+def export_onnx(run: RunFolder, out: Path, *, listener: Listener | None = None) -> str:
+    """Write the model of a run, and return how far it is from torch at most, in words; raises what `to_onnx` does."""
+    listener = listener or Listener()
+    require_onnx()
+    listener.progress("translate", 0, 1)
+    model = Model.load(run.path)
+    content, difference = to_onnx(model, images=_pictures(run, model.preprocessing))
+    with atomic_write(out) as file:
+        file.write(content)
+    listener.progress("translate", 1, 1)
+    return f"{len(content) / 1e6:.1f} MB, at most {difference:.1g} from torch"
+
+
+def _pictures(run: RunFolder, preprocessing: Preprocessing) -> np.ndarray | None:
+    """Return some of the run's thumbnails as its method sees images; the collection itself may be gone."""
+    stored = [*run.thumbnails().values()][:_SAMPLES]
+    # They were made by the range of values, and are of 8 bits now.
+    how = preprocessing.size, preprocessing.channels, preprocessing.resize
+    pictures = [load_image(data, size=how[0], channels=how[1], resize=how[2]) for data in stored]
+    return np.stack(pictures) if pictures else None
 
 
 def to_onnx(model: Model, *, images: np.ndarray | None = None) -> tuple[bytes, float]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from smidgen.cli.console import Progress
-from smidgen.cli.files import require_new_file
 from smidgen.csv_tables import write_csv
 from smidgen.errors import InputError, unknown
 from smidgen.run_folder import RunFolder
+
+COLUMNS = ("image", "split", "cluster", "confidence")
 
 
 def chosen_rows(run: RunFolder, split: str) -> dict[str, list[str]]:
@@ -26,14 +26,14 @@ def chosen(run: RunFolder, split: str) -> tuple[dict[str, list[str]], list[int]]
     return {name: [column[i] for i in rows] for name, column in table.items()}, rows
 
 
-def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
-    """Write the chosen columns of the chosen split, and say how many rows."""
-    out = Path(args.out)
-    require_new_file(out, overwrite=args.overwrite)
-    table = chosen_rows(run, args.split)
-    wanted = [name.strip() for name in args.columns.split(",") if name.strip()]
-    for name in wanted:
+def export_csv(run: RunFolder, out: Path, *, columns: Sequence[str] = COLUMNS, split: str = "all") -> str:
+    """Write some columns of the assignments of a split, and return how many rows there are, in words.
+
+    Raises InputError for a column that there is none of, and for a split without images.
+    """
+    table = chosen_rows(run, split)
+    for name in columns:
         if name not in table:
             raise unknown("column", name, table)
-    write_csv(out, {name: table[name] for name in wanted})
+    write_csv(out, {name: table[name] for name in columns})
     return f"{len(table['image']):,} rows"

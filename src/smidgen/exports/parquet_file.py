@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow
+from pyarrow import parquet
 
 from smidgen import __version__
-from smidgen.cli.console import Progress
-from smidgen.cli.export_csv import chosen
-from smidgen.cli.files import require_new_file
+from smidgen.data.collection import path_from_id
+from smidgen.data.datasets import find_data, list_images
 from smidgen.errors import InputError, RunError
+from smidgen.exports.csv_file import chosen
 from smidgen.files import atomic_write, read_array
+from smidgen.listener import Listener
+from smidgen.reports.map import map_points
 from smidgen.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    import numpy as np
 
 MOST_TSNE = 2000
 """Images up to which the map is drawn by t-SNE unless another layout is asked for; they take five seconds."""
@@ -25,8 +26,18 @@ MOST_TSNE = 2000
 _FLOATS = 2**24  # of embeddings in memory at once: 64 MB
 
 
-def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
-    """Write the table, and say how many rows it has and how its map was drawn.
+def export_parquet(
+    run: RunFolder,
+    out: Path,
+    *,
+    split: str = "all",
+    data: str | None = None,
+    layout: str = "auto",
+    listener: Listener | None = None,
+) -> str:
+    """Write the table of a split, and return how many rows it has and how its map was drawn, in words.
+
+    data: where the images are now, None for where they were. layout: "tsne", "umap", "pca" or "auto".
 
     Columns: image (the image id), path (the original file, absolute; null if it is no file of its own, is gone, or has
     a name that is not UTF-8, which Parquet cannot hold), split, cluster, confidence, class where known, embedding
@@ -36,19 +47,14 @@ def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
     it is installed, and otherwise the first two principal components, which are honest about distances but let
     clusters overlap. The file's metadata name the layout.
     """
-    import numpy as np
-
-    from smidgen.reports.map import map_points
-
-    out = Path(args.out)
-    require_new_file(out, overwrite=args.overwrite)
-    table, rows = chosen(run, args.split)
+    listener = listener or Listener()
+    table, rows = chosen(run, split)
     embeddings = _embeddings(run, rows)
-    layout = _layout(args.layout, n=len(rows))
-    console.update("map", 0, 1)
+    layout = _layout(layout, n=len(rows))
+    listener.progress("map", 0, 1)
     places = map_points(np.asarray(embeddings[rows]), layout=layout)
-    console.update("map", 1, 1)
-    paths = _paths(run, table, data=args.data)
+    listener.progress("map", 1, 1)
+    paths = _paths(run, table, data=data)
     about = {"layout": layout, "run": run.path.resolve().name, "smidgen": __version__}
     _write(out, table, paths, embeddings, rows, places, about)
     n_files = sum(path is not None for path in paths)
@@ -82,9 +88,6 @@ def _paths(run: RunFolder, table: dict[str, list[str]], *, data: str | None) -> 
 
 def _files(source: str) -> dict[str, Path]:
     """Return the files of a folder or manifest by image id; nothing for archives, arrays, and what is not there."""
-    from smidgen.data.collection import path_from_id
-    from smidgen.data.datasets import find_data, list_images
-
     try:
         items = list_images(source)
     except InputError:
@@ -112,10 +115,6 @@ def _write(
     places: np.ndarray,
     about: dict[str, str],
 ) -> None:
-    import numpy as np
-    import pyarrow
-    from pyarrow import parquet
-
     text, real = pyarrow.string(), pyarrow.float32()
     columns = {"image": text, "path": text, "split": text, "cluster": text, "confidence": real}
     columns |= {"class": text} if "class" in table else {}

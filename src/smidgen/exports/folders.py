@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from smidgen.cli.console import Progress
-from smidgen.cli.export_csv import chosen_rows
-from smidgen.cli.files import require_new_folder
+import numpy as np
+from PIL import Image
+
 from smidgen.csv_tables import write_csv
+from smidgen.data.collection import path_from_id
+from smidgen.data.datasets import find_data, list_images, open_dataset
+from smidgen.data.values import ValueRange
 from smidgen.errors import InputError
+from smidgen.exports.csv_file import chosen_rows
 from smidgen.file_names import Names
 from smidgen.files import appearing_folder, naming
+from smidgen.listener import Listener
 from smidgen.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Key = tuple[str, str]  # (split, image id)
 
@@ -33,20 +33,31 @@ class Original:
     put: Callable[[Path], None]
 
 
-def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
-    """Write the folders and `images.csv`, which says where each image went; all of it, or nothing under that name."""
-    out = Path(args.out)
-    require_new_folder(out)
-    table = chosen_rows(run, args.split)
+def export_folders(
+    run: RunFolder,
+    out: Path,
+    *,
+    split: str = "all",
+    data: str | None = None,
+    link: bool = False,
+    listener: Listener | None = None,
+) -> str:
+    """Write the folders and `images.csv`, which says where each image went, and return how many there are, in words.
+
+    out: a new folder, or an empty one; all is written, or nothing under that name. data: where the images are now, None
+    for where they were. link: make symbolic links instead of copies. Raises InputError if no image is there any more.
+    """
+    listener = listener or Listener()
+    table = chosen_rows(run, split)
     keys = list(zip(table["split"], table["image"], strict=True))
-    originals = find_originals(run, data=args.data, link=args.link, splits=set(table["split"]), console=console)
+    originals = find_originals(run, data=data, link=link, splits=set(table["split"]), listener=listener)
     rows = [i for i, key in enumerate(keys) if key in originals]
     if not rows:
         raise InputError(
-            f"None of the run's images is in {args.data or run.setting('data')!r}: say with `--data` where they are."
+            f"None of the run's images is in {data or run.setting('data')!r}: say with `--data` where they are."
         )
     if len(rows) < len(keys):
-        console.say(f"{len(keys) - len(rows):,} of the run's images are no longer there and left out.")
+        listener.say(f"{len(keys) - len(rows):,} of the run's images are no longer there and left out.")
     with appearing_folder(out) as building:
         folders = _make_folders(building, [table["cluster"][i] for i in rows])
         taken, files = {cluster: Names() for cluster in folders}, []
@@ -56,7 +67,7 @@ def export(run: RunFolder, args: argparse.Namespace, console: Progress) -> str:
             original.put(path)
             files.append(path.relative_to(building).as_posix())
             if done % 64 == 0 or done == len(rows):
-                console.update("export", done, len(rows))
+                listener.progress("export", done, len(rows))
         columns = {name: [column[i] for i in rows] for name, column in table.items()}
         write_csv(building / "images.csv", {"file": files, **columns})
     return f"{len(rows):,} images in {len(folders)} folders"
@@ -73,7 +84,7 @@ def _make_folders(building: Path, clusters: list[str]) -> dict[str, Path]:
 
 
 def find_originals(
-    run: RunFolder, *, data: str | None, link: bool, splits: set[str], console: Progress
+    run: RunFolder, *, data: str | None, link: bool, splits: set[str], listener: Listener
 ) -> dict[Key, Original]:
     """Return the images of some splits. Only what the collection itself lists is found: an id can name no other file.
 
@@ -83,14 +94,11 @@ def find_originals(
     found: dict[Key, Original] = {}
     for split in sorted(splits):
         source = test if split == "test" and test is not None else main
-        found |= _in_source(run, source, split=split, link=link, console=console)
+        found |= _in_source(run, source, split=split, link=link, listener=listener)
     return found
 
 
-def _in_source(run: RunFolder, source: str, *, split: str, link: bool, console: Progress) -> dict[Key, Original]:
-    from smidgen.data.collection import path_from_id
-    from smidgen.data.datasets import find_data, list_images
-
+def _in_source(run: RunFolder, source: str, *, split: str, link: bool, listener: Listener) -> dict[Key, Original]:
     try:
         items = list_images(source)
     except InputError as error:
@@ -99,7 +107,7 @@ def _in_source(run: RunFolder, source: str, *, split: str, link: bool, console: 
     if link and (root is None or not root.is_dir()):
         raise InputError(f"{source!r} is no folder of image files to link to: leave out `--link`.")
     if items is None or root is None:
-        return _in_arrays(run, source, split=split, console=console)
+        return _in_arrays(run, source, split=split, listener=listener)
     paths = {item.id: path_from_id(item.id) for item in items}
     return {
         (split, item.id): Original(
@@ -110,11 +118,8 @@ def _in_source(run: RunFolder, source: str, *, split: str, link: bool, console: 
     }
 
 
-def _in_arrays(run: RunFolder, source: str, *, split: str, console: Progress) -> dict[Key, Original]:
+def _in_arrays(run: RunFolder, source: str, *, split: str, listener: Listener) -> dict[Key, Original]:
     """Return the images of a named dataset or an .npz, as PNG files of what the method saw."""
-    from smidgen.data.datasets import open_dataset
-    from smidgen.data.values import ValueRange
-
     channels, _, side = run.image_shape
     dataset = open_dataset(
         source,
@@ -123,7 +128,7 @@ def _in_arrays(run: RunFolder, source: str, *, split: str, console: Progress) ->
         channels=channels,
         resize=run.setting("resize"),
         value_range=ValueRange.from_table(run.value_range),
-        progress=console.of("read images"),
+        progress=lambda done, total: listener.progress("read images", done, total),
     )
     return {
         (split, image): Original(
@@ -134,8 +139,6 @@ def _in_arrays(run: RunFolder, source: str, *, split: str, console: Progress) ->
 
 
 def _as_png(pixels: np.ndarray) -> bytes:
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG")
     return buffer.getvalue()

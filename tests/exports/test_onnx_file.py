@@ -8,10 +8,10 @@ import torch
 
 from smidgen.errors import InputError
 from smidgen.evidence.resolved import Resolved
+from smidgen.exports.onnx_file import describe, to_onnx
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.model import Model, Preprocessing
-from smidgen.onnx_export import describe, to_onnx
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 8, 8), dtype=np.uint8)
 
@@ -45,14 +45,14 @@ def test_onnx_gives_what_torch_gives_for_any_batch(name):
 
 def test_a_model_that_differs_is_refused(monkeypatch):
     pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-    monkeypatch.setattr("smidgen.onnx_export._translated", lambda *given: b"")
-    monkeypatch.setattr("smidgen.onnx_export._largest_difference", lambda *given: float("nan"))
+    monkeypatch.setattr("smidgen.exports.onnx_file._translated", lambda *given: b"")
+    monkeypatch.setattr("smidgen.exports.onnx_file._largest_difference", lambda *given: float("nan"))
     with pytest.raises(InputError, match=r"differs from the run's by nan, .*it is not written"):
         to_onnx(make_model("kmeans"))
 
 
 def test_the_missing_extra_is_named(monkeypatch):
-    monkeypatch.setattr("smidgen.onnx_export._NEEDED", ("onnx_of_another_world",))
+    monkeypatch.setattr("smidgen.exports.onnx_file._NEEDED", ("onnx_of_another_world",))
     with pytest.raises(InputError, match=r"needs onnx_of_another_world: `pip install 'smidgen\[onnx\]'`"):
         to_onnx(make_model("kmeans"))
 

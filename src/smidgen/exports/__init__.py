@@ -1,0 +1,1 @@
+"""The clusters and the model of a run as files for other programs."""
