@@ -11,7 +11,6 @@ from smidgen.errors import InputError
 from smidgen.estimator import ImageClusterer
 from smidgen.fitting import fit
 from smidgen.listener import Listener
-from smidgen.methods import check_options, make_config
 from smidgen.model import Model
 from smidgen.nets.pretrained import pretrained_encoder
 from smidgen.setup import images as setup_images
@@ -79,15 +78,15 @@ def test_photographs_get_a_pretrained_encoder_and_small_grey_images_a_small_net(
     config, extractor = chosen(photos)
     assert (config.method, config.encoder, extractor.preprocess.flip) == ("fusion-embeddings", "lite2", True)
     config, extractor = chosen(np.zeros((9, 28, 28), dtype=np.uint8))
-    assert (config.method, config.encoder, extractor) == ("fusion", None, None)
+    assert (config.method, config.encoder, extractor) == ("fusion-images", None, None)
     assert config.options["encoder"] == "conv"
 
 
 def test_a_net_that_is_trained_here_is_no_extractor(photos):
     config, extractor = chosen(photos, encoder="conv")
-    assert (config.method, config.options["encoder"], extractor) == ("fusion", "conv", None)
+    assert (config.method, config.options["encoder"], extractor) == ("fusion-images", "conv", None)
     config, extractor = chosen(photos, encoder="lite0", fine_tune=True)
-    assert (config.method, config.options["encoder"], extractor) == ("fusion", "lite0", None)
+    assert (config.method, config.options["encoder"], extractor) == ("fusion-images", "lite0", None)
 
 
 def test_other_methods_take_embeddings_only_where_an_encoder_is_named(photos):
@@ -168,13 +167,6 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(photos, settings, words):
 def test_embeddings_are_not_embedded_again():
     with pytest.raises(InputError, match="wants images, and these are embeddings"):
         chosen(np.random.default_rng(0).random((9, 5)), encoder="lite0")
-
-
-def test_options_of_either_form_of_a_method_are_known():
-    check_options("fusion", {"softness": 0.5})
-    check_options("fusion", {"doubt": 0.5})
-    with pytest.raises(InputError, match="Unknown option of fusion 'softness'"):
-        make_config("fusion", {"softness": 0.5})
 
 
 def test_the_estimator_embeds_too(photos):

@@ -11,6 +11,7 @@ from smidgen.files import read_json, write_json
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.model import Model, Preprocessing
+from smidgen.model_file import FORMAT
 from smidgen.nets import pretrained
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
@@ -37,6 +38,12 @@ def test_everything_that_prediction_needs_travels(folder):
     assert Model.load(folder.parent).assign(IMAGES).tolist() == model.assign(IMAGES).tolist()  # the run folder
 
 
+def test_loading_leaves_the_global_generator_alone(folder):
+    before = torch.get_rng_state()
+    Model.load(folder)
+    assert torch.get_rng_state().equal(before)
+
+
 def test_what_only_training_needs_stays_behind(folder):
     assert not {"labels", "labelled"} & set(load_file(folder / "weights.safetensors"))
 
@@ -58,10 +65,10 @@ def test_a_folder_without_a_model_is_said(tmp_path):
 
 def test_another_format_is_said(folder):
     write_json(folder / "model.json", read_json(folder / "model.json") | {"format": 99})
-    with pytest.raises(RunError, match=r"of format 99; this smidgen reads format 5: update smidgen"):
+    with pytest.raises(RunError, match=rf"of format 99; this smidgen reads format {FORMAT}: update smidgen"):
         Model.load(folder)
     write_json(folder / "model.json", read_json(folder / "model.json") | {"format": 1})
-    with pytest.raises(RunError, match=r"of format 1; this smidgen reads format 5: fit it again"):
+    with pytest.raises(RunError, match=rf"of format 1; this smidgen reads format {FORMAT}: fit it again"):
         Model.load(folder)
 
 

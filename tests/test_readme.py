@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from smidgen.methods import METHODS, fusion
+from smidgen.methods import fusion_images
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -30,9 +30,10 @@ def namespace(tmp_path, monkeypatch):
     write_digits(tmp_path / "new", range(80, 100))
     labels = [f"{row:03d}.png,{load_digits().target[row]}" for row in range(20)]
     (tmp_path / "labels.csv").write_text("\n".join(["image,label", *labels, ""]))
-    short = [(f.name, int, 3) for f in dataclasses.fields(fusion.FusionConfig) if f.name.endswith("steps")]
-    config = dataclasses.make_dataclass(METHODS["fusion"][1], short, bases=(fusion.FusionConfig,), frozen=True)
-    monkeypatch.setattr(fusion, METHODS["fusion"][1], config)
+    usual = fusion_images.FusionImagesConfig
+    short = [(name, int, 3) for name in usual() if name.endswith("steps")]
+    config = dataclasses.make_dataclass(usual.__name__, short, bases=(usual,), frozen=True)
+    monkeypatch.setattr(fusion_images, usual.__name__, config)
     return {}
 
 

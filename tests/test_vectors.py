@@ -14,7 +14,7 @@ from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
 from smidgen.fitting import fit
 from smidgen.listener import Listener
-from smidgen.methods.fusion import views
+from smidgen.methods.fusion_images import views
 from smidgen.model import Model
 from smidgen.nets.encoders import VectorEncoder, make_encoder
 from smidgen.run_folder import RunFolder

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from smidgen.errors import InputError, unknown
-from smidgen.options import LARGEST, Count, Positive, Share, check_fields, field_types
+from smidgen.options import LARGEST, Count, Options, Positive, Share, check_fields, field_types
 
 PATHS = ("data", "test", "weights", "init_from")
 """Settings that name files or folders, besides those in `evidence`."""
@@ -73,10 +73,19 @@ class Config:
 def as_table(config: Config) -> dict[str, Any]:
     """Return the configuration as `config.toml` holds it: without what is None; options and evidence are tables."""
     table = dataclasses.asdict(config)
-    options = {name: value for name, value in table.pop("options").items() if value is not None}
+    options = _written(config.options)
+    del table["options"]
     evidence = {kind: str(path) for kind, path in table.pop("evidence").items()}
     rest = {name: value for name, value in table.items() if value is not None and value != ()}
     return rest | ({"evidence": evidence} if evidence else {}) | {"options": options}
+
+
+def _written(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as TOML holds them, which has no None: left out, but "none" where another value is the default."""
+    fields = dataclasses.fields(options) if isinstance(options, Options) else ()  # type: ignore[arg-type]
+    defaults = {field.name: field.default for field in fields}
+    texts = {name: "none" for name in options if options[name] is None and defaults.get(name) is not None}
+    return {name: value for name, value in {**options, **texts}.items() if value is not None}
 
 
 def from_table(table: Mapping[str, Any]) -> Config:

@@ -125,6 +125,7 @@ class _Fit:
         began: float,
     ) -> None:
         self.config, self.extractor, self.fingerprints = plan.config, plan.extractor, fingerprints
+        self.choice = plan.choice
         self.shown, self.seen = plan.shown, plan.seen(listener)
         self.train = self.seen[0]
         self.method = plan.ready_method(self.train)
@@ -264,6 +265,8 @@ class _Fit:
         evidence = {**evidence_in_words(self.method), "fingerprint": known.fingerprint()}
         manifest = describe(self.config, *self.shown, fingerprints=self.fingerprints)
         manifest |= {"evidence": evidence, "paths": absolute_paths(self.config)}
+        if self.choice is not None:
+            manifest["method_choice"] = self.choice.as_table()
         if self.extractor is not None:
             manifest["extractor"] = extractor_table(self.extractor)
             if self.config.init_from is None:  # otherwise that run says it

@@ -17,7 +17,7 @@ from torch import Tensor
 from smidgen.embedding.run import embed_images, warn
 from smidgen.errors import Damaged, RunError
 from smidgen.evidence.resolved import Resolved
-from smidgen.hardware import choose_device
+from smidgen.hardware import choose_device, forked_rng
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Method, Problem
 from smidgen.model_file import (
@@ -141,7 +141,7 @@ class Model:
         folder = Path(folder)
         folder = folder / "model" if (folder / "model").is_dir() else folder
         description = read_model_file(folder)
-        with _refusing(folder):
+        with _refusing(folder), forked_rng("cpu"):  # nets are drawn before their weights are read
             method = _empty_method(description).to(device)
             load_state(method, _read_weights(folder / "weights.safetensors", description), missing=method.training_only)
             _try(method.eval())

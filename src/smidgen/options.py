@@ -34,7 +34,7 @@ Weight = Annotated[float, Meta(ge=0, le=LARGEST)]
 Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
 """A number that cannot be 0: a width, a time."""
 
-_WHOLE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 def convert(name: str, value: Any, kind: Any, *, strict: bool = False) -> Any:
@@ -96,9 +96,10 @@ def help_texts(config_class: type) -> dict[str, str]:
 
 
 class Options(Mapping[str, Any]):
-    """The configuration of a method, a frozen dataclass whose fields are checked when it is made.
+    """The configuration of a method, whose fields are checked when it is made.
 
-    It is a mapping too, name → value: what is written down of a run need not know the method.
+    Subclasses are `dataclass(frozen=True, eq=False)`: as a mapping, name → value, it equals any other with the same
+    options, such as those read from `config.toml`.
     """
 
     def __post_init__(self) -> None:
@@ -142,7 +143,7 @@ def _base(kind: Any) -> Any:
 def _read(value: Any, base: Any, *, strict: bool) -> Any:
     """Return a value in the form that msgspec reads: 3 for the whole number 3.0 and a path as text.
 
-    Unless `strict`, whole numbers may also be written 1e3, and texts as numbers, as in `bag_size = 32`.
+    Unless `strict`, numbers may also be written 1e3 or .5, and texts as numbers, as in `bag_size = 32`.
     """
     if base is str and isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -151,7 +152,7 @@ def _read(value: Any, base: Any, *, strict: bool) -> Any:
     if base is str and not strict and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if base is not str and not strict and isinstance(value, str):
-        value = float(value) if base is int and _WHOLE.fullmatch(value.strip()) else value.strip()
+        value = float(value) if base in (int, float) and _NUMBER.fullmatch(value.strip()) else value.strip()
     return int(value) if base is int and isinstance(value, float) and value.is_integer() else value
 
 

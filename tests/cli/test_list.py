@@ -1,5 +1,6 @@
 """`smidgen list encoders`: ours without importing anything slow, timm's by pattern."""
 
+import re
 import subprocess
 import sys
 
@@ -46,12 +47,13 @@ def test_listing_ours_imports_neither_torch_nor_timm():
     assert "smidgen list encoders 'resnet*'" in done.stdout
 
 
-def test_the_options_of_both_forms_of_fusion_are_listed_and_told_apart(smidgen):
-    shown = smidgen("list", "methods", "fusion").out
-    small, embeddings = shown.split("option on embeddings")
-    assert "refine_steps" in small
-    assert "\ncomponents " in embeddings
-    assert "\ncomponents " not in small
+def test_fusion_is_listed_with_its_rule_and_the_options_of_its_methods(smidgen):
+    rule, images, embeddings = re.split("^fusion-[a-z]+: ", smidgen("list", "methods", "fusion").out, flags=re.M)
+    assert "of grey images of up to 64 pixels a side" in rule
+    assert ("\nsettle " in images, "\nhidden " in images, "\nheads " in images) == (True, False, True)
+    assert ("\nsettle " in embeddings, "\nhidden " in embeddings, "\nheads " in embeddings) == (False, True, True)
+    names = [line.split()[0] for line in smidgen("list", "methods").out.split("\n\n")[0].splitlines()]
+    assert names == ["fusion", "fusion-images", "fusion-embeddings", "kmeans", "rcc", "supervised", "ucc"]
 
 
 def test_recipes_are_listed_with_what_they_run(smidgen):

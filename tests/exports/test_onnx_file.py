@@ -25,7 +25,7 @@ def make_model(name, **options):
     return Model(method, name, Preprocessing(8, 3, "pad"), ("a", "b", "ç\n"))
 
 
-@pytest.mark.parametrize("name", ["fusion", "kmeans"])
+@pytest.mark.parametrize("name", ["fusion-images", "kmeans"])
 def test_onnx_gives_what_torch_gives_for_any_batch(name):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
     model = make_model(name)

@@ -116,7 +116,7 @@ def test_a_step_does_not_wait_for_the_device(fit):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("fit", ["fusion", "ucc fast"])
+@pytest.mark.parametrize("fit", ["fusion-images", "ucc fast"])
 def test_images_in_pinned_memory_give_the_same_training_as_images_on_the_device(fit, monkeypatch):
     with repeatable(CUDA):
         wanted = state(train(fit, CUDA)[0])
@@ -128,9 +128,9 @@ def test_images_in_pinned_memory_give_the_same_training_as_images_on_the_device(
 def test_throughput(capsys):
     """Print steps per second of every method at its default sizes, on small images."""
     rows = []
-    for fit in ("supervised", "fusion", "fusion with counts", "ucc fast", "rcc fast"):
+    for fit in ("supervised", "fusion-images", "fusion-images with counts", "ucc fast", "rcc fast"):
         for device, bfloat16 in (("cpu", False), (CUDA, False), (CUDA, True)):
-            larger = {"batch_size": 256} if FITS[fit][0] in ("supervised", "fusion") else {"bags": 60}
+            larger = {"batch_size": 256} if FITS[fit][0] in ("supervised", "fusion-images") else {"bags": 60}
             trainer = Trainer(
                 make(fit, steps=60, **larger), FITS[fit][1], Settings(device=torch.device(device), bfloat16=bfloat16)
             )

@@ -10,7 +10,8 @@ import pytest
 
 from smidgen import methods
 from smidgen.errors import InputError
-from smidgen.methods import METHODS, make_config
+from smidgen.methods import FUSION_METHODS, METHODS, make_config, read_options
+from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.kmeans import KMeansConfig
 from smidgen.methods.rcc import RCCConfig
 from smidgen.options import field_types, help_texts
@@ -39,6 +40,8 @@ def _registered(monkeypatch):
         ("1e3", "count", 1000),
         (2.0, "count", 2),
         ("1e-3", "rate", 0.001),
+        (".5", "rate", 0.5),
+        ("5.", "count", 5),
         (1, "rate", 1.0),
         ("false", "on", False),
         ("True", "on", True),
@@ -80,6 +83,37 @@ def test_an_unknown_method_is_named():
         make_config("fussion")
 
 
+def test_fusion_is_no_method_of_its_own():
+    with pytest.raises(InputError, match="stands for one of fusion-images and fusion-embeddings: name one"):
+        make_config("fusion")
+
+
+def test_options_that_both_methods_of_fusion_have_are_declared_once_and_of_one_type():
+    images, embeddings = (field_types(methods._member(name, 1)) for name in FUSION_METHODS)
+    shared = field_types(FusionConfig)
+    assert images.keys() & embeddings.keys() == shared.keys()
+    for name, kind in shared.items():
+        assert images[name] == embeddings[name] == kind
+    first, second = (help_texts(methods._member(name, 1)) for name in FUSION_METHODS)
+    assert all(second[name].startswith(first[name]) for name in shared)  # or says a limit of its own
+
+
+def test_options_of_fusion_are_those_of_both_as_typed_values():
+    given = {"settle": "0.5", "hidden": "32", "steps": "1e3"}
+    assert read_options("fusion", given) == {"settle": 0.5, "hidden": 32, "steps": 1000}
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "other"),
+    [("fusion-images", "hidden", "fusion-embeddings"), ("fusion-embeddings", "encoder", "fusion-images")],
+)
+def test_an_option_of_the_other_method_of_fusion_is_named_as_that(method, option, other):
+    with pytest.raises(InputError) as caught:
+        make_config(method, {option: "3"})
+    remedy = f"leave it out, or take `--method {other}`"
+    assert str(caught.value) == f"`{option}` is an option of {other}, not of {method}: {remedy}."
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_option_has_a_help_text(method):
     texts = help_texts(methods._member(method, 1))
@@ -98,7 +132,7 @@ def test_a_default_of_its_own_keeps_the_help_text_and_another_text_replaces_it()
 
 def test_a_configuration_is_a_mapping_of_its_options():
     config = KMeansConfig(n_init=3)
-    assert dict(config) == dataclasses.asdict(config)
+    assert config == dataclasses.asdict(config) == KMeansConfig(n_init=3) != KMeansConfig(n_init=4)
     assert (config["n_init"], config.get("steps"), len(config)) == (3, None, 6)
     with pytest.raises(KeyError):
         config["__post_init__"]
@@ -129,11 +163,11 @@ def test_every_number_has_a_range_wherever_it_is_given(method, name, kind):
 @pytest.mark.parametrize(
     ("method", "option", "value", "wanted"),
     [
-        ("fusion", "wrong", 2, "a number from 0 to 1, got 2"),
-        ("fusion", "decay", "2", "a number from 0 to 1, got '2'"),
-        ("fusion", "settle", 5, "a number from 0 to 1, got 5"),
-        ("fusion", "doubt", 1.01, "a number from 0 to 1, got 1.01"),
-        ("fusion", "batch_size", 1, "a whole number, 2 or above, got 1"),
+        ("fusion-images", "wrong", 2, "a number from 0 to 1, got 2"),
+        ("fusion-images", "decay", "2", "a number from 0 to 1, got '2'"),
+        ("fusion-images", "settle", 5, "a number from 0 to 1, got 5"),
+        ("fusion-images", "doubt", 1.01, "a number from 0 to 1, got 1.01"),
+        ("fusion-images", "batch_size", 1, "a whole number, 2 or above, got 1"),
         ("fusion-embeddings", "dropout", 1, "a number from 0 to below 1, got 1"),
         ("ucc", "bandwidth", 0, "a number above 0, got 0"),
         ("kmeans", "n_init", True, "a whole number, 1 or above, got True"),

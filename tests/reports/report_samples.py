@@ -93,7 +93,8 @@ def write_story(folder: Path) -> None:
     """Write what training leaves behind: manifest, metrics over two stages with an alarm, a table, skipped images."""
     write_json(folder / "manifest.json", {
         "smidgen": "0.1.0", "python": "3.11.7", "torch": "2.14.1", "git": "abc1234", "seed": 3, "threads": 2,
-        "device": "cpu", "method": "fusion", "encoder": "small-cnn", "evidence": {}, "trained_on": "train",
+        "device": "cpu", "method": "fusion-images", "method_choice": {"asked": "fusion", "why": "they are grey"},
+        "encoder": "small-cnn", "evidence": {}, "trained_on": "train",
         "data": {"name": "digits", "train_images": 210, "test_images": 90, "shape": [1, 8, 8], "fingerprint": "f00"},
         "command": "smidgen fit digits --out runs/digits --seed 3", "started": "2026-11-22 01:00:00",
         "finished": "2026-11-22 01:01:23",

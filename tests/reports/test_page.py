@@ -58,7 +58,7 @@ def test_page_shows_the_figures_of_metrics_json(page: str) -> None:
 def test_page_shows_what_ran_and_what_was_noticed(page: str) -> None:
     for text in ("no evidence", "clusters carry numbers, not names", "smidgen fit digits --out runs/digits --seed 3",
                  "holds above half", "heads, step 150", "broken.png", "truncated file", "The first 50 of 80 rows",
-                 "Trained on", "small-cnn", "python 3.11.7"):  # fmt: skip
+                 "Trained on", "small-cnn", "python 3.11.7", "fusion-images, chosen by fusion: they are"):  # fmt: skip
         assert text in page
     assert "Withdrawn later" not in page
 

@@ -17,7 +17,7 @@ from smidgen.cli.evidence import add_evidence, evidence_paths
 from smidgen.cli.machine import add_machine
 from smidgen.cli.parsing import one_of, seconds, setting, text, whole_number
 from smidgen.errors import InputError
-from smidgen.methods import METHODS, check_options
+from smidgen.methods import NAMES
 from smidgen.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         metavar="NAME",
         default="fusion",
-        type=one_of("method", METHODS),
-        help=f"{', '.join(METHODS)} (default: fusion)",
+        type=one_of("method", NAMES),
+        help=f"{', '.join(NAMES)} (default: fusion, which takes the one of its two methods that suits the data)",
     )
     what.add_argument(
         "--encoder",
@@ -117,13 +117,14 @@ def run(args: argparse.Namespace) -> int:
     with progress(quiet=args.quiet) as console:
         from smidgen.cli.listener import ConsoleListener
         from smidgen.fitting import fit
+        from smidgen.setup.options import read_early
         from smidgen.setup.plan import make_plan
 
-        check_options(args.method, options)  # refuses what it does not know, before anything is said
+        config = read_early(_config(args, options, evidence))  # may refuse, before anything is said
         if not args.out:
             console.say(f"The run goes to {str(out)!r} (`--out` changes it).")
 
-        config, listener = _config(args, options, evidence), ConsoleListener(console)
+        listener = ConsoleListener(console)
         if args.dry_run:
             shown = make_plan(config, listener=listener).summary()
             console.close()

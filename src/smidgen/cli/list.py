@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from smidgen.cli.parsing import one_of
 from smidgen.errors import InputError, unknown
-from smidgen.methods import METHODS, ON_EMBEDDINGS
+from smidgen.methods import FUSION, FUSION_METHODS, FUSION_RULE, METHODS, NAMES
 from smidgen.options import field_types, help_texts, in_words
 
 KINDS = ("methods", "datasets", "encoders", "recipes")
@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _methods() -> str:
-    rows = [(name, about) for name, (_, _, about) in METHODS.items()]
+    either = f"{' or '.join(FUSION_METHODS)}, whichever suits the data; the default"
+    rows = [(FUSION, either), *((name, about) for name, (_, _, about) in METHODS.items())]
     return f"{table(rows)}\n\n`smidgen list methods NAME` shows a method's options."
 
 
@@ -104,24 +105,21 @@ def _timm_names() -> list[str]:
 
 
 def _about_method(name: str) -> str:
+    if name == FUSION:
+        return "\n\n".join([FUSION_RULE, *map(_about_method, FUSION_METHODS)])
     if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    forms = list(filter(None, (name, ON_EMBEDDINGS.get(name))))
-    options = "\n\n".join(_options_of(form, where=_WHERE[form] if len(forms) > 1 else "") for form in forms)
-    return f"{name}: {METHODS[name][2]}\n\n{options}"
+        raise unknown("method", name, NAMES)
+    return f"{name}: {METHODS[name][2]}\n\n{_options_of(name)}"
 
 
-_WHERE = {"fusion": "on small grey images, or with `--fine-tune`", "fusion-embeddings": "on embeddings: photographs"}
-
-
-def _options_of(name: str, *, where: str) -> str:
-    """Return the options and presets of a method as tables; `where`: on what it has them, if not everywhere."""
+def _options_of(name: str) -> str:
+    """Return the options and presets of a method as tables."""
     from smidgen.methods import make_config
 
     config = make_config(name)
     kinds, about = field_types(type(config)), help_texts(type(config))
     rows = [(name, _value(value), about.get(name, "") + _choices(kinds[name])) for name, value in config.items()]
-    options = table(_wrapped([(f"option {where}".strip(), "default", ""), *rows]))
+    options = table(_wrapped([("option", "default", ""), *rows]))
     return f"{options}\n\nSet them with `--set option=value`.{_presets(config)}"
 
 

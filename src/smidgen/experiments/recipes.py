@@ -15,9 +15,9 @@ from smidgen.config import Config, from_table
 from smidgen.errors import Damaged, InputError, unknown
 from smidgen.evidence.kinds import KINDS
 from smidgen.evidence.simulation import Simulation
-from smidgen.methods import check_options
 from smidgen.options import convert, field_types
 from smidgen.schemas import decode_toml
+from smidgen.setup.options import with_options
 
 DEFAULT_BAGS = 2000
 SEEDS = ("seeds", "seed")
@@ -173,7 +173,7 @@ def _recipe(name: str, table: Mapping[str, Any], text: str) -> Recipe:
     seeds = _seeds(table.pop("seeds", None), table.get("seed"))
     simulated = table.pop("simulate", None)
     config = from_table(table)
-    check_options(config.method, config.options)
+    with_options(config)  # may refuse; each fit makes its own
     for kind, evidence_path in config.evidence.items():
         if kind not in KINDS:
             raise unknown("kind of evidence", kind, KINDS)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from smidgen.errors import InputError, unknown
-from smidgen.options import convert, field_types
+from smidgen.options import Options, convert, field_types
 
 if TYPE_CHECKING:
     from smidgen.methods.base import Method, Problem
 
 METHODS: dict[str, tuple[str, str, str]] = {
-    "fusion": ("Fusion", "FusionConfig", "neighbours agree, clusters are used equally, every evidence adds its term"),
+    "fusion-images": (
+        "FusionImages",
+        "FusionImagesConfig",
+        "a net is trained on the images: neighbours agree, clusters are used equally, every evidence adds its term",
+    ),
     "fusion-embeddings": (
         "FusionEmbeddings",
         "FusionEmbeddingsConfig",
-        "`fusion` where images come as embeddings: soft linear heads vote, a small net learns from evidence",
+        "the same of the embeddings of a frozen encoder: linear heads vote, a small net learns from evidence",
     ),
     "kmeans": ("KMeans", "KMeansConfig", "k-means on pixels, principal components or embeddings"),
     "rcc": ("RCC", "RCCConfig", "densities of features tell how many images of each class a bag holds; or DLLP"),
@@ -26,55 +30,93 @@ METHODS: dict[str, tuple[str, str, str]] = {
 }
 """Name → (class, its config, one line), in the module of the same name; nothing is imported before it is asked for."""
 
-ON_EMBEDDINGS = {"fusion": "fusion-embeddings"}
-"""Name → the method that stands in for it where images come as embeddings."""
+FUSION = "fusion"
+"""The name that stands for one of two methods, the one that suits the data."""
+
+FUSION_METHODS = ("fusion-images", "fusion-embeddings")
+
+NAMES = (FUSION, *METHODS)
+"""What `--method` may be."""
+
+SMALL = 64
+"""Pixels a side up to which grey images may be writing."""
+
+FUSION_RULE = f"""\
+`fusion` is the one of two methods that suits the data; a run says which, and why. It is
+
+  fusion-images      where an encoder is trained (`--encoder conv`, `--fine-tune`), or an option is given that only
+                     this method has;
+  fusion-embeddings  where an encoder is frozen (`--encoder lite0`), or an option is given that only this method has.
+
+Where nothing of this is given, the data decide:
+
+  fusion-images      of grey images of up to {SMALL} pixels a side: they may be writing, which nets trained on
+                     photographs know little of;
+  fusion-embeddings  of ready embeddings, and of all other images, which the encoder lite2 makes embeddings of.
+
+Options that both have mean the same in both."""
 
 
 def _member(name: str, index: int) -> Any:
+    if name == FUSION:
+        raise InputError(f"`{FUSION}` stands for one of {' and '.join(FUSION_METHODS)}: name one of these.")
     if name not in METHODS:
-        raise unknown("method", name, METHODS)
+        raise unknown("method", name, NAMES)
     return getattr(importlib.import_module(f"smidgen.methods.{name.replace('-', '_')}"), METHODS[name][index])
 
 
-def make_config(name: str, options: Mapping[str, Any] | None = None) -> Any:
-    """Return a method's config dataclass with the given fields changed.
+def option_types(name: str) -> Mapping[str, Any]:
+    """Return name → annotated type of a method's options; of `fusion`, those of either of its methods."""
+    methods = reversed(FUSION_METHODS) if name == FUSION else (name,)
+    return {option: kind for method in methods for option, kind in field_types(_member(method, 1)).items()}
 
-    Values may be texts, as the command line has them. `preset` names some of them at once, where the config has
-    `PRESETS`; fields given beside it win. Raises InputError for an unknown method, preset or field, or a value that is
-    of the wrong type or out of its range.
 
-    >>> make_config("kmeans", {"n_init": "3"}).n_init
-    3
+def only_in(method: str, options: Iterable[str]) -> list[str]:
+    """Return the options that only this one of the methods of `fusion` has."""
+    others = [option_types(other) for other in FUSION_METHODS if other != method]
+    return [name for name in options if name in option_types(method) and not any(name in other for other in others)]
+
+
+def read_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are given, of the types and in the ranges that they have in a method, or in `fusion`.
+
+    Values may be texts, as the command line has them. `preset` names some of them at once, where the method's config
+    has `PRESETS`; options given beside it win. Raises InputError for an unknown method, preset or option, or a value
+    that is of the wrong type or out of its range.
+
+    >>> read_options("kmeans", {"n_init": "3"})
+    {'n_init': 3}
     """
-    config_class = _member(name, 1)
-    kinds = field_types(config_class)
-    presets = getattr(config_class, "PRESETS", {})
-    options = dict(options or {})
+    kinds = option_types(name)
+    presets = {} if name == FUSION else getattr(_member(name, 1), "PRESETS", {})
+    options = dict(options)
     if presets and "preset" in options:
         preset = str(options.pop("preset"))
         if preset not in presets:
             raise unknown(f"preset of {name}", preset, presets)
         options = {**presets[preset], **options}
-    values = {}
-    for key, value in options.items():
-        if key not in kinds:
-            raise unknown(f"option of {name}", key, [*kinds, *(["preset"] if presets else [])])
-        values[key] = convert(key, value, kinds[key])
-    return config_class(**values)
+    for option in options:
+        if option not in kinds:
+            raise _unknown_option(name, option, [*kinds, *(["preset"] if presets else [])])
+    return {option: convert(option, value, kinds[option]) for option, value in options.items()}
 
 
-def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Raise InputError for options that neither a method nor the one that stands in for it on embeddings takes."""
-    refusals = {}
-    for form in filter(None, (name, ON_EMBEDDINGS.get(name))):
-        try:
-            make_config(form, options)
-        except InputError as error:
-            refusals[form] = error
-        else:
-            return
-    has_all = [form for form in refusals if options.keys() <= {*field_types(_member(form, 1)), "preset"}]
-    raise refusals[(*has_all, name)[0]]
+def _unknown_option(method: str, option: str, known: Iterable[str]) -> InputError:
+    has_it = [other for other in FUSION_METHODS if method in FUSION_METHODS and option in option_types(other)]
+    if has_it:
+        remedy = f"leave it out, or take `--method {has_it[0]}`"
+        return InputError(f"`{option}` is an option of {has_it[0]}, not of {method}: {remedy}.")
+    return unknown(f"option of {method}", option, known)
+
+
+def make_config(name: str, options: Mapping[str, Any] | None = None) -> Options:
+    """Return a method's own configuration, with the given options, see `read_options`; others have their defaults.
+
+    >>> make_config("kmeans", {"n_init": "3"}).n_init
+    3
+    """
+    made: Options = _member(name, 1)(**read_options(name, options or {}))
+    return made
 
 
 def method_class(name: str) -> type[Method]:

@@ -36,7 +36,7 @@ _RECENT = 2048  # features kept for the clusters shown during training
 _EVERY = 100  # steps between them, as often as the watch looks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BagConfig(Options):
     """Settings that UCC and RCC share; the values are those of the UCC paper."""
 

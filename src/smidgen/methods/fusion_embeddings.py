@@ -1,4 +1,4 @@
-"""Fusion on ready embeddings: what `fusion` does where a frozen encoder, or the user, has made images into vectors.
+"""`fusion` of embeddings, which a frozen encoder, or the user, has made of the images.
 
 Idea. In the space of a good encoder neighbours mostly show the same thing and classes are nearly linear. So many small
 linear heads are trained side by side to say of an image what they say of its neighbour, all clusters being used
@@ -38,12 +38,13 @@ from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import match_counts
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
+from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import projected_name
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
-from smidgen.options import Count, CountOrZero, Options, Several, Share, ShareBelowOne, Weight, option
+from smidgen.options import Count, CountOrZero, Several, Share, ShareBelowOne, Weight, option
 
 COOLING = (0.6, 0.9)
 """From which share of the stage "select" to which the heads are made surer; before it they are compared."""
@@ -61,39 +62,39 @@ BAGS = 48
 """Bags per step, of at most `bag_images` images together."""
 
 
-@dataclass(frozen=True)
-class FusionEmbeddingsConfig(Options):
-    """Settings of `fusion` on embeddings; the defaults are the ones measured on CIFAR-10 (LAB.md)."""
+@dataclass(frozen=True, eq=False)
+class FusionEmbeddingsConfig(FusionConfig):
+    """Settings of `fusion-embeddings`; the defaults are the ones measured on CIFAR-10 (LAB.md)."""
 
-    components: Count = option(256, "principal components of the embeddings, which are clustered")
+    heads: Count = 32
+    steps: Count = 720
+    batch_size: Several = 2048
+    learning_rate: Weight = 3e-3
+    refine_steps: CountOrZero = option(1500, "optimiser steps of the refinement, where there is evidence")
+    refine_batch_size: Several | None = 1024
+    refine_learning_rate: Weight | None = 1e-3
+    weight_decay: Weight = 1e-2
+    components: Count = 256
     neighbours: Count = option(
         30, "how many nearest images count as neighbours, at most half of a cluster's share of the images"
     )
-    heads: Count = option(32, "linear heads that are trained side by side in the first stage")
-    kept: Count = option(8, "how many of the heads are trained beyond the first half")
+    refine_balance: Weight = 0.5
+    threshold: Share = 0.8
+    decay: Share = 0.99
+    evidence: Weight = 1.0
+    wrong: Share = 0.1
+    bag_images: Count = 1536
+    kept: Count = option(8, "how many of the heads are trained beyond the first half of their stage")
     votes: Count = option(5, "how many of the heads decide")
-    steps: Several = option(720, "optimiser steps of the heads")
-    batch_size: Several = option(2048, "images per step of the heads")
     softness: Share = option(
         0.7, "how unsure the heads are kept: their loss as a share of ln(clusters), 0 sure, 1 saying nothing"
     )
     final_softness: Share = option(0.5, "how unsure the heads end, as `softness`")
     gain: Weight = option(0.02, "how fast the temperature follows the softness")
-    learning_rate: Weight = option(3e-3, "of the heads")
-    weight_decay: Weight = option(1e-2, "of heads and net")
-    refine_steps: CountOrZero = option(1500, "optimiser steps of the net that learns from evidence")
-    refine_batch_size: Several = option(1024, "images per step of the refinement, besides those of evidence")
-    refine_learning_rate: Weight = option(1e-3, "of AdamW in the refinement")
-    bag_images: Count = option(1536, "the most images that the bags of a step may have together, one bag at least")
-    hidden: Count = option(512, "units of the net's layer")
-    dropout: ShareBelowOne = option(0.5, "of the net's layer")
+    hidden: Count = option(512, "units of the layer of the net that learns from evidence")
+    dropout: ShareBelowOne = option(0.5, "of that layer")
     warm: Share = option(0.3, "share of the refinement over which the votes are believed less and less")
-    evidence: Weight = option(1.0, "weight of every kind of evidence")
-    wrong: Share = option(0.1, "the share of the evidence that may be wrong")
     leak: Share = option(0.1, "how often an image is like a class that its bag does not hold")
-    threshold: Share = option(0.8, "the confidence above which the net's slow average labels an image")
-    decay: Share = option(0.99, "of the net's slow average")
-    balance: Weight = option(0.5, "weight of the entropy of the net's mean assignment")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -145,7 +146,7 @@ class FusionEmbeddings(Method):
 
     def stages(self) -> list[Stage]:
         """Return "cluster" (all heads), "select" (the best of them, made surer), and with evidence "refine"."""
-        half = self.config.steps // 2
+        half = self._first_half
         stages = [
             # The temperature holds the loss where it is.
             Stage("cluster", half, schedule="constant", falls=False, least=LEAST),
@@ -154,12 +155,14 @@ class FusionEmbeddings(Method):
         known = self.config.refine_steps > 0 and bool(self.terms.evidence.sizes())
         return [*stages, Stage("refine", self.config.refine_steps)] if known else stages
 
+    @property
+    def _first_half(self) -> int:
+        return max(1, self.config.steps // 2)
+
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Return AdamW over the heads, or over the net that learns from evidence."""
-        decay = self.config.weight_decay
-        if stage == "refine":
-            return [torch.optim.AdamW(self.net.parameters(), lr=self.config.refine_learning_rate, weight_decay=decay)]
-        return [torch.optim.AdamW(self.heads.parameters(), lr=self.config.learning_rate, weight_decay=decay)]
+        trained, rate = self.net if stage == "refine" else self.heads, self.config.peak_rate(stage)
+        return [torch.optim.AdamW(trained.parameters(), lr=rate, weight_decay=self.config.weight_decay)]
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Project and find neighbours; choose the heads to go on with; let them vote and evidence name the clusters."""
@@ -180,7 +183,7 @@ class FusionEmbeddings(Method):
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for images and one random neighbour each, or for images and evidence."""
-        size = self.config.refine_batch_size if stage == "refine" else self.config.batch_size
+        size = self.config.images_per_step(stage)
         rows = torch.randint(self.problem.n_images, (size,), generator=generator)
         if stage != "refine":
             column = torch.randint(self.neighbours.shape[1], rows.shape, generator=generator)
@@ -204,7 +207,7 @@ class FusionEmbeddings(Method):
     # ---------------------------------------------------------------------------------------------------------- heads
 
     def _head_losses(self, parts: Mapping[str, Part], stage: str, step: int, progress: int) -> dict[str, Tensor]:
-        share = progress / max(1, self.config.steps - self.config.steps // 2) if stage == "select" else 0.0
+        share = progress / max(1, self.config.steps - self._first_half) if stage == "select" else 0.0
         losses = self.heads.losses(
             *(self.projected[parts[name].indices] for name in ("images", "neighbours")),
             step=step,
@@ -271,7 +274,7 @@ class FusionEmbeddings(Method):
             known |= self._bag_losses(parts["bags"], projected["bags"], logits["bags"], trust)
         if "anchors" in parts:
             known["pure_bags"] = F.cross_entropy(logits["anchors"], self.anchors[parts["anchors"].indices])
-        own = losses["begun"] + losses["own"] + self.config.balance * losses["balance"]
+        own = losses["begun"] + losses["own"] + self.config.refine_balance * losses["balance"]
         return {"total": own + self.config.evidence * sum(known.values()), **losses, **known}
 
     @property

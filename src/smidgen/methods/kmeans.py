@@ -23,7 +23,7 @@ from smidgen.nets.encoders import make_encoder
 from smidgen.options import Count, Options, option
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KMeansConfig(Options):
     """Settings of `kmeans`."""
 

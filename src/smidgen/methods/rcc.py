@@ -45,7 +45,7 @@ from smidgen.nets.bag_net import HeadActivation, bag_head, copied, expected_coun
 from smidgen.options import Count, Share, Weight, option
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RCCConfig(BagConfig):
     """Settings of `rcc`, those of `BagConfig` among them; the defaults are the report's where it states them."""
 

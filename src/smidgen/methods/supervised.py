@@ -19,7 +19,7 @@ from smidgen.nets.heads import LinearHeads
 from smidgen.options import Count, Options, Several, Weight, option
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SupervisedConfig(Options):
     """Settings of `supervised`."""
 

@@ -40,7 +40,7 @@ from smidgen.methods.base import EvidenceUse, Problem, Stage
 from smidgen.options import Count, Share, option
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UCCConfig(BagConfig):
     """Settings of `ucc`, those of `BagConfig` among them; the defaults are the paper's but for `steps`."""
 

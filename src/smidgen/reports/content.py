@@ -122,6 +122,9 @@ def _facts(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tupl
     """Return (name, value) pairs for the header; what the run did not record does not appear."""
     data = manifest.get("data") if isinstance(manifest.get("data"), Mapping) else {}
     facts = [(word, plain(manifest.get(key))) for key, word in _FACTS.items()]
+    if isinstance(choice := manifest.get("method_choice"), Mapping):
+        why = f", chosen by {plain(choice.get('asked'))}: {plain(choice.get('why'))}"
+        facts = [(word, f"{value}{why}" if word == "Method" else value) for word, value in facts]
     if isinstance(manifest.get("extractor"), Mapping):  # it is the encoder that is meant
         weights = plain(manifest["extractor"].get("weights"))
         frozen = f"frozen, {weights}" if weights else "frozen"

@@ -9,12 +9,10 @@ import torch
 from smidgen.config import Config
 from smidgen.data.datasets import DATASETS
 from smidgen.data.values import as_text
-from smidgen.errors import unknown
 from smidgen.hardware import choose_device, choose_precision
 from smidgen.listener import Listener
-from smidgen.methods import METHODS, ON_EMBEDDINGS, check_options, make_config
 from smidgen.model import Model
-from smidgen.setup.encoder import with_encoder
+from smidgen.setup.options import with_options
 from smidgen.setup.start import starting_run
 
 DEFAULT_CLUSTERS = 10
@@ -25,8 +23,7 @@ def resolve(config: Config, listener: Listener | None = None, *, start: Model | 
 
     start: what `starting_run` returns, where it is at hand.
     """
-    if config.method not in METHODS:
-        raise unknown("method", config.method, METHODS)
+    config = with_options(config, start=start or starting_run(config))
     n_clusters = config.n_clusters
     if n_clusters is None:
         known = class_count(config.data)
@@ -34,16 +31,10 @@ def resolve(config: Config, listener: Listener | None = None, *, start: Model | 
         if known is None and listener is not None:
             listener.say(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
     device = choose_device(config.device)
-    config = with_encoder(config, start or starting_run(config))
-    check_options(config.method, config.options)
-    options = config.options  # of some methods they depend on the images
-    if config.method not in ON_EMBEDDINGS:
-        options = dataclasses.asdict(make_config(config.method, options))
     return dataclasses.replace(
         config,
         n_clusters=n_clusters,
         value_range=as_text(config.value_range),
-        options=options,
         threads=config.threads or torch.get_num_threads(),
         device=device,
         precision=choose_precision(config.precision, device),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +12,14 @@ from smidgen.config import Config
 from smidgen.data.datasets import Dataset
 from smidgen.data.decoding import NATIVE_LIMIT
 from smidgen.errors import InputError
+from smidgen.hardware import forked_rng
 from smidgen.listener import Listener
-from smidgen.methods import ON_EMBEDDINGS, make_config
+from smidgen.methods import FUSION, option_types
 from smidgen.model import Model, embed
 from smidgen.nets.encoders import is_projected, is_trained_here
 from smidgen.nets.pretrained import SCRATCH, encoder_size, pretrained_encoder
 from smidgen.nets.timm_encoder import PretrainedEncoder
+from smidgen.setup.method import EMBEDDINGS, IMAGES, by_options, choose_method, method_options
 from smidgen.setup.start import net_to_start_from, refuse_other_embeddings, starting_run
 
 PREFERRED = "lite2"
@@ -24,34 +28,40 @@ PREFERRED = "lite2"
 IMAGE_DEFAULTS = ("conv", "wide-residual", "alexnet", "alexnet-small")
 """The encoders that methods have by default: nets for images, for which "vectors" stands in on embeddings."""
 
-SMALL = 64
-"""Pixels a side up to which grey images may be writing."""
-
 
 def with_encoder(config: Config, other: Model | None) -> Config:
     """Return the configuration with the encoder where it belongs: `encoder` is frozen, `options` has what is trained.
 
     Another run's encoder is taken for what it was there.
     """
-    encoder, options = config.encoder, dict(config.options)
+    encoder, options = config.encoder, config.options
     if other is not None:
         refuse_other_embeddings(config, other)
         if other.extractor is not None:
             encoder = encoder or other.extractor.name
-        if (trained_there := net_to_start_from(other, config)) is not None:
-            options.setdefault("encoder", trained_there)
+        options = _trained(options, net_to_start_from(other, config))
     wanted = encoder or options.get("encoder")
-    if other is None and is_projected(wanted):
+    is_known = other is not None or config.init_from is None  # or else that run may name it
+    if config.init_from is None and is_projected(wanted):
         raise InputError(f"The encoder {wanted!r} comes from another run: name that one, `--init-from RUN`.")
     trained = encoder is not None and (config.fine_tune or is_trained_here(encoder))
-    if config.fine_tune and encoder is None and options.get("encoder") is None:
+    if is_known and config.fine_tune and wanted is None:
         raise InputError("Which encoder is to be trained further? Name it: `--encoder lite0 --fine-tune`.")
-    if config.weights is not None and (encoder is None or trained):
+    if is_known and config.weights is not None and (encoder is None or trained):
         raise InputError("`--weights` go with a frozen encoder: name the net they belong to, `--encoder NAME`.")
     if trained:
-        options.setdefault("encoder", encoder)
-        encoder = None
+        if "encoder" not in option_types(config.method):
+            raise InputError(
+                f"`{config.method}` trains no encoder, and {encoder!r} would be trained: take `--method {IMAGES}`, or a"
+                " pretrained encoder without `--fine-tune`."
+            )
+        options, encoder = _trained(options, encoder), None
     return dataclasses.replace(config, encoder=encoder, options=options)
+
+
+def _trained(options: Mapping[str, Any], encoder: str | None) -> Mapping[str, Any]:
+    """Return the options with the encoder to train, unless they name one."""
+    return options if encoder is None or "encoder" in options else {**options, "encoder": encoder}
 
 
 def choose_encoder(
@@ -61,27 +71,20 @@ def choose_encoder(
 
     start: what `starting_run` returns, where it is at hand.
 
-    Where none is named, `PREFERRED` is for methods that have a form for embeddings, unless images are small and grey:
-    those may be writing, which nets trained on photographs know little of, and a small net learns it in a minute.
+    Where none is named, `fusion-embeddings` has `PREFERRED`.
     """
     name = config.encoder
-    small_and_grey = train.images.shape[1] == 1 and max(train.images.shape[2:]) <= SMALL
     if name is not None and train.holds_vectors:
         raise InputError(f"The encoder {name!r} wants images, and these are embeddings: leave `--encoder` out.")
-    undecided = name is None and config.method in ON_EMBEDDINGS and "encoder" not in config.options
-    if undecided and not train.holds_vectors and not small_and_grey:
+    config, _ = choose_method(config, train, listener)
+    if name is None and config.method == EMBEDDINGS and not train.holds_vectors:
         name = PREFERRED
         listener.say(f"Images are embedded by {name!r}, a net trained on ImageNet's labels (`--encoder` changes it).")
-    extractor = None
-    if name is not None:
-        extractor = _extractor(name, config, start or starting_run(config))
-    method = config.method
-    if extractor is not None or (train.holds_vectors and "encoder" not in config.options):
-        method = ON_EMBEDDINGS.get(method, method)
-    options = dataclasses.asdict(make_config(method, config.options))
+    extractor = None if name is None else _extractor(name, config, start or starting_run(config))
+    options = method_options(config.method, config.options)
     if (extractor is not None or train.holds_vectors) and options.get("encoder") in IMAGE_DEFAULTS:
-        options["encoder"] = "vectors"
-    return dataclasses.replace(config, encoder=name, method=method, options=options), extractor
+        options = dataclasses.replace(options, encoder="vectors")  # type: ignore[type-var]
+    return dataclasses.replace(config, encoder=name, options=options), extractor
 
 
 def _extractor(name: str, config: Config, start: Model | None) -> PretrainedEncoder:
@@ -89,7 +92,8 @@ def _extractor(name: str, config: Config, start: Model | None) -> PretrainedEnco
     other = None if start is None else start.extractor
     if other is not None and other.name == name and config.weights is None:
         return other
-    return pretrained_encoder(name, weights=config.weights, flip=True)
+    with forked_rng("cpu"):  # the net is drawn before its weights are read
+        return pretrained_encoder(name, weights=config.weights, flip=True)
 
 
 def embedded(
@@ -127,5 +131,6 @@ def other_size(config: Config) -> int:
     name = config.encoder or config.options.get("encoder")
     if name is not None and (not is_trained_here(name) or name.startswith(SCRATCH)):
         return encoder_size(name)
-    on_embeddings = config.method in ON_EMBEDDINGS and "encoder" not in config.options
-    return encoder_size(PREFERRED) if on_embeddings else NATIVE_LIMIT
+    choice = by_options(config) if config.method == FUSION else None
+    method = config.method if choice is None else choice.method
+    return encoder_size(PREFERRED) if method in (FUSION, EMBEDDINGS) else NATIVE_LIMIT  # `fusion` may come to it

@@ -19,7 +19,7 @@ from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import forked_rng
 from smidgen.listener import Listener
-from smidgen.methods import make_config, make_method
+from smidgen.methods import make_method
 from smidgen.methods.base import Method, Problem
 from smidgen.model import Model
 from smidgen.nets.timm_encoder import PretrainedEncoder
@@ -27,6 +27,7 @@ from smidgen.setup.configuration import resolve
 from smidgen.setup.encoder import as_if_embedded, choose_encoder, embedded
 from smidgen.setup.evidence import open_evidence, report_evidence, resolve_evidence
 from smidgen.setup.images import open_data
+from smidgen.setup.method import Choice, choose_method
 from smidgen.setup.problem import make_problem
 from smidgen.setup.start import start_from, starting_run
 
@@ -35,12 +36,14 @@ from smidgen.setup.start import start_from, starting_run
 class Plan:
     """A fit whose choices are made and whose inputs are open.
 
-    config: with every choice made. shown: the images, of training and, where there is one, of the test set.
+    config: with every choice made. choice: which method `fusion` is, where it was asked for. shown: the images, of
+    training and, where there is one, of the test set.
     extractor: what embeds them; None where the method sees the images. evidence: about the training images.
     start: the model of the run to start from. method: a new one, that has seen zeros for embeddings.
     """
 
     config: Config
+    choice: Choice | None
     shown: list[Dataset]
     extractor: PretrainedEncoder | None
     evidence: Resolved
@@ -92,6 +95,7 @@ class Plan:
             "classes": list(train.class_names) if train.classes is not None else [],
             "n_clusters": problem.n_clusters,
             "method": self.config.method,
+            **({} if self.choice is None else {"method_choice": self.choice.as_table()}),
             "options": dict(self.config.options),
             "evidence": problem.evidence.sizes(),
             "stages": {stage.name: stage.steps for stage in self.method.stages()},
@@ -119,6 +123,7 @@ def make_plan(
     start = starting_run(config)
     config = resolve(config, listener, start=start)
     train, held_out = open_data(config, data, test, listener)
+    config, choice = choose_method(config, train, listener)
     config, extractor = choose_encoder(config, train, listener, start=start)
     resolved = resolve_evidence(config, train, evidence)
     shown = [dataset for dataset in (train, held_out) if dataset is not None]
@@ -126,14 +131,14 @@ def make_plan(
     if start is not None:
         start_from(method, start)  # may refuse
     report_evidence(method, listener)
-    return Plan(config, shown, extractor, resolved, start, method)
+    return Plan(config, choice, shown, extractor, resolved, start, method)
 
 
 def new_method(config: Config, problem: Problem) -> Method:
     """Return a new method of a configuration; raises InputError if it does not go with the problem."""
     with forked_rng(config.device):
         torch.manual_seed(config.seed)
-        method = make_method(config.method, make_config(config.method, config.options), problem)
+        method = make_method(config.method, config.options, problem)
     method.stages()  # may refuse too
     return method
 

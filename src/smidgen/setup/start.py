@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from smidgen.config import Config
 from smidgen.errors import InputError
-from smidgen.methods import ON_EMBEDDINGS, make_config
+from smidgen.methods import FUSION, option_types
 from smidgen.methods.base import Method
 from smidgen.model import Model
 from smidgen.nets.encoders import is_trained_here
+from smidgen.setup.method import EMBEDDINGS
 
 
 def starting_run(config: Config) -> Model | None:
@@ -38,14 +39,14 @@ def refuse_other_embeddings(config: Config, other: Model) -> None:
 def net_to_start_from(other: Model, config: Config) -> str | None:
     """Return the name of the net that another run offers, None where the method has no place for one.
 
-    On embeddings `fusion` has none: it looks at them as its form for embeddings does.
+    `fusion` has none for what `fusion-embeddings` learned: it clusters embeddings anew.
     """
-    if not hasattr(make_config(config.method), "encoder"):
+    if "encoder" not in option_types(config.method):
         return None
-    looks_anew = config.method in ON_EMBEDDINGS and other.name in ON_EMBEDDINGS.values()
-    trains_the_extractor = other.extractor is not None and (config.fine_tune or config.method in ON_EMBEDDINGS)
+    starts_anew = config.method == FUSION and other.name == EMBEDDINGS
+    trains_the_extractor = other.extractor is not None and (config.fine_tune or config.method == FUSION)
     start = other.method.starting_point
-    return None if looks_anew or trains_the_extractor or start is None else start.encoder
+    return None if starts_anew or trains_the_extractor or start is None else start.encoder
 
 
 def start_from(method: Method, other: Model) -> None:

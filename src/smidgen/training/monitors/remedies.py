@@ -19,6 +19,7 @@ _REMEDIES: dict[str, Sequence[Remedy]] = {
     ),
     "one": (
         ("balance", "raise `balance`"),
+        ("refine_balance", "raise `refine_balance`"),
         ("learning_rate", "lower `learning_rate`"),
         (None, "ask for more clusters"),
     ),

@@ -10,7 +10,13 @@ from torch import nn
 from smidgen.data.batches import Part
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods.base import Problem
-from smidgen.methods.fusion import Fusion, FusionConfig, balance_loss, neighbour_loss, self_label_loss
+from smidgen.methods.fusion_images import (
+    FusionImages,
+    FusionImagesConfig,
+    balance_loss,
+    neighbour_loss,
+    self_label_loss,
+)
 
 
 def draw(*shape, seed=0):
@@ -56,7 +62,7 @@ def test_self_labels_count_only_where_the_teacher_is_sure():
 def fusion(**options):
     torch.manual_seed(0)
     problem = Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), Resolved.nothing(12))
-    return Fusion(FusionConfig(heads=4, batch_size=8, neighbours=3, **options), problem)
+    return FusionImages(FusionImagesConfig(heads=4, batch_size=8, neighbours=3, **options), problem)
 
 
 def embed_of(images):
@@ -105,7 +111,7 @@ def test_clusters_take_the_places_of_the_classes_that_labels_name():
     labels = torch.tensor([2, 0, 1] * 4)
     torch.manual_seed(0)
     evidence = Resolved(12, labels=labels, class_names=("a", "b", "c"))
-    method = Fusion(FusionConfig(heads=2), Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), evidence)).eval()
+    method = FusionImages(FusionImagesConfig(heads=2), Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), evidence)).eval()
     images = torch.rand(12, 1, 8, 8)
     outputs = torch.arange(12) % 3  # what the heads say, whatever the images: output k is class (2, 0, 1)[k]
     method.net = nn.Sequential(nn.Identity(), Says(torch.eye(3)[outputs][:, None].repeat(1, 2, 1) * 9))
@@ -149,13 +155,26 @@ def test_an_encoder_to_start_from_reaches_net_and_teacher():
 
 
 def test_its_defaults_are_plain_values():
-    assert all(isinstance(value, (int, float, str)) for value in dataclasses.asdict(FusionConfig()).values())
+    plain = (int, float, str, type(None))
+    assert all(isinstance(value, plain) for value in dataclasses.asdict(FusionImagesConfig()).values())
+
+
+@pytest.mark.parametrize(("options", "sizes", "rates"), [
+    ({}, (8, 8), (2e-3, 2e-3)),
+    ({"refine_batch_size": 5, "refine_learning_rate": 0.0}, (8, 5), (2e-3, 0.0)),
+])  # fmt: skip
+def test_the_refinement_may_have_a_batch_size_and_a_learning_rate_of_its_own(options, sizes, rates):
+    method = fusion(**options)
+    method.neighbours = torch.zeros(12, 3, dtype=torch.int32)
+    parts = [method.request(stage, 0, torch.Generator(), progress=0) for stage in ("cluster", "refine")]
+    assert (len(parts[0]["images"].indices), len(parts[1]["strong"].indices)) == sizes
+    assert tuple(method.optimisers(stage)[0].param_groups[0]["lr"] for stage in ("cluster", "refine")) == rates
 
 
 def test_evidence_that_names_classes_counts_once_the_clock_is_where_clusters_have_formed():
     method = fusion(steps=100)
     labelled = method.problem.evidence.replaced(labels=torch.tensor([0, 1, 2] * 4), class_names=("a", "b", "c"))
-    method = Fusion(method.config, dataclasses.replace(method.problem, evidence=labelled))
+    method = FusionImages(method.config, dataclasses.replace(method.problem, evidence=labelled))
     rows = torch.arange(6)
     parts = {name: Part(torch.rand(6, 1, 8, 8), rows, items=rows) for name in ("images", "neighbours", "labels")}
     assert "labels" not in method.loss(parts, stage="cluster", step=5, progress=5)

@@ -1,4 +1,4 @@
-"""Fusion: our own method, and the default. One model p(k | image), one objective made of all that is known.
+"""`fusion` of images, with a net trained on them. One model p(k | image), one objective made of all that is known.
 
 Idea. Images that lie close together usually show the same thing, and clusters are not empty; so a softmax head that
 agrees on neighbours under random views, and uses all clusters, finds classes. Every piece of evidence adds the
@@ -42,11 +42,12 @@ from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
+from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.host_copies import HostCopies
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
-from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight, option
+from smidgen.options import Count, CountOrZero, Several, Share, Weight, option
 
 LEAST = 0.1
 """The share of the first stage's steps without which there are no clusters."""
@@ -55,33 +56,35 @@ CLASS_COUNT_WEIGHT = 3.0
 """Of the exact law of class counts: it is a mean over all clusters, and an image in the wrong one concerns two."""
 
 
-@dataclass(frozen=True)
-class FusionConfig(Options):
-    """Settings of `fusion`; the defaults are the ones measured on MNIST (LAB.md)."""
+@dataclass(frozen=True, eq=False)
+class FusionImagesConfig(FusionConfig):
+    """Settings of `fusion-images`; the defaults are the ones measured on MNIST (LAB.md)."""
 
+    heads: Count = 5
+    steps: Count = 600
+    batch_size: Several = 256
+    learning_rate: Weight = 2e-3
+    refine_steps: CountOrZero = 1500
+    refine_batch_size: Several | None = None
+    refine_learning_rate: Weight | None = None
+    weight_decay: Weight = 1e-2
+    components: Count = 50
+    neighbours: Count = 10
+    refine_balance: Weight = 0.5
+    threshold: Share = 0.9
+    decay: Share = 0.99
+    evidence: Weight = 1.0
+    wrong: Share = 0.1
+    bag_images: Count = 320
     encoder: str = option("conv", "the net that is trained, see `smidgen list encoders`")
-    heads: Count = option(5, "linear heads that are trained side by side in the first stage")
-    steps: Count = option(600, "optimiser steps of the first stage")
-    refine_steps: CountOrZero = option(1500, "optimiser steps of the refinement")
     labelled_factor: Weight = option(
         2.0,
         "how many times as many steps the refinement has where there are labels and no bags: they cost less than those"
         " with bags, and labels gain by more of them",
     )
-    batch_size: Several = option(256, "images per step, besides those of evidence")
-    neighbours: Count = option(10, "how many nearest images count as neighbours")
-    pca_components: Count = option(50, "principal components of the pixels, by which images are nearest")
     settle: Share = option(0.6, "share of the first stage after which clusters have formed")
     doubt: Share = option(0.3, "ε, the share of neighbours that may be wrong once clusters have formed")
     balance: Weight = option(5.0, "weight of the entropy of the mean assignment in the first stage")
-    refine_balance: Weight = option(0.5, "weight of the entropy of the mean assignment in the refinement")
-    evidence: Weight = option(1.0, "weight of every kind of evidence")
-    bag_images: Count = option(320, "the most images that the bags of a step may have together, one bag at least")
-    wrong: Share = option(0.1, "the share of the evidence that may be wrong")
-    threshold: Share = option(0.9, "the teacher's confidence above which its label is used")
-    decay: Share = option(0.99, "of the teacher, the net's slow average")
-    learning_rate: Weight = option(2e-3, "of AdamW, at its peak")
-    weight_decay: Weight = option(1e-2, "of AdamW")
 
 
 def neighbour_loss(p: Tensor, q: Tensor, *, doubt: float = 0.0) -> Tensor:
@@ -130,10 +133,10 @@ def views(image_shape: tuple[int, int, int]) -> tuple[View | None, View | None]:
     return weak, strong
 
 
-class Fusion(Method):
+class FusionImages(Method):
     """See the module's docstring."""
 
-    name = "fusion"
+    name = "fusion-images"
     training_only = ("neighbours", "net.", "running_loss", "terms.")
     evidence_use = EvidenceUse(kinds=LEARNED)
 
@@ -142,7 +145,7 @@ class Fusion(Method):
     head: Tensor
     order: Tensor
 
-    def __init__(self, config: FusionConfig, problem: Problem) -> None:
+    def __init__(self, config: FusionImagesConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem, self._host = config, problem, HostCopies()
         self.weak, self.strong = views(problem.image_shape)
@@ -173,7 +176,7 @@ class Fusion(Method):
 
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Return AdamW over the net; the teacher has no gradient."""
-        rate, decay = self.config.learning_rate, self.config.weight_decay
+        rate, decay = self.config.peak_rate(stage), self.config.weight_decay
         return [torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=decay)]
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
@@ -188,7 +191,7 @@ class Fusion(Method):
 
     def _find_neighbours(self, embed: Embed) -> None:
         pixels = embed(lambda images: images.flatten(1))
-        pca = fit_pca(pixels, min(self.config.pca_components, *pixels.shape))
+        pca = fit_pca(pixels, min(self.config.components, *pixels.shape))
         wanted = min(self.config.neighbours, len(pixels) - 1)
         self.neighbours = nearest_neighbours(pca.transform(pixels), wanted)[0].to(torch.int32)
 
@@ -201,7 +204,7 @@ class Fusion(Method):
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for images and one random neighbour each, or for images as weak and strong views; and for evidence."""
-        rows = torch.randint(self.problem.n_images, (self.config.batch_size,), generator=generator)
+        rows = torch.randint(self.problem.n_images, (self.config.images_per_step(stage),), generator=generator)
         if stage == "refine":
             requests = {"weak": Request(rows, self.weak), "strong": Request(rows, self.strong)}
         else:

@@ -1,0 +1,85 @@
+"""Which method a fit uses: the one that is asked for, or the one of two that `fusion` stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from smidgen.config import Config
+from smidgen.data.datasets import Dataset
+from smidgen.errors import InputError
+from smidgen.listener import Listener
+from smidgen.methods import FUSION, FUSION_METHODS, SMALL, make_config, only_in, option_types
+from smidgen.nets.encoders import is_trained_here
+from smidgen.options import Options
+
+IMAGES, EMBEDDINGS = FUSION_METHODS
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The method that `fusion` is, and why."""
+
+    method: str
+    why: str
+
+    def as_table(self) -> dict[str, str]:
+        """Return what manifests say of it, beside the method."""
+        return {"asked": FUSION, "why": self.why}
+
+
+def choose_method(config: Config, train: Dataset, listener: Listener) -> tuple[Config, Choice | None]:
+    """Return the configuration with the method that `fusion` is for these images, and why; as it is for others."""
+    if config.method != FUSION:
+        return config, None
+    choice = by_options(config) or _by_images(train)
+    listener.say(f"`{config.method}` is `{choice.method}` here: {choice.why}.")
+    options = method_options(choice.method, config.options)
+    return dataclasses.replace(config, method=choice.method, options=options), choice
+
+
+def method_options(method: str, options: Mapping[str, Any]) -> Options:
+    """Return a method's own configuration: the options themselves where they are it, otherwise made of them."""
+    is_made = isinstance(options, Options) and options.keys() == option_types(method).keys()
+    return options if is_made else make_config(method, options)  # type: ignore[return-value]
+
+
+def by_options(config: Config) -> Choice | None:
+    """Return which method `fusion` is whatever the images are, None where they decide.
+
+    Raises InputError where the encoder and the options ask for both.
+    """
+    trained, frozen = _encoders(config)
+    given = [name for name in config.options if name != "encoder"]
+    reasons = {
+        method: [f"`{name}` is an option that only it has" for name in only_in(method, given)]
+        for method in FUSION_METHODS
+    }
+    if trained is not None:
+        reasons[IMAGES].insert(0, f"the encoder {trained!r} is trained")
+    if frozen is not None:
+        reasons[EMBEDDINGS].insert(0, f"the encoder {frozen!r} is frozen")
+    if all(reasons.values()):
+        each = ", and ".join(f"`{method}`, as {why[0]}" for method, why in reasons.items())
+        raise InputError(f"`{FUSION}` would be {each}: leave one of the two out, or name one of these methods.")
+    return next((Choice(method, why[0]) for method, why in reasons.items() if why), None)
+
+
+def _encoders(config: Config) -> tuple[str | None, str | None]:
+    """Return the encoder that is trained and the one that is frozen, where they are named."""
+    named, trained = config.encoder, config.options.get("encoder")
+    if named is not None and (config.fine_tune or is_trained_here(named)):
+        return trained or named, None
+    return trained, named
+
+
+def _by_images(train: Dataset) -> Choice:
+    if train.holds_vectors:
+        return Choice(EMBEDDINGS, "the data are ready embeddings")
+    grey, largest = train.images.shape[1] == 1, max(train.images.shape[2:])
+    if grey and largest <= SMALL:
+        return Choice(IMAGES, f"the images are grey and of at most {SMALL} pixels a side")
+    what = f"larger than {SMALL} pixels a side" if grey else "in colour"
+    return Choice(EMBEDDINGS, f"the images are {what}, and no encoder is named to be trained on them")

@@ -1,0 +1,37 @@
+"""A method's options as they are given, by name and perhaps as texts, made into its configuration, once per fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from smidgen.config import Config
+from smidgen.methods import FUSION, read_options
+from smidgen.model import Model
+from smidgen.setup.encoder import with_encoder
+from smidgen.setup.method import by_options, method_options
+
+
+def read_early(config: Config) -> Config:
+    """Return the configuration as `with_options` does, before anything else is opened.
+
+    With `init_from` it stays as it is, because that run has a say in the encoder; wrong options are refused all the
+    same.
+    """
+    read = with_options(config)
+    return read if config.init_from is None else config
+
+
+def with_options(config: Config, *, start: Model | None = None) -> Config:
+    """Return the configuration with its options read, and the encoder where it belongs.
+
+    `encoder` is what is frozen, `options` has what is trained. Of `fusion` the options are those that are given, until
+    it is decided which method it is; of every other method they are its own configuration, which is made here once.
+    start: the model of the run to start from. Raises InputError for an unknown method, and for options and encoders
+    that are unknown, out of their range or do not go together.
+    """
+    config = with_encoder(config, start)
+    if config.method != FUSION:
+        return dataclasses.replace(config, options=method_options(config.method, config.options))
+    config = dataclasses.replace(config, options=read_options(FUSION, config.options))
+    by_options(config)  # may refuse
+    return config
