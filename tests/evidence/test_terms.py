@@ -35,8 +35,9 @@ def images():
 def known():
     """Every kind of evidence about 500 digits."""
     settings = Simulation(
-        n_bags=60, bag_size=(6, 12), proportions=True, presence=4, labels_per_class=5, pairs=60, composition="random"
-    )
+        n_bags=60, bag_size=(6, 12), proportions=True, presence=4, labels_per_class=5, pairs=60, composition="random",
+        partial=3, partial_fraction=0.2,
+    )  # fmt: skip
     names = tuple(map(str, range(10)))
     classes = load_digits().target[:500]
     generator = np.random.default_rng(0)
@@ -68,7 +69,11 @@ def trained(terms, net, images, kinds, *, steps=30):
 
 def test_every_kind_is_asked_for_and_nothing_else(known):
     requests = EvidenceTerms(known, 10, bags=4, statements=3).request(seeded(0), view=None)
-    assert {name: len(r.indices) for name, r in requests.items() if name != "bags"} == {"labels": 3, "pairs": 6}
+    assert {name: len(r.indices) for name, r in requests.items() if name != "bags"} == {
+        "labels": 3,
+        "partial": 3,
+        "pairs": 6,
+    }
     assert len(requests["bags"].items) == 4
     assert (known.labels[requests["labels"].indices] >= 0).all()
     assert EvidenceTerms(Resolved.nothing(500), 10).request(seeded(0), view=None) == {}
@@ -187,6 +192,7 @@ def test_what_looks_at_no_image_knows_only_how_often_things_occur():
     """Two clusters; half of four labels each; counts 1 and 2 in bags of two; one of four pairs the same."""
     evidence = Evidence(
         labels=(("0.png", "a"), ("1.png", "a"), ("2.png", "b"), ("3.png", "b")),
+        partial=(("0.png", "a"), ("1.png", "a"), ("1.png", "b")),
         bags=tuple((f"bag{b}", f"{2 * b + i}.png") for b in range(2) for i in range(2)),
         counts=(("bag0", 1, 1), ("bag1", 2, 2)),
         proportions=(("bag0", "a", 1.0), ("bag1", "a", 0.5), ("bag1", "b", 0.5)),
@@ -202,6 +208,7 @@ def test_what_looks_at_no_image_knows_only_how_often_things_occur():
     assert found.keys() == set(LEARNED)
     ln2 = np.log(2)
     assert found["labels"] == pytest.approx(ln2)
+    assert found["partial"] == pytest.approx(-np.log(0.75) / 2, rel=1e-5)
     assert found["counts"] == pytest.approx(ln2)
     assert found["presence"] == pytest.approx(ln2, rel=1e-5)
     assert found["pairs"] == pytest.approx(-(np.log(0.25) + 3 * np.log(0.75)) / 4)

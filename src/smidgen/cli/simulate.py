@@ -65,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     labels = images.add_mutually_exclusive_group()
     labels.add_argument("--labels-per-class", metavar="N", type=whole_number(1), help="labels of N images of each")
     labels.add_argument("--label-fraction", metavar="SHARE", type=share, help="labels of this share of the images")
+    images.add_argument(
+        "--partial", metavar="N", type=whole_number(1), help="of each image N classes, one of which is right"
+    )
+    images.add_argument(
+        "--partial-fraction", metavar="SHARE", type=share, help="… of this share of the images (default: 1)"
+    )
     images.add_argument("--pairs", metavar="N", type=whole_number(1), help="pairs, half of them of the same class")
     parser.add_argument(
         "--wrong", metavar="RATE", type=share, default=0.0, help="share of the statements that is wrong (default: 0)"
@@ -111,9 +117,10 @@ def _settings(args: argparse.Namespace, *, n_classes: int) -> Simulation:
 
     about_bags = any(getattr(args, name) not in (None, False) for name in _ABOUT_BAGS)
     n_bags = args.bags or (DEFAULT_BAGS if about_bags else 0)
-    if not (n_bags or args.labels_per_class or args.label_fraction or args.pairs):
+    if not (n_bags or args.labels_per_class or args.label_fraction or args.pairs or args.partial):
         raise InputError(
-            "Nothing was asked for: pass `--bags N`, `--labels-per-class N`, `--label-fraction SHARE` or `--pairs N`."
+            "Nothing was asked for: pass `--bags N`, `--labels-per-class N`, `--label-fraction SHARE`,"
+            " `--partial N` or `--pairs N`."
         )
     presence = 0 if args.presence is None else min(args.presence or n_classes, n_classes)
     return Simulation(
@@ -129,6 +136,8 @@ def _settings(args: argparse.Namespace, *, n_classes: int) -> Simulation:
         labels_per_class=args.labels_per_class or 0,
         label_fraction=args.label_fraction or 0.0,
         pairs=args.pairs or 0,
+        partial=args.partial or 0,
+        partial_fraction=1.0 if args.partial_fraction is None else args.partial_fraction,
         wrong=args.wrong,
     )
 

@@ -30,7 +30,8 @@ def contradictions(view: EvidenceView) -> Iterator[Finding]:
     yield from _bags(view, wrong_bags)
     undecided = 0
     for part in parts_of(view)[:_MOST_PARTS]:
-        if wrong_images[_images(view, part)].any() or wrong_bags[list(part.bags)].any():
+        images = _images(view, part)
+        if wrong_images[images].any() or not view.may_be(images).any(1).all() or wrong_bags[list(part.bags)].any():
             continue
         possible = fits(view, part)
         if possible is False:
@@ -127,17 +128,16 @@ def _pairs_in_pure_bags(view: EvidenceView, wrong_images: np.ndarray) -> Iterato
 def _bags(view: EvidenceView, wrong: np.ndarray) -> Iterator[Finding]:
     """Bags whose own statements do not fit; for each the first kinds that do not, in the words that hold for it.
 
-    Where no two kinds alone do not fit, all kinds that speak of the bag are named.
+    Where no such words hold, all kinds that speak of the bag are named.
     """
     if not view.n_bags:
         return
     impossible = ~possible_bags(view)
     for kinds, texts in _REASONS.items():
         here = impossible & ~possible_bags(view, kinds) & ~wrong
-        wrong |= here
         for text, holds in texts(view).items() if here.any() else ():
-            yield from _conflict(view, here & holds, text)
-            here = here & ~holds
+            yield from _conflict(view, here & holds & ~wrong, text)
+            wrong |= here & holds
     rest = impossible & ~wrong
     wrong |= rest
     speaks = {name: _speaks(view, name) for name in LEARNED} if rest.any() else {}
@@ -145,7 +145,8 @@ def _bags(view: EvidenceView, wrong: np.ndarray) -> Iterator[Finding]:
         first = int(rest.argmax())
         names = [name for name in speaks if speaks[name][first]]
         alike = rest & np.logical_and.reduce([speaks[name] == speaks[name][first] for name in speaks])
-        yield from _conflict(view, alike, f"{', '.join(names[:-1])} and {names[-1]} do not fit together")
+        several = f"{', '.join(names[:-1])} and {names[-1]} do not fit together" if len(names) > 1 else ""
+        yield from _conflict(view, alike, several or f"{''.join(names)} does not fit its images")
         rest = rest & ~alike
 
 
@@ -243,7 +244,7 @@ def _together(view: EvidenceView, part: Part) -> Finding:
 
 
 def _labelled(view: EvidenceView, part: Part) -> bool:
-    return bool((view.labels[_images(view, part)] >= 0).any())
+    return not view.may_be(_images(view, part)).all()
 
 
 def _images(view: EvidenceView, part: Part) -> np.ndarray:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from smidgen.data.cells import ImageKey, shown
-from smidgen.data.names import class_names, name_of
+from smidgen.data.collection import natural_key
+from smidgen.data.names import class_name, class_names, name_of
 from smidgen.errors import InputError, unknown
 from smidgen.evidence.files import Table, files_in, read_table, write_table
 from smidgen.evidence.kind import Kind
@@ -34,8 +35,9 @@ class Evidence(Statements):
 
         Their columns are
 
-        labels: image,label · bags: bag,image · counts: bag,ucc or bag,ucc_min,ucc_max ·
-        proportions: bag,label,share or bag,label,count · presence: bag,label,present · pairs: image_a,image_b,same
+        labels: image,label · partial: image,label, a row for each class that an image may be of · bags: bag,image ·
+        counts: bag,ucc or bag,ucc_min,ucc_max · proportions: bag,label,share or bag,label,count ·
+        presence: bag,label,present · pairs: image_a,image_b,same
 
         An empty label, -1, NaN and the like are not known. Columns may have another usual name ("path" for "image",
         "class" for "label"); others are ignored, with an InputWarning. Raises InputError naming file and line.
@@ -98,6 +100,33 @@ class Evidence(Statements):
         names = class_names(values, source="Labels", where=lambda i: f"Labels, entry {i + 1}")
         named = zip(image_keys(keys, "Labels"), names, strict=True)
         return cls(labels=tuple((key, name) for key, name in named if name is not None))
+
+    @classmethod
+    def from_partial_labels(
+        cls, sets: Mapping[ImageKey, Any] | Sequence[Any], *, ids: Sequence[ImageKey] | None = None
+    ) -> Evidence:
+        """Return for images the sets of classes of which each is one, and it is not known which.
+
+        sets: of the training images in their order or that of `ids`, or a mapping image → set; a list or set of
+        classes, or a single one; None, NaN, an empty set and the like where nothing is known.
+
+        >>> Evidence.from_partial_labels([["cat", "dog"], None, "owl"]).partial
+        ((0, 'cat'), (0, 'dog'), (2, 'owl'))
+        """
+        if isinstance(sets, Mapping):
+            if ids is not None:
+                raise InputError("`sets` names the images itself: leave `ids` out.")
+            ids, sets = list(sets), list(sets.values())
+        values = _in_order(sets, "sets")
+        keys: Sequence[ImageKey] = range(len(values)) if ids is None else ids
+        if len(keys) != len(values):
+            raise InputError(f"`ids` names {len(keys)} images, but there are {len(values)} sets.")
+        named = zip(image_keys(keys, "Partial labels"), values, strict=True)
+        return cls(
+            partial=tuple(
+                (key, name) for i, (key, own) in enumerate(named) for name in _set_of_classes(own, f"entry {i + 1}")
+            )
+        )
 
     @classmethod
     def from_bags(
@@ -232,16 +261,27 @@ class Evidence(Statements):
         return written
 
 
-def _in_order(labels: Any) -> list[Any]:
+def _set_of_classes(value: Any, where: str) -> list[str]:
+    """Return the classes of a set, or of a single one; none where nothing is known."""
+    value = value.tolist() if getattr(value, "ndim", 0) else value
+    classes = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+    names = [value_of(class_name, each, f"Partial labels, {where}: a class") for each in classes]
+    if len(names) > 1 and None in names:
+        raise InputError(f"Partial labels, {where}: {classes[names.index(None)]!r} does not name a class.")
+    unique = dict.fromkeys(name for name in names if name is not None)
+    return sorted(unique, key=natural_key) if isinstance(value, set | frozenset) else list(unique)
+
+
+def _in_order(labels: Any, what: str = "labels") -> list[Any]:
     """Return labels of images in their order as a list; raises InputError for what has no order or is a table."""
     shape = getattr(labels, "shape", None)
     if (shape is not None and len(shape) != 1) or isinstance(labels, str | bytes | set | frozenset):
-        what = type(labels).__name__ if shape is None else f"{type(labels).__name__} of shape {tuple(shape)}"
-        raise InputError(f"`labels` must be a list of labels, one for each image, got a {what}.")
+        got = type(labels).__name__ if shape is None else f"{type(labels).__name__} of shape {tuple(shape)}"
+        raise InputError(f"`{what}` must be a list, one for each image, got a {got}.")
     try:
         return labels.tolist() if hasattr(labels, "tolist") else list(labels)
     except TypeError:
-        raise InputError(f"`labels` must be a list of labels, got a {type(labels).__name__}.") from None
+        raise InputError(f"`{what}` must be a list, one for each image, got a {type(labels).__name__}.") from None
 
 
 def _pairs(pairs: Iterable[Any], same: bool) -> Iterator[tuple[ImageKey, ImageKey, bool]]:

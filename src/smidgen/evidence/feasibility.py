@@ -94,8 +94,7 @@ def _fits_one_class(view: EvidenceView) -> bool:
     low, high = view.bounds()
     sizes = view.sizes[:, None]
     fits = ((high >= sizes) & (low.sum(1, keepdims=True) <= low)).all(0)  # (clusters,)
-    labelled = np.unique(view.labels[view.labels >= 0])
-    return len(labelled) <= 1 and bool(fits[labelled].all() if len(labelled) else fits.any())
+    return bool((fits & view.all_may_be()).any())
 
 
 # ---------------------------------------------------------------------------------------------------------------- bags

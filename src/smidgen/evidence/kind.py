@@ -138,6 +138,10 @@ class Kind:
 
     # ------------------------------------------------------------------------------------------------- what it allows
 
+    def may_be(self, view: EvidenceView, rows: np.ndarray) -> np.ndarray | None:
+        """Return which classes each of some images may be of, (rows, clusters) bool; None where all may be of any."""
+        return None
+
     def bounds(self, view: EvidenceView, low: np.ndarray, high: np.ndarray) -> None:
         """Narrow how many images of each class a bag may hold, (bags, clusters) int64, in place."""
 

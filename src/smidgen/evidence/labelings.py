@@ -59,6 +59,8 @@ def parts_of(view: EvidenceView) -> list[Part]:
     label = csgraph.connected_components(graph, directed=False)[1]
     of_bags, of_pairs = label[n:], label[view.pairs[:, 0]]
     involved = set(of_pairs.tolist()) | set(of_bags[view.distinct < view.sizes].tolist())
+    open_sets = (view.may_be(view.members).sum(1) > 1) & ~view.may_be(view.members).all(1)
+    involved |= set(of_bags[view.bag[open_sets]].tolist())  # what several classes are possible for
     involved |= {part for part, times in Counter(of_bags.tolist()).items() if times > 1}
     bags, same, different = (
         _by_part(of, rows)
@@ -110,36 +112,35 @@ class _Program:
         for b, bag in enumerate(part.bags):
             np.add.at(weights, (group[np.searchsorted(images, view.images_of(bag))], b), 1)
         self.different = group[different]
-        labels = view.labels[images] if part.labels else np.full(len(images), -1)
-        least, self.labels = np.full(len(weights), view.n_clusters), np.full(len(weights), -1)
-        np.minimum.at(least, group[labels >= 0], labels[labels >= 0])
-        np.maximum.at(self.labels, group[labels >= 0], labels[labels >= 0])
+        self.may_be = np.ones((len(weights), self.k), dtype=bool)
+        if part.labels:
+            np.logical_and.at(self.may_be, group, view.may_be(images))
         torn = bool((self.different[:, 0] == self.different[:, 1]).any())
-        self.impossible = torn or bool((least < self.labels).any())
+        self.impossible = torn or not self.may_be.any(1).all()
         self._count_together(weights)
 
     @property
     def obvious(self) -> bool:
-        """Whether images can be given their classes one by one: in pairs only, each with fewer than there are classes.
+        """Whether images can be given their classes one by one: in pairs only, fewer than the classes each may be of.
 
-        Labelled ones come first, so no two of them may be in a pair of different classes with one label.
+        Those that may be of one only come first, so no two of them may be in a pair of different classes.
         """
         if self.part.bags:
             return False
         a, b = np.unique(np.sort(self.different, axis=1), axis=0).T if len(self.different) else self.different.T
-        partners = np.bincount(np.concatenate([a, b]), minlength=len(self.labels))
-        clash = (self.labels[a] >= 0) & (self.labels[a] == self.labels[b])
-        return bool((partners[self.labels < 0] < self.k).all() and not clash.any())
+        partners, classes = np.bincount(np.concatenate([a, b]), minlength=len(self.may_be)), self.may_be.sum(1)
+        clash = (classes[a] == 1) & (classes[b] == 1) & (self.may_be[a] & self.may_be[b]).any(1)
+        return bool((partners < classes)[classes > 1].all() and not clash.any())
 
     def _count_together(self, weights: np.ndarray) -> None:
         """Make one group of all those that are in no pair and alike."""
-        numbers: dict[tuple[int, ...], int] = {}
+        numbers: dict[tuple[int | bytes, ...], int] = {}
         alone = set(range(len(weights))) - set(self.different.ravel().tolist())
-        keys = [(-1 if g in alone else g, int(self.labels[g]), *row) for g, row in enumerate(weights.tolist())]
+        keys = [(-1 if g in alone else g, self.may_be[g].tobytes(), *row) for g, row in enumerate(weights.tolist())]
         of = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=int)
         first = np.unique(of, return_index=True)[1]
         self.times = np.bincount(of, minlength=len(first))
-        self.weights, self.labels, self.different = weights[first], self.labels[first], of[self.different]
+        self.weights, self.may_be, self.different = weights[first], self.may_be[first], of[self.different]
 
     def solve(self) -> bool | None:
         """Return whether there is a solution, None if that was not found out in time."""
@@ -161,10 +162,7 @@ class _Program:
             (held, -sizes, -np.inf, 0),  # and what has an image it holds
             (None, in_bag, least, largest),
         ]
-        most = np.repeat(self.times, k).reshape(n, k)
-        known = np.flatnonzero(self.labels >= 0)
-        most[known] = 0
-        most[known, self.labels[known]] = self.times[known]
+        most = self.times[:, None] * self.may_be
         return _solved(rows, np.concatenate([most.ravel(), np.ones(len(bags) * k)]), n * k)
 
 

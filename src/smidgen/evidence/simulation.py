@@ -28,7 +28,10 @@ class Simulation:
     counts, proportions, class_counts: what is told of each bag. presence: of how many classes of each bag it is told
     whether they are there, half of them classes that are.
     labels_per_class, label_fraction: labelled images, at most one of the two. pairs: how many, half of the same class.
-    wrong: the rate of errors in every kind: another count, another label, the opposite answer, another bag's shares.
+    partial: how many classes are named for an image, the right one among them; 0 for none. partial_fraction: of how
+    many of the images.
+    wrong: the rate of errors in every kind: a set without the right class, another count, another label, the opposite
+    answer, another bag's shares.
     """
 
     n_bags: int = 0
@@ -44,6 +47,8 @@ class Simulation:
     labels_per_class: int = 0
     label_fraction: float = 0.0
     pairs: int = 0
+    partial: int = 0
+    partial_fraction: float = 1.0
     wrong: float = 0.0
 
     def __post_init__(self) -> None:
@@ -54,10 +59,10 @@ class Simulation:
             raise InputError(f"`bag_size` must be 1 or above, or a range like 8-40, got {self.bag_size}.")
         if self.n_bags and largest > self.sizes[1]:
             raise InputError(f"A bag of {self.sizes[1]} images cannot hold {largest} classes; make the bags larger.")
-        for name in ("wrong", "label_fraction"):
+        for name in ("wrong", "label_fraction", "partial_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"`{name}` must lie in 0 … 1, got {getattr(self, name)}.")
-        for name in ("n_bags", "presence", "labels_per_class", "pairs"):
+        for name in ("n_bags", "presence", "labels_per_class", "pairs", "partial"):
             if getattr(self, name) < 0:
                 raise InputError(f"`{name}` must be 0 or above, got {getattr(self, name)}.")
         if self.labels_per_class and self.label_fraction:
@@ -90,7 +95,7 @@ def simulate(
     >>> [least for _, least, _ in evidence.counts].count(1)
     2
     """
-    streams = dict(zip(("bags", "told", "labels", "pairs"), generator.spawn(4), strict=True))
+    streams = dict(zip(("bags", "told", "labels", "pairs", "partial"), generator.spawn(5), strict=True))
     classes = np.asarray(classes)
     if not (classes >= 0).any():
         raise InputError("Evidence is simulated from images whose classes are known, and here none is.")
@@ -99,7 +104,8 @@ def simulate(
     about_bags = _told_of_bags(settings, bags, classes, ids, class_names, streams["told"])
     labels = _labels(settings, classes, ids, class_names, streams["labels"], notes)
     pairs = _pairs(settings, classes, ids, streams["pairs"], notes) if settings.pairs else ()
-    return Evidence(**about_bags, labels=labels, pairs=pairs), tuple(notes)
+    sets = _partial(settings, classes, ids, class_names, streams["partial"]) if settings.partial else ()
+    return Evidence(**about_bags, labels=labels, pairs=pairs, partial=sets), tuple(notes)
 
 
 # ----------------------------------------------------------------------------------------------------------------- bags
@@ -270,6 +276,28 @@ def _labels(
         shift = generator.integers(1, len(class_names), len(rows))
         told = np.where(wrong, (told + shift) % len(class_names), told)
     return tuple((str(ids[i]), class_names[k]) for i, k in zip(rows.tolist(), told.tolist(), strict=True))
+
+
+def _partial(
+    settings: Simulation,
+    classes: np.ndarray,
+    ids: Sequence[str] | np.ndarray,
+    class_names: Sequence[str],
+    generator: np.random.Generator,
+) -> tuple[tuple[str, str], ...]:
+    """Return for images as many classes as asked for, the right one among them, or in wrong sets not, in any order."""
+    n_classes = len(class_names)
+    if settings.partial >= n_classes:
+        raise InputError(f"Partial labels of {settings.partial} of {n_classes} classes say nothing; ask for fewer.")
+    known = np.flatnonzero(classes >= 0)
+    rows = np.sort(generator.permutation(known)[: max(1, round(settings.partial_fraction * len(known)))])
+    statements = []
+    for row in rows.tolist():
+        others = generator.permutation(np.delete(np.arange(n_classes), classes[row]))
+        wrong = generator.random() < settings.wrong
+        own = others[: settings.partial] if wrong else [classes[row], *others[: settings.partial - 1]]
+        statements += [(str(ids[row]), class_names[k]) for k in np.sort(own).tolist()]
+    return tuple(statements)
 
 
 def _pairs(

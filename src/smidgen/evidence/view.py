@@ -6,8 +6,10 @@ from collections.abc import Collection
 
 import numpy as np
 
-from smidgen.evidence.kinds import LEARNED, kind_of
+from smidgen.evidence.kinds import LEARNED, all_kinds, kind_of
 from smidgen.evidence.resolved import Resolved
+
+_BLOCK = 4096  # images looked at together
 
 
 class EvidenceView:
@@ -42,6 +44,20 @@ class EvidenceView:
     def images_of(self, bag: int) -> np.ndarray:
         """Return the images of a bag; one that is in it twice comes twice."""
         return self.members[self.offsets[bag] : self.offsets[bag + 1]]
+
+    def may_be(self, rows: np.ndarray) -> np.ndarray:
+        """Return which classes each of some images may be of, by what is said of single images, (rows, clusters)."""
+        allowed = np.ones((len(rows), self.n_clusters), dtype=bool)
+        for kind in all_kinds():
+            if (own := kind.may_be(self, rows)) is not None:
+                allowed &= own
+        return allowed
+
+    def all_may_be(self) -> np.ndarray:
+        """Return the classes, (clusters,) bool, that every image may be of."""
+        starts = range(0, self.resolved.n_images, _BLOCK)
+        blocks = [self.may_be(np.arange(s, min(s + _BLOCK, self.resolved.n_images))).all(0) for s in starts]
+        return np.logical_and.reduce(blocks, axis=0) if blocks else np.ones(self.n_clusters, dtype=bool)
 
     def bounds(self, kinds: Collection[str] = LEARNED) -> tuple[np.ndarray, np.ndarray]:
         """Return the least and the largest number of images of each class in each bag, (bags, clusters) int64 each.

@@ -222,7 +222,9 @@ def _simulation(table: Mapping[str, Any]) -> Simulation:
             convert(name, value, kinds[name], strict=True)
             given["n_bags" if name == "bags" else name] = value
     if not (about_bags := any(name in given for name in _ABOUT_BAGS)) and not given.keys() - {"wrong"}:
-        raise InputError("`[simulate]` asks for nothing: say `bags`, `labels_per_class`, `label_fraction` or `pairs`.")
+        raise InputError(
+            "`[simulate]` asks for nothing: say `bags`, `labels_per_class`, `label_fraction`, `partial` or `pairs`."
+        )
     given.setdefault("n_bags", DEFAULT_BAGS if about_bags else 0)
     given.setdefault("counts", not any(given.get(name) for name in ("proportions", "class_counts", "presence")))
     return Simulation(**given)

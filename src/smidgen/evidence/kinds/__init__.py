@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, str] = {
     "labels": "image,label",
+    "partial": "image,label, a row for each class that an image may be of, of which one is right",
     "bags": "bag,image: sets of images that --counts, --proportions or --presence speak of",
     "counts": "bag,ucc or bag,ucc_min,ucc_max: how many different classes a bag holds",
     "proportions": "bag,label,share or bag,label,count",

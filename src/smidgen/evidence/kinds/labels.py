@@ -62,6 +62,11 @@ class Labels(Kind):
         """Return the labelled images, (labels, 1)."""
         return (evidence.labels >= 0).nonzero()
 
+    def may_be(self, view: EvidenceView, rows: np.ndarray) -> np.ndarray | None:
+        """Rule out all classes but that of the label."""
+        labels = view.labels[rows, None]
+        return (labels < 0) | (labels == np.arange(view.n_clusters))
+
     def bounds(self, view: EvidenceView, low: np.ndarray, high: np.ndarray) -> None:
         """Count the labelled images of a bag, which are of no other class."""
         np.maximum(low, view.labelled, out=low)

@@ -121,7 +121,8 @@ class Proportions(Kind):
         images = np.zeros((len(given), view.n_clusters))
         images[:, : len(view.names)] = given.astype(np.float64) * sizes
         nearest = np.rint(images)
-        whole = (np.abs(images - nearest) <= _WHOLE).all(1, keepdims=True) & (nearest.sum(1, keepdims=True) == sizes)
+        is_whole = np.abs(images - nearest) <= _WHOLE + 1e-6 * sizes  # in float32
+        whole = is_whole.all(1, keepdims=True) & (nearest.sum(1, keepdims=True) == sizes)
         least = np.where(whole, nearest, np.floor(images - _ROUNDED * sizes))
         most = np.where(whole, nearest, np.ceil(images + _ROUNDED * sizes))
         least, most = (np.where(images > 0, side, 0).clip(0).astype(np.int64) for side in (least - lost, most))
