@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from smidgen.errors import InputError
 from smidgen.inspection.issues import issue_columns
-from smidgen.inspection.outliers import local_outlier_factors
+from smidgen.inspection.outliers import find_outliers, local_outlier_factors
 from smidgen.inspection.search import find_issues
 
 
@@ -242,3 +242,11 @@ def test_outlier_factors_are_finite_where_most_points_are_the_same():
     points[:20] = np.random.default_rng(0).normal(size=(20, 3))
     factors, _ = local_outlier_factors(points)
     assert np.isfinite(factors).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("near", [0.0, 1e-30])
+def test_one_image_that_differs_among_equal_ones_is_an_outlier_without_overflow(near):
+    points = np.random.default_rng(0).normal(size=(60, 3)) * near
+    points[7] = 1000
+    assert [issue.row for issue in find_outliers(points)] == [7]

@@ -53,7 +53,7 @@ def local_outlier_factors(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     neighbours, distances = _neighbours(np.require(points, np.float32, ["C", "W"]), drawn, n_neighbours)
     last = distances[:, -1].astype(np.float64)
     reach = np.maximum(distances, last[neighbours]).mean(axis=1)
-    reach += np.finfo(np.float64).tiny + 1e-6 * np.median(last)  # where so many are the same
+    reach += max(1e-6 * np.median(last), 1e-12 * last.max(), np.finfo(np.float64).tiny)  # where so many are the same
     links = np.stack([np.repeat(np.arange(n), n_neighbours), neighbours.ravel()], axis=1)
     links = np.unique(np.concatenate([links, links[:, ::-1]]), axis=0)  # both ways
     around = reach[links[:, 1]]
