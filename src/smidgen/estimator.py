@@ -20,8 +20,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from smidgen import fitting
 from smidgen.config import Config
-from smidgen.data.datasets import Dataset, as_paths, list_images, open_like
-from smidgen.data.rows import Rows, as_array, listed, rows_of
+from smidgen.data.datasets import Dataset, as_paths, exclude_patterns, list_images, open_like
+from smidgen.data.rows import Rows, as_array, listed, refused, rows_of
 from smidgen.data.values import as_text
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_methods import predict_bags_of
@@ -182,7 +182,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             device=self.device,
             threads=self.n_threads,
             allow_bad=self.allow_bad,
-            exclude=(self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude),
+            exclude=exclude_patterns(self.exclude),
             max_seconds=self.max_seconds,
             issues=self.issues,
             options={**(self.options or {}), **given},
@@ -254,14 +254,17 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _checked(self, X: Any, *, reset: bool) -> Any:
         """Return paths, a name and images one by one as they are, others as an array: images, or a matrix of floats."""
         X = _given(X)
-        if _is_files(X) or _n_dimensions(X) in (3, 4):
+        if _is_files(X) or _n_dimensions(X) >= 3:
             if reset and hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_  # of a data frame that it was fitted on before
             return X if _is_files(X) else as_array(X)
         kinds = [np.float32, np.float64]
         try:
             return validate_data(self, X, reset=reset, dtype=kinds, ensure_min_samples=2 if reset else 1)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
+            if "float() argument must be" in str(error):
+                kind = type(X[0] if isinstance(X, list | tuple) else X).__name__
+                raise refused(f"{'a list of ' if isinstance(X, list | tuple) else 'a '}{kind}") from error
             if "could not convert string" not in str(error):
                 raise
             raise InputError(
@@ -368,7 +371,12 @@ def _seed(random_state: Any) -> int:
         return int(np.random.default_rng().integers(2**31))
     if isinstance(random_state, numbers.Integral):
         return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
+    try:
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    except ValueError as error:
+        raise InputError(
+            f"`random_state` must be a whole number, None or a numpy.random.RandomState, got {random_state!r}."
+        ) from error
 
 
 def _as_evidence(evidence: Any, data: Any) -> Evidence | Resolved | None:

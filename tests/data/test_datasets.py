@@ -244,7 +244,7 @@ def test_folders_and_files_without_images_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds no images; give one"):
         open_dataset(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match=r"holds no images \(Passed over: 1 files of other kinds \(1 .txt\)\); give"):
+    with pytest.raises(InputError, match=r"holds no images \(Passed over: 1 file of other kinds \(1 .txt\)\); give"):
         open_dataset(tmp_path)
     with pytest.raises(InputError, match="is not a collection of images"):
         open_dataset(tmp_path / "notes.txt")
@@ -339,3 +339,22 @@ def test_an_empty_test_split_is_called_empty(tmp_path):
     np.savez(tmp_path / "a.npz", x_train=np.zeros((2, 4), np.float32), x_test=np.zeros((0, 4), np.float32))
     with pytest.raises(InputError, match=r"The 'test' split of .* is empty"):
         open_splits(tmp_path / "a.npz")
+
+
+def test_arrays_without_a_split_are_for_training_beside_those_for_tests(tmp_path):
+    x, y = np.zeros((4, 8, 8), np.uint8), np.arange(4)
+    for test in ("test", "val"):
+        np.savez(tmp_path / "x.npz", **{"x": x, "y": y, f"x_{test}": x[:2], f"y_{test}": y[:2]})
+        train, tests = open_splits(tmp_path / "x.npz")
+        assert (train.classes.tolist(), tests.classes.tolist()) == ([0, 1, 2, 3], [0, 1])
+
+
+def test_patterns_that_exclude_nothing_are_said(tmp_path):
+    folder = photos(tmp_path, "black/0.png", "white/0.png")
+    dataset = open_dataset(folder, exclude=["./black", "white\\0.png", "[[]x", "*.gif"])
+    assert dataset.ids.tolist() == ["white/0.png"]
+    assert dataset.notes[-1].startswith("Nothing is excluded by 'white\\\\0.png', '[[]x', '*.gif': patterns are as in")
+    for wrong in (3, [1], "[z-a]"):
+        with pytest.raises(InputError, match="`exclude` takes patterns like"):
+            open_dataset(folder, exclude=wrong)
+    assert len(open_dataset(folder, exclude=None)) == 2

@@ -192,3 +192,35 @@ def test_whole_numbers_of_any_kind_are_numbers_of_clusters(n_clusters):
 def test_other_numbers_of_clusters_are_refused_in_one_sentence(n_clusters):
     with pytest.raises(InputError, match=r"`n_clusters` must be a whole number, 1 or above, got"):
         ImageClusterer(n_clusters, method="kmeans").fit(DIGITS)
+
+
+def closed(image):
+    image = Image.fromarray(image)
+    image.close()
+    return image
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.utils.data.DataLoader(torch.zeros(3, 4, 4)), "got a DataLoader"),
+        ([io.BytesIO(b"")] * 3, "got a list of BytesIO"),
+        (np.zeros((1, 3, 4, 4, 1)), r"got shape \(1, 3, 4, 4, 1\)"),
+        (np.ma.array(DIGITS, mask=DIGITS > 9), "masked values"),
+        ([closed(DIGITS[0])] * 3, "cannot be read"),
+    ],
+)
+def test_other_objects_are_refused_in_one_sentence_by_fit(given, message):
+    with pytest.raises(InputError, match=message):
+        kmeans().fit(given)
+
+
+def test_images_in_bfloat16_are_taken():
+    same = torch.from_numpy(DIGITS).bfloat16()
+    assert (open_dataset(same, value_range=(0, 16)).images == open_dataset(DIGITS, value_range=(0, 16)).images).all()
+
+
+@pytest.mark.parametrize("random_state", [1.5, "0", np.random.default_rng(0)])
+def test_other_random_states_are_refused_in_one_sentence(random_state):
+    with pytest.raises(InputError, match="`random_state` must be a whole number, None or"):
+        ImageClusterer(3, method="kmeans", random_state=random_state).fit(DIGITS)

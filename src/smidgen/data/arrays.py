@@ -213,7 +213,8 @@ def read_npz(path: Path) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
     """Return the parts of an .npz by split, and the class names.
 
     Splits: `x_train`, `train_images` or `images_train` with `y_train`, `train_labels` or `labels_train`; the same for
-    "test", "val" and "eval", all spelled as `splits.split_role` knows them. Without any of these, one part "" of
+    "test", "val" and "eval", all spelled as `splits.split_role` knows them; `x` and `y` without a split are those for
+    training where others are for tests. Without any of these, one part "" of
     `images`, `x`, `X`, `data`, `arr_0`, `embeddings` or `features` with `labels`, `y`, `Y`, `targets` or `arr_1`; or
     the only array, whatever its name. Labels are numbers
     or texts, unknown where `class_name` says so (-1, NaN, ""); names for whole numbers may be given as `class_names`.
@@ -242,6 +243,9 @@ def _by_split(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, n
         role, words = split_role(key) or ("", ())
         if role and words in _KINDS:
             keys[role].setdefault(_KINDS[words], key)
+    if not keys["train"] and any(keys.values()):  # `x` and `y` beside `x_test` and `y_test`
+        plain = {"images": _IMAGE_KEYS, "labels": _LABEL_KEYS}
+        keys["train"] = {kind: name for kind, names in plain.items() for name in names[::-1] if name in arrays}
     return {
         split: (arrays[of["images"]], arrays[of["labels"]] if "labels" in of else None)
         for split, of in keys.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -39,6 +40,7 @@ class Sieve:
 
     def __init__(self, exclude: Sequence[str] = ()) -> None:
         self._exclude = _compiled(exclude)
+        self._unmatched = {pattern: _compiled([pattern]) for pattern in exclude if not pattern.startswith("!")}
         self.ignored = 0
         self._by_content: list[str] = []
         self._kinds: Counter[str] = Counter()
@@ -94,6 +96,9 @@ class Sieve:
         if self._exclude is None or not self._exclude.match_file(name):
             return False
         self._excluded.append(name)
+        self._unmatched = {
+            pattern: spec for pattern, spec in self._unmatched.items() if spec is None or not spec.match_file(name)
+        }
         return True
 
     def notes(self) -> tuple[str, ...]:
@@ -108,13 +113,17 @@ class Sieve:
             kinds = ", ".join(f"{n:,} {kind}" for kind, n in often[:_KINDS_SHOWN])
             kinds += ", …" if len(often) > _KINDS_SHOWN else ""
             n = self._kinds.total()
-            sentences.append(f"Passed over: {n:,} files of other kinds ({kinds}).")
+            sentences.append(f"Passed over: {n:,} file{'s' * (n > 1)} of other kinds ({kinds}).")
         if self._system:
             sentences.append(f"Passed over: hidden and system files and folders, {_examples(list(self._system))}.")
         if self._excluded:
             n = len(self._excluded)
             count = f" ({n:,} files and folders)" if n > _SHOWN else ""
             sentences.append(f"Excluded: {_examples(self._excluded)}{count}.")
+        if self._unmatched:
+            sentences.append(
+                f"Nothing is excluded by {_examples(list(self._unmatched))}: patterns are as in a .gitignore."
+            )
         return tuple(sentences)
 
 
@@ -123,12 +132,25 @@ def is_system(name: str) -> bool:
     return (name.startswith(".") and name not in (".", "..")) or name.casefold() in _SYSTEM
 
 
+def _line(pattern: str) -> str:
+    """Return a pattern as a line of a .gitignore, where `#` begins a comment and `./` means nothing."""
+    if pattern.startswith("./"):
+        return pattern[1:]
+    return rf"\{pattern}" if pattern.startswith("#") else pattern
+
+
 def _compiled(patterns: Sequence[str]) -> pathspec.GitIgnoreSpec | None:
-    lines = [rf"\{pattern}" if pattern.startswith("#") else pattern for pattern in patterns]  # no comments here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of `re`, for "[["
+        return _compiled_loudly(patterns)
+
+
+def _compiled_loudly(patterns: Sequence[str]) -> pathspec.GitIgnoreSpec | None:
+    lines = [_line(pattern) for pattern in patterns]
     for pattern, line in zip(patterns, lines, strict=True):
         try:
             is_pattern = any(one.include is not None for one in pathspec.GitIgnoreSpec.from_lines([line]).patterns)
-        except ValueError:
+        except (ValueError, re.error):
             is_pattern = False
         if not is_pattern:
             raise InputError(f"`exclude` takes patterns like '*.gif', 'thumbs/' or '/2019/**', got {pattern!r}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ __all__ = [
     "Skipped",
     "allowing",
     "as_paths",
+    "exclude_patterns",
     "find_data",
     "list_images",
     "open_dataset",
@@ -204,7 +205,7 @@ def _check_split(split: str) -> None:
 
 def _opened(data: Any, exclude: str | Sequence[str] = ()) -> Files | Arrays:
     """Return what `data` is, listed but not decoded."""
-    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    exclude = exclude_patterns(exclude)
     is_name = isinstance(data, str) and data in DATASETS
     if (paths := as_paths(data)) is not None and not is_name:
         return _opened_path(paths, exclude)
@@ -218,6 +219,17 @@ def _opened(data: Any, exclude: str | Sequence[str] = ()) -> Files | Arrays:
         raise refused(type(data).__name__)
     array = as_array(data)
     return Arrays("array", lambda _split: ArrayPart(array, None), ("",))
+
+
+def exclude_patterns(exclude: Any) -> tuple[str, ...]:
+    """Return patterns given as one, several or None; raises InputError for anything else."""
+    if exclude is None:
+        return ()
+    if isinstance(exclude, str):
+        return (exclude,)
+    if not isinstance(exclude, Sequence | Set) or not all(isinstance(pattern, str) for pattern in exclude):
+        raise InputError(f"`exclude` takes patterns like '*.gif', 'thumbs/' or '/2019/**', got {exclude!r:.80}.")
+    return tuple(exclude)
 
 
 def _refuse_exclude(exclude: tuple[str, ...], name: str) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from smidgen.data.collection import Collection, Item, id_from_path
 from smidgen.data.flat import array_of
-from smidgen.data.images import read_capped
+from smidgen.data.images import BadImage, read_capped
 from smidgen.data.paths import common_folder, find_path, of_path
 from smidgen.errors import InputError
 
@@ -125,13 +125,23 @@ def collect_rows(rows: Rows) -> Collection:
 def _reader(one: Any) -> Any:
     if isinstance(one, bytes):
         return lambda: one
-    return partial(array_of, one) if isinstance(one, Image.Image) else partial(as_array, one)
+    return partial(_values, one) if isinstance(one, Image.Image) else partial(as_array, one)
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    try:
+        return array_of(image)
+    except (OSError, ValueError, SyntaxError) as error:  # opened, but not read yet: closed since, or damaged
+        raise BadImage(f"cannot be read ({error})") from error
 
 
 def as_array(data: Any) -> np.ndarray:
     """Return data as a NumPy array, tensors from wherever they are; raises InputError for what makes none."""
     if hasattr(data, "detach"):
         data = data.detach().cpu()
+        data = data.float() if str(data.dtype) == "torch.bfloat16" else data  # NumPy has none
+    if np.ma.is_masked(data):
+        raise InputError("The data have masked values: fill them in (`filled`), or leave these rows away.")
     try:
         return np.asarray(data)
     except (ValueError, TypeError) as error:
