@@ -4,6 +4,7 @@ import os
 import pytest
 from PIL import Image
 
+from smidgen.data.datasets import open_dataset, open_splits
 from smidgen.data.manifests import collect_manifest
 from smidgen.errors import InputError
 
@@ -12,6 +13,11 @@ ROWS = [
     {"path": "./a/1.png", "label": "cat", "split": "test"},
     {"path": "a/3.png", "label": "", "split": ""},
 ]
+
+
+def save(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (4, 4)).save(path)
 
 
 def written(path, rows):
@@ -127,3 +133,27 @@ def test_damaged_lines_of_json_are_refused_in_words(tmp_path, line, words):
     (tmp_path / "m.jsonl").write_text('{"path": "b.png"}\n' + line + "\n")
     with pytest.raises(InputError, match=words):
         collect_manifest(tmp_path / "m.jsonl")
+
+
+def test_splits_of_a_manifest_by_another_column_or_by_folders(tmp_path):
+    names = ["train/a/0.png", "train/b/1.png", "valid/a/2.png"]
+    for name in names:
+        save(tmp_path / name)
+    rows = [f"{names[0]};a;train\n", f"{names[1]};b;TRAIN\n", f"{names[2]};a; val\n"]
+    by_column = "file;class;subset\n" + "".join(rows)
+    for text in (by_column, "file;class\n" + "".join(f"{name};{name[6]}\n" for name in names)):
+        (tmp_path / "m.csv").write_text(text)
+        train, test = open_splits(tmp_path / "m.csv")
+        assert (train.ids.tolist(), test.ids.tolist()) == (names[:2], names[2:])
+        assert "for the test split (1 image), since there is no other" in train.notes[0]
+    (tmp_path / "m.csv").write_text("file\nvalid/a/2.png\n")
+    assert len(open_dataset(tmp_path / "m.csv")) == 1  # of one split alone all images are meant
+
+
+def test_values_that_name_no_split_are_said(tmp_path):
+    for name in ("0.png", "1.png"):
+        save(tmp_path / name)
+    (tmp_path / "m.csv").write_text("path,split\n0.png,0\n1.png,1\n")
+    dataset = open_dataset(tmp_path / "m.csv")
+    assert len(dataset) == 2
+    assert dataset.notes == ("The column 'split' holds '0', '1', and neither train nor test: all images are taken.",)

@@ -7,6 +7,7 @@ import posixpath
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from smidgen.data.image_names import FilesBelow, folders_of_images, path_below, 
 from smidgen.data.images import read_capped
 from smidgen.data.names import class_names, name_of
 from smidgen.data.run_tables import CLUSTER_COLUMN, data_of_run, folder_of_run
-from smidgen.data.splits import splits_of_values
+from smidgen.data.splits import arranged, splits_of_values
 from smidgen.data.tabular import IMAGE_COLUMNS, JSON_LINES, LABEL_COLUMNS, PARQUET, Records, read_records
 from smidgen.errors import InputError, InputWarning
 
 SPLIT_COLUMN = "split"
+_OTHER_SPLIT_COLUMNS = ("set", "subset", "partition", "phase", "fold", "usage", "data set", "dataset", "data_set")
 
 
 def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
@@ -32,22 +34,23 @@ def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
     the disk and tidied of `./`, they are the image ids; they may be written as other systems do (`.\a.jpg`, another
     Unicode form, `C:\photos\a.jpg` in a folder `photos`). Those that lead out of the folder are read too, and a note
     says so. Of the label and split columns missing cells mean unknown and no split; splits are spelled as
-    `splits.splits_of_values` knows them, and any other is taken by "all" only. Other columns are ignored with a
-    warning. exclude: patterns of paths to leave out, see `candidates.Sieve`.
+    `splits.splits_of_values` knows them, and any other is taken by "all" only. Without a column of splits they are
+    those of the images' folders, see `splits.arranged`. Other columns are ignored with a warning.
+    exclude: patterns of paths to leave out, see `candidates.Sieve`.
 
     Raises InputError if the file cannot be parsed, has no path column, names an image twice, or only images that are
     not there.
     """
     records = read_records(
         path,
-        known=(*IMAGE_COLUMNS, *LABEL_COLUMNS, SPLIT_COLUMN),
+        known=(*IMAGE_COLUMNS, *LABEL_COLUMNS, SPLIT_COLUMN, *_OTHER_SPLIT_COLUMNS),
         required=IMAGE_COLUMNS,
         errors="surrogateescape",
     )
-    names, label, split = (
-        next((name for name in usual if name in records.columns), None)
-        for usual in (IMAGE_COLUMNS, LABEL_COLUMNS, (SPLIT_COLUMN,))
+    names, label = (
+        next((name for name in usual if name in records.columns), None) for usual in (IMAGE_COLUMNS, LABEL_COLUMNS)
     )
+    split = _split_column(records)
     if names is None:
         raise InputError(
             f"The manifest {os.fspath(path)!r} needs a column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, "
@@ -66,23 +69,58 @@ def collect_manifest(path: Path, *, exclude: Sequence[str] = ()) -> Collection:
     )
     _refuse_missing(path, root, records, ids)
     records.warn_of_ignored([name for name in (names, label, split) if name is not None])
-    splits = [_split_name(path, cell) for cell in (records.columns[split] if split is not None else nothing)]
-    known, sieve = splits_of_values(filter(None, splits)), Sieve(exclude)
+    sieve, folder = Sieve(exclude), os.fspath(root)
     kept = [row for row, image_id in enumerate(ids) if not sieve.excludes(image_id)]
-    folder = os.fspath(root)
     items = tuple(
-        Item(
-            ids[row],
-            partial(read_capped, path_below(folder, path_from_id(ids[row]))),
-            known.of(splits[row]) if splits[row] in known.roles else splits[row],
-            labels[row],
-        )
+        Item(ids[row], partial(read_capped, path_below(folder, path_from_id(ids[row]))), None, labels[row])
         for row in kept
     )
-    notes = known.described(Counter(splits[row] for row in kept)) if known.roles else ()
+    items, notes = (
+        _with_splits_of_folders(items)
+        if split is None
+        else _with_splits(items, [_split_name(path, records.columns[split][row]) for row in kept], column=split)
+    )
     if root != path.parent:
         notes = (f"{os.fspath(path)!r} is a table of smidgen's: its images are read from {folder!r}.", *notes)
     return Collection(items, notes=(*notes, *_about_outside(items), *sieve.notes()))
+
+
+def _split_column(records: Records) -> str | None:
+    """Return the column that says which images train and which test: `split`, or another that names just these."""
+    if SPLIT_COLUMN in records.columns:
+        return SPLIT_COLUMN
+    for column in _OTHER_SPLIT_COLUMNS:
+        values = {cell.strip() for cell in records.columns.get(column, ()) if isinstance(cell, str)} - {""}
+        if values and splits_of_values(values).roles.keys() == values:
+            return column
+    return None
+
+
+def _with_splits(
+    items: Sequence[Item], values: Sequence[str | None], *, column: str
+) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+    """Return the items with the splits that a column gives them, and sentences on what was taken for what."""
+    known = splits_of_values(filter(None, values))
+    split_items = tuple(
+        replace(item, split=known.of(value) if value in known.roles else value)
+        for item, value in zip(items, values, strict=True)
+    )
+    if known.roles:
+        return split_items, known.described(Counter(values))
+    others = sorted({value for value in values if value is not None})
+    if not others:
+        return split_items, ()
+    examples = ", ".join(map(repr, others[:3])) + (", …" if len(others) > 3 else "")
+    return split_items, (f"The column {column!r} holds {examples}, and neither train nor test: all images are taken.",)
+
+
+def _with_splits_of_folders(items: tuple[Item, ...]) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+    """Return the items with splits if their folders are some, as those of a collection would be; all have none else."""
+    found = arranged(items)
+    splits = {item.id: item.split for item in found.items}
+    if "train" not in splits.values():
+        return items, ()
+    return tuple(replace(item, split=splits[item.id]) for item in items), found.notes
 
 
 def _about_outside(items: Sequence[Item]) -> tuple[str, ...]:

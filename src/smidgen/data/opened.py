@@ -181,7 +181,7 @@ def _refuse_nothing(name: str, split: str, *, has: tuple[str, ...], notes: tuple
     if split in has:
         raise InputError(f"The {split!r} split of {name!r} is empty; leave it out, or put images into it.")
     if has:
-        remedy = "; to train on it, give that folder itself" if has == ("test",) and split == "train" else ""
+        remedy = "; to train on it, give it alone or rename it" if has == ("test",) and split == "train" else ""
         raise InputError(f"{name!r} has no {split!r} split, only {' and '.join(map(repr, has))}{remedy}.")
     found = f" ({' '.join(notes).rstrip('.')})" if notes else ""
     raise InputError(f"{name!r} holds no images{found}; give one that holds JPEG, PNG or other image files.")

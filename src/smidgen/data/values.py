@@ -250,7 +250,8 @@ def doubts(extents: Extents, values: ValueRange, ids: Sequence[str] | np.ndarray
         beyond = rows[(low < pair[0]) | (high > pair[1])]
         if len(beyond):
             said.append(
-                f"{len(beyond):,} images hold values beyond {in_words(pair)}, which become black or white, first"
+                f"{len(beyond):,} {'image holds' if len(beyond) == 1 else 'images hold'} values beyond"
+                f" {in_words(pair)}, which become black or white, first"
                 f" {ids[beyond[0]]!s}."
             )
         if kind != "eight_bits" or len(rows) >= _SEVERAL:  # a single picture may well be dark

@@ -25,7 +25,9 @@ def refusals(found: Inspection, *, n_clusters: int, allow_bad: float) -> list[st
                 f"{bad[split]:,} of {total:,} {split and f'{split} '}images cannot be read: repair or remove"
                 f" them{enough and f', or pass `allow_bad={enough}`'}."
             )
-    if n_train < n_clusters:
+    if n_train == 0 and found.splits:
+        sentences.append("There is no 'train' split, only 'test': to train on it, give it alone or rename it.")
+    elif n_train < n_clusters:
         sentences.append(
             f"{n_train:,} images cannot make {n_clusters} clusters: add images or pass `n_clusters={max(n_train, 1)}`."
         )
