@@ -141,7 +141,7 @@ def test_unreadable_images_have_no_row_and_a_warning_says_so(folder):
         (np.zeros((60, 2, 8, 8)), "1, 3 or 4 channels"),
         ("no-such-dataset", "Unknown dataset"),
         (DIGITS[:2], "3 clusters were wanted of 2 images"),
-        (np.zeros((60, 2, 2, 2, 3)), "dim 5"),
+        (np.zeros((60, 2, 2, 2, 3)), r"got shape \(60, 2, 2, 2, 3\)"),
         (["a.png", "b.png"], "There is no file or folder 'a.png'"),
     ],
 )

@@ -262,7 +262,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         try:
             return validate_data(self, X, reset=reset, dtype=kinds, ensure_min_samples=2 if reset else 1)
         except (ValueError, TypeError) as error:
-            if "float() argument must be" in str(error):
+            if "float() argument must be" in str(error) and not hasattr(X, "__array__"):
                 kind = type(X[0] if isinstance(X, list | tuple) else X).__name__
                 raise refused(f"{'a list of ' if isinstance(X, list | tuple) else 'a '}{kind}") from error
             if "could not convert string" not in str(error):
@@ -375,7 +375,7 @@ def _seed(random_state: Any) -> int:
         return int(check_random_state(random_state).randint(2**31 - 1))
     except ValueError as error:
         raise InputError(
-            f"`random_state` must be a whole number, None or a numpy.random.RandomState, got {random_state!r}."
+            f"`random_state` must be a seed (a whole number), None or a numpy.random.RandomState, got {random_state!r}."
         ) from error
 
 
