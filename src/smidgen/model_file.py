@@ -17,7 +17,7 @@ from smidgen.files import read_json, write_json
 from smidgen.options import Count, Positive, Share
 from smidgen.schemas import convert
 
-FORMAT = 6
+FORMAT = 7
 
 _LARGEST_IMAGE = 2**27  # numbers in one image: beyond them a description is not believed
 

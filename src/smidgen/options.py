@@ -8,7 +8,7 @@ import re
 import sys
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -101,6 +101,11 @@ class Options(Mapping[str, Any]):
     Subclasses are `dataclass(frozen=True, eq=False)`: as a mapping, name → value, it equals any other with the same
     options, such as those read from `config.toml`.
     """
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Options by name, set at once by `preset`."""
+    BATCH: ClassVar[str] = "batch_size"
+    """The option that says how much a step takes, for when memory runs out."""
 
     def __post_init__(self) -> None:
         check_fields(self)

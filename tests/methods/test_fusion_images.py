@@ -91,10 +91,10 @@ def test_the_head_with_the_lowest_loss_is_kept_and_the_teacher_starts_from_the_n
     method = fusion()
     method.running_loss = torch.tensor([2.0, 1.0, 0.5, 3.0])
     with torch.no_grad():
-        method.net[1].linear.weight.add_(1)
+        method.net.heads.linear.weight.add_(1)
     method.begin("refine", 0, embed_of(None), torch.Generator())
     assert int(method.head) == 2
-    assert method.teacher.net[1].linear.weight.equal(method.net[1].linear.weight)
+    assert method.teacher.net.heads.linear.weight.equal(method.net.heads.linear.weight)
     images = torch.rand(2, 1, 8, 8)
     expected = method.eval().net(images)[:, 2].softmax(1)
     torch.testing.assert_close(method.assign(images), expected)
@@ -149,9 +149,9 @@ def test_an_encoder_to_start_from_reaches_net_and_teacher():
         for parameter in other.parameters():
             parameter.add_(0.5)
     method.start_from(other.starting_point)
-    for mine in (method.net[0], method.teacher.net[0]):
+    for mine in (method.net.encoder, method.teacher.net.encoder):
         for key, value in mine.state_dict().items():
-            assert value.equal(other.teacher.net[0].state_dict()[key])
+            assert value.equal(other.teacher.net.encoder.state_dict()[key])
 
 
 def test_its_defaults_are_plain_values():

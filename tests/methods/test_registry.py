@@ -14,11 +14,11 @@ from smidgen.methods import FUSION_METHODS, METHODS, make_config, read_options
 from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.kmeans import KMeansConfig
 from smidgen.methods.rcc import RCCConfig
-from smidgen.options import field_types, help_texts
+from smidgen.options import Options, field_types, help_texts
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Toy(Options):
     count: int = 1
     rate: float = 0.5
     on: bool = True
@@ -30,7 +30,7 @@ class Options:
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
     member = methods._member
-    monkeypatch.setattr(methods, "_member", lambda name, index: Options if name == "toy" else member(name, index))
+    monkeypatch.setattr(methods, "_member", lambda name, index: Toy if name == "toy" else member(name, index))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import nn
 
 from smidgen.errors import InputError, RunError, TrainingError
 from smidgen.maths.schedules import rate
+from smidgen.methods import make_config
 from smidgen.methods.base import Stage
 from smidgen.training import embed, loop
 from smidgen.training.callbacks import Callback
@@ -344,13 +345,23 @@ def test_a_divergence_after_a_stop_goes_back_as_far_as_without_it(
     same(outcome(stopped, tmp_path / "b"), outcome(whole, tmp_path / "a"))
 
 
-def test_running_out_of_memory_says_what_to_lower(make_trainer):
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        (None, "the batch size"),
+        (make_config("supervised", {"batch_size": 7}), r"`batch_size` \(7\)"),
+        (make_config("ucc", {"bags": 9}), r"`bags` \(9\)"),
+    ],
+)
+def test_running_out_of_memory_says_what_to_lower(config, what, make_trainer):
     def hook(place, stage, step, method):
         if place == "loss":
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    with pytest.raises(TrainingError, match="step 0 of stage 'one': lower `batch_size`"):
-        make_trainer(hook=hook).train()
+    trainer = make_trainer(hook=hook)
+    trainer.method.config = config
+    with pytest.raises(TrainingError, match=f"step 0 of stage 'one': lower {what} or"):
+        trainer.train()
 
 
 def test_an_error_of_the_method_is_not_taken_for_lack_of_memory(make_trainer):

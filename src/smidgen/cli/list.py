@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from smidgen.cli.parsing import one_of
 from smidgen.errors import InputError, unknown
 from smidgen.methods import FUSION, FUSION_METHODS, FUSION_RULE, METHODS, NAMES
-from smidgen.options import field_types, help_texts, in_words
+from smidgen.options import Options, field_types, help_texts, in_words
 
 KINDS = ("methods", "datasets", "encoders", "recipes")
 
@@ -146,9 +146,9 @@ def _wrapped(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     ]
 
 
-def _presets(config: object) -> str:
+def _presets(config: Options) -> str:
     """Return which options each preset of a method sets, nothing where it has none."""
-    presets = getattr(config, "PRESETS", {})
+    presets = config.PRESETS
     if not presets:
         return ""
     rows = [(n, ", ".join(f"{k}={v}" for k, v in chosen.items()) or "the defaults") for n, chosen in presets.items()]

@@ -88,7 +88,7 @@ def read_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     {'n_init': 3}
     """
     kinds = option_types(name)
-    presets = {} if name == FUSION else getattr(_member(name, 1), "PRESETS", {})
+    presets = {} if name == FUSION else _member(name, 1).PRESETS
     options = dict(options)
     if presets and "preset" in options:
         preset = str(options.pop("preset"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ _EVERY = 100  # steps between them, as often as the watch looks
 @dataclass(frozen=True, eq=False)
 class BagConfig(Options):
     """Settings that UCC and RCC share; the values are those of the UCC paper."""
+
+    BATCH: ClassVar[str] = "bags"
 
     encoder: str = option(
         "wide-residual",

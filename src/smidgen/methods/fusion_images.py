@@ -46,7 +46,7 @@ from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.host_copies import HostCopies
 from smidgen.nets.average import Average
 from smidgen.nets.encoders import make_encoder
-from smidgen.nets.heads import LinearHeads
+from smidgen.nets.heads import HeadedNet
 from smidgen.options import Count, CountOrZero, Several, Share, Weight, option
 
 LEAST = 0.1
@@ -152,7 +152,7 @@ class FusionImages(Method):
         self.terms = EvidenceTerms(problem.evidence, problem.n_clusters, epsilon=config.wrong, images=config.bag_images)
         encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.uninformed())
-        self.net = nn.Sequential(encoder, LinearHeads(encoder.features, problem.n_clusters, heads=config.heads))
+        self.net = HeadedNet(encoder, problem.n_clusters, heads=config.heads)
         self.teacher = Average(self.net, decay=config.decay)
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
         self.register_buffer("running_loss", torch.zeros(config.heads))
@@ -289,18 +289,12 @@ class FusionImages(Method):
         return self._logits(net, images).softmax(-1)
 
     @property
-    def backbone(self) -> nn.Module:
-        """The encoder of the teacher: the one that a saved model holds."""
-        return self.teacher.net.get_submodule("0")
-
-    @property
     def starting_point(self) -> StartingPoint:
         """The teacher's encoder, and the layer of the head that explains the data best, in the order of the names."""
-        heads = self.teacher.net.get_submodule("1")
-        assert isinstance(heads, LinearHeads)
-        layer = heads.linear
+        net = self.teacher.net
+        layer = net.heads.linear
         rows = int(self.head) * self.problem.n_clusters + self.order[self.head]
-        return StartingPoint(self.config.encoder, self.backbone, (layer.weight[rows], layer.bias[rows]))
+        return StartingPoint(self.config.encoder, net.encoder, (layer.weight[rows], layer.bias[rows]))
 
     def start_from(self, start: StartingPoint) -> None:
         """Take another method's encoder, for the net too."""
@@ -309,12 +303,12 @@ class FusionImages(Method):
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the teacher's embeddings (batch, features)."""
-        return self.backbone(images)
+        return self.teacher.net.encoder(images)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the teacher's assignments and embeddings."""
         embeddings = self.encode(images)
-        logits = self.teacher.net.get_submodule("1")(embeddings).float()
+        logits = self.teacher.net.heads(embeddings).float()
         return self._ordered(logits).softmax(-1)[:, self.head], embeddings
 
     def assign(self, images: Tensor) -> Tensor:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Net = TypeVar("Net", bound=nn.Module)
 
-class Average(nn.Module):
+
+class Average(nn.Module, Generic[Net]):
     """A copy of a net whose weights follow the net's slowly: average ← decay · average + (1 − decay) · net.
 
     Buffers (batch-norm statistics) are averaged too where they are floats and copied where they are not. Without
     gradients; its state is checkpointed with the module that holds it.
     """
 
-    def __init__(self, net: nn.Module, *, decay: float = 0.99) -> None:
+    def __init__(self, net: Net, *, decay: float = 0.99) -> None:
         super().__init__()
-        self.net = copy.deepcopy(net).requires_grad_(False)
+        self.net: Net = copy.deepcopy(net).requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, net: nn.Module, *, decay: float | None = None) -> None:
+    def update(self, net: Net, *, decay: float | None = None) -> None:
         """Move the average towards `net`; `decay=0` makes it equal."""
         weight = 1 - (self.decay if decay is None else decay)
         for mine, other in zip(self.net.state_dict().values(), net.state_dict().values(), strict=True):
@@ -30,7 +33,7 @@ class Average(nn.Module):
             else:
                 mine.copy_(other)
 
-    def train(self, mode: bool = True) -> Average:
+    def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: an average normalises with its own statistics."""
         return super().train(False)
 

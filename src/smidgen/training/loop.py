@@ -18,7 +18,7 @@ from smidgen.data.loader import Key, Loader
 from smidgen.errors import Damaged, InputError, TrainingError
 from smidgen.hardware import forked_rng, seed_rng
 from smidgen.methods.base import Method, Stage
-from smidgen.options import CountOrZero, Weight
+from smidgen.options import CountOrZero, Options, Weight
 from smidgen.schemas import convert
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.checkpoint import Checkpoints, Snapshot, capture, restore
@@ -436,9 +436,8 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _batch_size(method: Method) -> str:
     """Return the option that says how many images a step has, and its value."""
-    config = getattr(method, "config", None)
-    name = next((name for name in ("batch_size", "bags") if hasattr(config, name)), "batch_size")
-    return f"`{name}` ({getattr(config, name, 'unknown')})"
+    config = method.config
+    return f"`{config.BATCH}` ({config[config.BATCH]})" if isinstance(config, Options) else "the batch size"
 
 
 def _autocast(settings: Settings) -> contextlib.AbstractContextManager[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from smidgen.methods.base import Method
+from smidgen.options import Options
 
 _MOST = 4  # remedies named at once
 
@@ -49,8 +50,8 @@ def useful_options(options: Collection[str] | None, method: Method) -> Collectio
     """Return the options to advise for evidence: of no preset that is mostly taken, of no bags that are given."""
     if options is None:
         return None
-    config = getattr(method, "config", None)
-    fast = getattr(config, "PRESETS", {}).get("fast", {})
-    is_fast = 2 * sum(getattr(config, name) == value for name, value in fast.items()) > len(fast)
+    config = method.config
+    fast = config.PRESETS.get("fast", {}) if isinstance(config, Options) else {}
+    is_fast = 2 * sum(config[name] == value for name, value in fast.items()) > len(fast)
     draws_bags = bool(method.evidence_use.bags_drawn_from)
     return {*options} - ({"log_output"} if is_fast else set()) - (set() if draws_bags else {"bag_size"})
