@@ -137,7 +137,7 @@ class Embed(Protocol):
 
 
 class Method(nn.Module, ABC):
-    """A clustering method. Subclasses are final; `fit` of `recipe` and the one loop of `training` drive them.
+    """A clustering method. Subclasses are final; `fitting.fit` and the one loop of `training` drive them.
 
     Whatever must survive an interruption lives in parameters and registered buffers. A batch may depend only on
     (seed, stage, step) and on buffers changed in `begin`.
