@@ -64,7 +64,7 @@ def test_law_of_many_bags_in_stretches_is_that_of_each_alone(monkeypatch):
     p = dirichlet.rvs([0.2] * 5, size=60, random_state=2)
     bags = [list(range(b, b + 1 + b % 7)) for b in range(50)]
     whole = predict_bags(p, resolved(bags, 60))
-    monkeypatch.setattr("smidgen.evaluation.bag_predictions._IMAGES", 11)
+    monkeypatch.setattr("smidgen.evidence.bag_laws._IMAGES", 11)
     seen = []
     stretches = predict_bags(p, resolved(bags, 60), progress=lambda *at: seen.append(at))
     assert stretches.law == pytest.approx(whole.law)

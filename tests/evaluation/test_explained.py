@@ -95,10 +95,17 @@ def test_wrong_pieces_of_each_kind_come_first(kind, settings):
 
 
 def test_every_piece_has_one_row_and_contradictions_stand_before_the_rest():
-    evidence = simulated(n_bags=40, proportions=True, presence=2, labels_per_class=5, pairs=30, wrong=0.1)
+    evidence = simulated(n_bags=40, proportions=True, presence=2, labels_per_class=5, pairs=30, partial=2, wrong=0.1)
     tables = explained(evidence).tables
     assert set(tables) == set(LEARNED)
-    sizes = {"labels": 30, "counts": 40, "proportions": 40, "presence": 80, "pairs": 30}
+    sizes = {
+        "partial": evidence.sizes()["partial"],
+        "labels": 30,
+        "counts": 40,
+        "proportions": 40,
+        "presence": 80,
+        "pairs": 30,
+    }
     for kind, table in tables.items():
         assert {len(column) for column in table.values()} == {sizes[kind]}
         assert table["agrees"] == sorted(table["agrees"])

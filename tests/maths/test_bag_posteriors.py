@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smidgen.errors import InputError
-from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_shares
+from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_proportions
 from smidgen.maths.counts import cluster_subsets, n_subsets
 
 
@@ -63,10 +63,10 @@ def test_bags_of_other_sizes_do_not_touch_each_other():
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 999))
-def test_labels_given_shares_have_those_shares(seed):
+def test_labels_given_proportions_have_those_shares(seed):
     p, offsets = some_p(9, 3, seed), torch.tensor([0, 4, 9])
     shares = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.8, 0.0]])
-    q = labels_given_shares(p, offsets, shares, iterations=200)
+    q = labels_given_proportions(p, offsets, shares, iterations=200)
     torch.testing.assert_close(q.sum(1), torch.ones(9))
     for bag, (start, stop) in enumerate([(0, 4), (4, 9)]):
         torch.testing.assert_close(q[start:stop].mean(0), shares[bag], atol=2e-2, rtol=0)
@@ -74,9 +74,9 @@ def test_labels_given_shares_have_those_shares(seed):
 
 def test_shares_that_assignments_have_already_change_nothing():
     p = torch.tensor([[0.7, 0.3], [0.3, 0.7]])
-    torch.testing.assert_close(labels_given_shares(p, torch.tensor([0, 2]), torch.tensor([[0.5, 0.5]])), p)
+    torch.testing.assert_close(labels_given_proportions(p, torch.tensor([0, 2]), torch.tensor([[0.5, 0.5]])), p)
 
 
 def test_no_iteration_is_refused():
     with pytest.raises(InputError, match="iterations"):
-        labels_given_shares(some_p(2, 2, 0), torch.tensor([0, 2]), torch.ones(1, 2) / 2, iterations=0)
+        labels_given_proportions(some_p(2, 2, 0), torch.tensor([0, 2]), torch.ones(1, 2) / 2, iterations=0)

@@ -17,16 +17,16 @@ from smidgen.maths.counts import bag_numbers
 
 
 def labels_given_counts(
-    p: Tensor, offsets: Tensor, least: Tensor, most: Tensor, *, sets: Tensor, leak: float = 0.1
+    p: Tensor, offsets: Tensor, counts_min: Tensor, counts_max: Tensor, *, sets: Tensor, leak: float = 0.1
 ) -> Tensor:
     """Return what each image is likely to be, (images, clusters), given how many classes its bag holds.
 
     p: assignments (images, clusters), rows sum to one. offsets: (bags + 1,), where bags begin and end.
-    least, most: (bags,) int64, the unique class count or its range.
-    sets: from `counts.cluster_subsets`, up to the largest `most`.
+    counts_min, counts_max: (bags,) int64, the unique class count or its range.
+    sets: from `counts.cluster_subsets`, up to the largest of `counts_max`.
     leak: the probability that an image looks like a class that its bag does not hold.
 
-    A bag's classes T, with least ≤ |T| ≤ most, all sizes and all T of one size equally likely beforehand, have
+    A bag's classes T, with min ≤ |T| ≤ max, all sizes and all T of one size equally likely beforehand, have
     probability ∝ Π_i ((1 − leak) p_i(T) + leak). An image's labels are p_ik / p_i(T) within T, averaged over T.
 
     >>> from smidgen.maths.counts import cluster_subsets
@@ -38,25 +38,25 @@ def labels_given_counts(
     size = sets.sum(0)
     within = p @ sets  # p_i(T), (images, sets)
     bag = to_device(bag_numbers(offsets), p.device)
-    fit = torch.zeros(len(least), sets.shape[1], device=p.device, dtype=p.dtype)
+    fit = torch.zeros(len(counts_min), sets.shape[1], device=p.device, dtype=p.dtype)
     fit.index_add_(0, bag, ((1 - leak) * within + leak).log())
     n_of_size = p.new_zeros(len(sets) + 1).index_add_(0, size.long(), torch.ones_like(size).to(p))
     fit = fit - n_of_size[size.long()].log()
-    allowed = (size >= least[:, None]) & (size <= most[:, None])
+    allowed = (size >= counts_min[:, None]) & (size <= counts_max[:, None])
     posterior = fit.masked_fill(~allowed, -torch.inf).softmax(1)
     labels = p * ((posterior[bag] / within.clamp_min(1e-6)) @ sets.T)
     return labels / labels.sum(1, keepdim=True).clamp_min(1e-12)
 
 
-def labels_given_shares(p: Tensor, offsets: Tensor, shares: Tensor, *, iterations: int = 20) -> Tensor:
-    """Return what each image is likely to be, (images, clusters), given its bag's shares of the classes.
+def labels_given_proportions(p: Tensor, offsets: Tensor, proportions: Tensor, *, iterations: int = 20) -> Tensor:
+    """Return what each image is likely to be, (images, clusters), given its bag's proportions of the classes.
 
-    The assignments nearest to p, in the sense of Sinkhorn, whose mean over a bag is its row of `shares`
+    The assignments nearest to p, in the sense of Sinkhorn, whose mean over a bag is its row of `proportions`
     (bags, clusters). p: (images, clusters), rows sum to one; clamped at 1e-4, so that no image is ruled out.
     Raises InputError for iterations below 1.
 
     >>> p = torch.tensor([[0.9, 0.1], [0.6, 0.4]])
-    >>> labels_given_shares(p, torch.tensor([0, 2]), torch.tensor([[0.5, 0.5]])).argmax(1).tolist()
+    >>> labels_given_proportions(p, torch.tensor([0, 2]), torch.tensor([[0.5, 0.5]])).argmax(1).tolist()
     [0, 1]
     """
     if iterations < 1:
@@ -66,7 +66,7 @@ def labels_given_shares(p: Tensor, offsets: Tensor, shares: Tensor, *, iteration
     is_image = torch.arange(log.shape[1]) < sizes[:, None]
     there = to_device(is_image, p.device)
     log = log.masked_fill(~there[:, :, None], -torch.inf)
-    wanted = (shares * to_device(sizes[:, None], p.device)).clamp_min(1e-6).log()[:, None]
+    wanted = (proportions * to_device(sizes[:, None], p.device)).clamp_min(1e-6).log()[:, None]
     for _ in range(iterations):
         log = log + (wanted - log.logsumexp(1, keepdim=True))
         log = torch.where(there[:, :, None], log - log.logsumexp(2, keepdim=True), log)

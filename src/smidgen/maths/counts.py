@@ -109,19 +109,19 @@ def _chosen(rows: Tensor, chosen: Tensor) -> Tensor:
     return rows if bool(chosen.all()) else rows[to_device(chosen.nonzero().flatten(), rows.device)]
 
 
-def count_frequencies(least: Tensor, most: Tensor, possible: Tensor) -> Tensor:
+def count_frequencies(counts_min: Tensor, counts_max: Tensor, possible: Tensor) -> Tensor:
     """Return how often each count occurs, (counts,) float64, as far as ranges tell; its sum is one.
 
     Where no count is known exactly every possible one is as frequent; otherwise 50 steps of EM from there, in which a
-    range counts for what lies in it by its frequency. least, most: (bags,) int64. possible: (counts,) bool.
+    range counts for what lies in it by its frequency. counts_min, counts_max: (bags,) int64. possible: (counts,) bool.
 
     >>> count_frequencies(torch.tensor([1, 1, 2]), torch.tensor([1, 1, 4]), torch.tensor([True] * 4))[0]
     tensor(0.6667, dtype=torch.float64)
     """
     frequency = possible.double() / possible.sum()
-    if bool((least == most).any()):
+    if bool((counts_min == counts_max).any()):
         counts = torch.arange(1, len(possible) + 1)
-        stated = ((counts >= least[:, None]) & (counts <= most[:, None]) & possible).double()
+        stated = ((counts >= counts_min[:, None]) & (counts <= counts_max[:, None]) & possible).double()
         for _ in range(50):
             joint = stated * frequency
             frequency = (joint / joint.sum(1, keepdim=True).clamp_min(1e-300)).mean(0)

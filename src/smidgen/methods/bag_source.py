@@ -49,9 +49,9 @@ class BagSource(nn.Module):
 
     walk: Tensor
     labels: Tensor
-    least: Tensor
-    most: Tensor
-    shares: Tensor
+    counts_min: Tensor
+    counts_max: Tensor
+    proportions: Tensor
 
     def __init__(
         self,
@@ -79,16 +79,16 @@ class BagSource(nn.Module):
         self.counts = self._fresh_counts(*span(ucc, what="ucc")) if self.is_fresh else self._known_counts()
 
     def _tell_of_bags(self, *, with_classes: bool) -> None:
-        """Store what is known of each bag: the range of its count, 0 if unknown, and its shares, NaN if unknown."""
+        """Store what is known of each bag: the range of its count, else 0, and its proportions, else NaN."""
         evidence, n_bags = self.evidence, len(self.evidence.bag_names)
-        least, most = torch.zeros(2, n_bags, dtype=torch.int64)
-        shares = torch.full((n_bags, self.n_clusters), torch.nan)
+        low, high = torch.zeros(2, n_bags, dtype=torch.int64)
+        proportions = torch.full((n_bags, self.n_clusters), torch.nan)
         if with_classes and len(evidence.proportion_bags):
             known = evidence.proportions
-            shares[evidence.proportion_bags] = F.pad(known, (0, self.n_clusters - known.shape[1]))
-            least[evidence.proportion_bags] = most[evidence.proportion_bags] = (known > 0).sum(1)
-        least[evidence.count_bags], most[evidence.count_bags] = evidence.counts_min, evidence.counts_max
-        for name, values in (("least", least), ("most", most), ("shares", shares)):
+            proportions[evidence.proportion_bags] = F.pad(known, (0, self.n_clusters - known.shape[1]))
+            low[evidence.proportion_bags] = high[evidence.proportion_bags] = (known > 0).sum(1)
+        low[evidence.count_bags], high[evidence.count_bags] = evidence.counts_min, evidence.counts_max
+        for name, values in (("counts_min", low), ("counts_max", high), ("proportions", proportions)):
             self.register_buffer(name, values, persistent=False)
 
     def _fresh_counts(self, least: int, most: int) -> range:
@@ -100,8 +100,8 @@ class BagSource(nn.Module):
     def _known_counts(self) -> range:
         if not len(self.known_bags):
             return range(1, self.n_clusters + 1)
-        least, most = int(self.least[self.known_bags].min()), int(self.most[self.known_bags].max())
-        return range(max(1, least), min(most, self.n_clusters) + 1)
+        low, high = int(self.counts_min[self.known_bags].min()), int(self.counts_max[self.known_bags].max())
+        return range(max(1, low), min(high, self.n_clusters) + 1)
 
     @property
     def admissible(self) -> Tensor:
@@ -117,9 +117,10 @@ class BagSource(nn.Module):
         """
         if self.is_fresh or not len(self.known_bags):
             return math.log(len(self.counts))
-        least, most = (range_[self.known_bags].cpu() for range_ in (self.least, self.most.clamp(max=self.n_clusters)))
-        law = F.pad(count_frequencies(least, most, self.admissible).cumsum(0), (1, 0))
-        return float(-(law[most] - law[least - 1]).clamp_min(1e-9).log().mean())
+        low, high = self.counts_min[self.known_bags].cpu(), self.counts_max[self.known_bags].cpu()
+        high = high.clamp(max=self.n_clusters)
+        law = F.pad(count_frequencies(low, high, self.admissible).cumsum(0), (1, 0))
+        return float(-(law[high] - law[low - 1]).clamp_min(1e-9).log().mean())
 
     @property
     def typical_sizes(self) -> tuple[int, int]:
@@ -167,13 +168,13 @@ class BagSource(nn.Module):
         return Request(rows, view, offsets=offsets, items=bags)
 
     def known(self, part: Part) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the least and largest count, (bags,) int64, and the shares of classes, (bags, clusters), of a batch.
+        """Return the range of counts, (bags,) int64 twice, and the proportions, (bags, clusters), of a batch.
 
-        Shares are NaN for bags of which they are not known.
+        Proportions are NaN for bags of which they are not known.
         """
         assert part.offsets is not None
         if part.items is not None:
-            return self.least[part.items], self.most[part.items], self.shares[part.items]
+            return self.counts_min[part.items], self.counts_max[part.items], self.proportions[part.items]
         labels = self.labels[part.indices]
         held = torch.zeros(len(part.offsets) - 1, self.n_clusters, device=labels.device)
         bags = to_device(bag_numbers(part.offsets), labels.device)
@@ -181,13 +182,13 @@ class BagSource(nn.Module):
         counts = (held > 0).sum(1)
         return counts, counts, held / held.sum(1, keepdim=True)
 
-    def with_known_shares(self, part: Part) -> Tensor | None:
-        """Return the bags of a batch whose shares of classes are known, None for all of them; read on the host."""
+    def with_known_proportions(self, part: Part) -> Tensor | None:
+        """Return the bags of a batch whose proportions are known, None for all of them; read on the host."""
         items = part.host_items
         if items is None:
             return None
-        known = self._host("has_shares", self.shares, lambda shares: ~shares.isnan().any(1))[items]
-        return None if bool(known.all()) else to_device(known.nonzero().flatten(), self.shares.device)
+        known = self._host("has_proportions", self.proportions, lambda given: ~given.isnan().any(1))[items]
+        return None if bool(known.all()) else to_device(known.nonzero().flatten(), self.proportions.device)
 
     # -------------------------------------------------------------------------------------------------- fresh bags
 

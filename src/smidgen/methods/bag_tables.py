@@ -55,13 +55,13 @@ def _bag_counts(source: BagSource, heads: BagHeads, features: Tensor) -> dict[st
         rows, offsets = source.evidence.images_of(some)
         chances.append(heads.count_probabilities(features[rows].to(device), offsets.to(device)).cpu())
     law = torch.cat(chances)
-    least, most = source.least.cpu()[bags], source.most.cpu()[bags]
+    low, high = source.counts_min.cpu()[bags], source.counts_max.cpu()[bags]
     counts = torch.arange(1, law.shape[1] + 1)
-    stated = ((counts >= least[:, None]) & (counts <= most[:, None])).float()
+    stated = ((counts >= low[:, None]) & (counts <= high[:, None])).float()
     names = np.array([source.evidence.bag_names[b] for b in bags.tolist()], dtype=object)
     probability = (law * stated).sum(1).numpy().round(4)
     predicted = (law.argmax(1) + 1).numpy()
-    return {"bag": names, "least": least.numpy(), "most": most.numpy(), "predicted": predicted,
+    return {"bag": names, "least": low.numpy(), "most": high.numpy(), "predicted": predicted,
             "probability": probability}  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.terms import EvidenceTerms
-from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_shares
+from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_proportions
 from smidgen.maths.counts import cluster_subsets, n_subsets
 from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import match_counts
@@ -307,7 +307,7 @@ class FusionEmbeddings(Method):
         known = self.terms.known("proportions", part)
         if known is not None:
             targets["proportions"] = (
-                labels_given_shares(believed, part.offsets, self.terms.target("proportions")[known.rows]),
+                labels_given_proportions(believed, part.offsets, self.terms.target("proportions")[known.rows]),
                 known,
             )
         losses = -logits.log_softmax(1)

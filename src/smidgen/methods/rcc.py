@@ -260,7 +260,7 @@ class RCC(BagMethod):
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the loss of class counts over the bags that they are known of, and which classes seem to be there."""
         assert part.offsets is not None
-        shares, known = self.source.known(part)[2], self.source.with_known_shares(part)
+        shares, known = self.source.known(part)[2], self.source.with_known_proportions(part)
         told, sizes = shares.nan_to_num(nan=0.0), to_device(part.offsets.diff().unsqueeze(1), shares.device)
         if self.counts_classes:
             predicted = self.classifier(densities).float()
