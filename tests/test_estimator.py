@@ -361,6 +361,12 @@ def test_a_saved_model_predicts_the_same_and_can_be_fitted_again(make, X, tmp_pa
     assert (again.set_params(random_state=0).fit(X).labels_ == model.labels_).all()
 
 
+@pytest.mark.parametrize(("name", "words"), [("options", "must be a mapping of names"), ("exclude", "takes patterns")])
+def test_parameters_of_another_kind_are_refused(name, words):
+    with pytest.raises(InputError, match=f"`{name}` {words}"):
+        kmeans(**{name: 3}).fit(BLOBS)
+
+
 def test_names_given_by_hand_are_saved(tmp_path):
     model = kmeans().fit(BLOBS)
     model.cluster_names_ = [f"kind {k}" for k in range(len(model.cluster_names_))]
@@ -368,7 +374,7 @@ def test_names_given_by_hand_are_saved(tmp_path):
     assert ImageClusterer.load(tmp_path).cluster_names_.tolist() == model.cluster_names_
 
 
-@pytest.mark.parametrize("names", [["one"], [1, 2, 3], ["", "b", "c"], "abc"])
+@pytest.mark.parametrize("names", [["one"], [1, 2, 3], ["", "b", "c"], ["a", "b", "\ud800"], "abc"])
 def test_names_that_are_not_one_text_for_each_cluster_are_refused(names, tmp_path):
     model = ImageClusterer(n_clusters=3, method="kmeans", random_state=0).fit(BLOBS)
     model.cluster_names_ = names

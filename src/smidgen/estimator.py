@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from smidgen import fitting
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset, as_paths, exclude_patterns, list_images, open_like
+from smidgen.data.names import name_of
 from smidgen.data.rows import Rows, as_array, listed, refused, rows_of
 from smidgen.data.values import as_text
 from smidgen.errors import InputError
@@ -170,6 +171,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     def _config(self, data: Any) -> Config:
         given = {} if self.steps is None else {"steps": self.steps}
+        if not isinstance(self.options, Mapping | None):
+            raise InputError(f"`options` must be a mapping of names to values, got {self.options!r}.")
         return Config(
             data=as_paths(data.entries if isinstance(data, Rows) else data) or "array",  # type: ignore[arg-type]
             method=self.method,
@@ -309,8 +312,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         names, n_clusters = np.asarray(self.cluster_names_, dtype=object), len(self.model_.cluster_names)
         if names.shape != (n_clusters,):
             raise InputError(f"`cluster_names_` must be {n_clusters} names, got shape {names.shape}.")
-        if not all(isinstance(name, str) and name for name in names):
-            raise InputError(f"`cluster_names_` must be texts that are not empty, got {names.tolist()}.")
+        if not all(isinstance(name, str) and _is_name(name) for name in names):
+            raise InputError(f"`cluster_names_` must be UTF-8 texts that are not empty, got {names.tolist()}.")
         return dataclasses.replace(self.model_, cluster_names=tuple(map(str, names)))
 
     @classmethod
@@ -349,6 +352,13 @@ class _Spoken(Listener):
         if now != self._last:
             self._last = now
             sys.stderr.write(f"{what} {done:,} of {total:,}{note and f', {note}'}\n")
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return name_of(text) != ""
+    except ValueError:  # half characters
+        return False
 
 
 def _given(X: Any) -> Any:

@@ -155,7 +155,7 @@ BAGS = "bag,image\nx,a.png\nx,b.png\nx,c.png\ny,d.png\n"
         ("bags", ",a.png", r"bags\.csv line 2: bag must not be empty"),
         ("counts", "x,2\nw,1", r"counts\.csv line 3: bag 'w' has no images \(the bags known are x, y"),
         ("counts", "x,0", r"counts\.csv line 2: bag 'x' has count 0, but a bag of images holds at least 1"),
-        ("counts", "y,2", r"bag 'y' has count 2, more than its 1 different images"),
+        ("counts", "y,2", r"bag 'y' has count 2, more than its 1 different image can"),
         ("counts", "x,3", r"bag 'x' has count 3, more than the 2 clusters asked for"),
         ("counts", "x,1\nx,2", r"counts\.csv line 3: bag 'x' has count 2, but .*counts\.csv line 2 gives 1"),
         ("counts", "x,two", r"counts\.csv line 2: ucc must be a whole number, got 'two'"),

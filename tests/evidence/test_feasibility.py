@@ -132,9 +132,9 @@ def pair_of_bags(shares, **options):
         # classes of bags
         ("owl is in no bag", LABELLED | some([0, 3], [1, 4], proportions=PURE),
          LABELLED | some([0, 3], [1, 2], proportions=PURE)),
-        ("owl is in no bag", LABELLED | some([0, 3], proportions=[{"cat": 1.0}]),
+        ("dog, owl are in no bag", LABELLED | some([0, 3], proportions=[{"cat": 1.0}]),
          LABELLED | some([0, 3], proportions=[{"cat": 1.0}]) | Evidence.from_bags({"x": [5, 6]}, counts={"x": 2})),
-        ("owl is not said to be in any bag", LABELLED | some([0, 3], presence=[{"cat": True}]),
+        ("dog, owl are not said to be in any bag", LABELLED | some([0, 3], presence=[{"cat": True}]),
          LABELLED | some([0, 2], presence=[{"cat": True}])),
         ("and no image is labelled so", some([0, 3], presence=[{"cat": True, "dog": False}]),
          CAT_DOG | some([0, 3], presence=[{"cat": True, "dog": False}])),

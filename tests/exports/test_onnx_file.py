@@ -8,7 +8,7 @@ import torch
 
 from smidgen.errors import InputError
 from smidgen.evidence.resolved import Resolved
-from smidgen.exports.onnx_file import describe, to_onnx
+from smidgen.exports.onnx_file import describe, largest_difference, to_onnx
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.model import Model, Preprocessing
@@ -43,12 +43,32 @@ def test_onnx_gives_what_torch_gives_for_any_batch(name):
     assert (about["input"]["colour"], about["input"]["resize"]) == ("RGB", "pad")
 
 
-def test_a_model_that_differs_is_refused(monkeypatch):
+class Session:
+    """Stands for ONNX Runtime, with a model that is off by some amount."""
+
+    def __init__(self, off, model):
+        self.off, self.model = off, model
+
+    def run(self, names, given):
+        assignments, embeddings = self.model.method.look(torch.from_numpy(given["images"]))
+        return [assignments.numpy(), embeddings.numpy() + np.float32(self.off)]
+
+
+@pytest.mark.parametrize("off", [float("nan"), float("inf"), 0.01])
+def test_a_model_that_differs_is_refused(off, monkeypatch):
     pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    model = make_model("kmeans")
     monkeypatch.setattr("smidgen.exports.onnx_file._translated", lambda *given: b"")
-    monkeypatch.setattr("smidgen.exports.onnx_file._largest_difference", lambda *given: float("nan"))
-    with pytest.raises(InputError, match=r"differs from the run's by nan, .*it is not written"):
-        to_onnx(make_model("kmeans"))
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *given, **options: Session(off, model))
+    with pytest.raises(InputError, match=r"differs from the run's by \S+, .*it is not written"):
+        to_onnx(model)
+
+
+def test_differences_are_shares_of_what_is_compared():
+    for scale in (1e-12, 1.0, 1e6):
+        assert largest_difference(np.array([1.0, -2.0]) * scale, np.array([1.0, -2.001]) * scale) == pytest.approx(5e-4)
+    assert largest_difference(np.zeros((2, 3)), np.zeros((2, 3))) == 0
+    assert np.isnan(largest_difference(np.ones(2), np.array([1.0, np.nan])))
 
 
 def test_the_missing_extra_is_named(monkeypatch):

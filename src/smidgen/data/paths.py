@@ -109,7 +109,7 @@ def find_path(data: str | Path) -> Path | None:
         if glob.has_magic(given):
             return None
     if is_name:
-        raise unknown("dataset", given, DATASETS)
+        raise InputError(f"{unknown('dataset', given, DATASETS)} Nor is there a file or folder of this name here.")
     there = f", here or in {root!r}" if root else ""
     raise InputError(f"There is no file or folder {given!r}{there}; known names are {', '.join(DATASETS)}.")
 

@@ -221,7 +221,7 @@ _REASONS: dict[tuple[str, ...], _Texts] = {
 def _conflict(view: EvidenceView, bags: np.ndarray, what: str) -> Iterator[Finding]:
     if bags.any():
         text = f"In {number_of(int(bags.sum()), 'bag')} {what} ({view.listed(np.flatnonzero(bags))})."
-        yield Finding("problem", text, "Correct one of the two; until then both are believed in part.")
+        yield Finding("problem", text, "Correct one of them; until then all are believed in part.")
 
 
 # ------------------------------------------------------------------------------------------------------------ together

@@ -66,7 +66,7 @@ def _naming(view: EvidenceView) -> Iterator[Finding]:
             "warning",
             f"The evidence names {number_of(len(view.names), 'class', 'classes')}, but {view.n_clusters}"
             " clusters are asked for: the others carry numbers and split or gather what is left.",
-            f"Ask for {len(view.names)} clusters, or name the other classes.",
+            f"Ask for {number_of(len(view.names), 'cluster')}, or name the other classes.",
         )
 
 
@@ -148,9 +148,11 @@ def _class_bags(view: EvidenceView) -> Iterator[Finding]:
         for known in (False, True):
             chosen = np.flatnonzero(missing & ((high[:, :n] == 0).all(0) == ruled_out) & (labelled == known))
             if len(chosen):
+                it = "it" if len(chosen) == 1 else "them"
                 where = "in no bag" if ruled_out else "not said to be in any bag"
                 yield Finding(
                     "warning",
-                    f"{view.classes(chosen)} is {where}{'' if known else ', and no image is labelled so'}.",
-                    "Add bags that hold it" + (", or label images of it." if not known else "."),
+                    f"{view.classes(chosen)} {'is' if len(chosen) == 1 else 'are'} {where}"
+                    f"{'' if known else ', and no image is labelled so'}.",
+                    f"Add bags that hold {it}" + (f", or label images of {it}." if not known else "."),
                 )

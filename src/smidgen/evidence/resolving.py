@@ -15,6 +15,7 @@ from smidgen.data.collection import natural_key
 from smidgen.data.image_index import ImageIndex
 from smidgen.data.names import name_of
 from smidgen.errors import InputError, unknown
+from smidgen.evidence.findings import number_of
 from smidgen.evidence.kinds import all_kinds
 from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.statements import Statements
@@ -67,8 +68,8 @@ def _class_names(evidence: Statements, given: Sequence[str] | None, n_clusters: 
         names = tuple(sorted(named, key=natural_key))
     if n_clusters is not None and len(names) > n_clusters:
         raise InputError(
-            f"The evidence names {len(names)} classes ({', '.join(names[:5])}, …), but there are {n_clusters} clusters;"
-            f" ask for at least {len(names)}."
+            f"The evidence names {len(names)} classes ({', '.join(names[:5])}{', …' if len(names) > 5 else ''}), more"
+            f" than the {number_of(n_clusters, 'cluster')} asked for; ask for at least {len(names)}."
         )
     return names
 

@@ -244,9 +244,10 @@ def _possible_range(walk: Walk, i: int, bag: int) -> tuple[int, int]:
         raise InputError(f"{place}: the least is above the largest; swap them.")
     size, lost = int(walk.bags.distinct[bag]), int(walk.bags.lost[bag])
     if low > size:
-        raise InputError(f"{place}, more than its {size} different images can show.")
+        raise InputError(f"{place}, more than its {number_of(size, 'different image')} can show.")
     if walk.n_clusters is not None and low > walk.n_clusters:
-        raise InputError(f"{place}, more than the {walk.n_clusters} clusters asked for; raise the number of clusters.")
+        clusters = number_of(walk.n_clusters, "cluster")
+        raise InputError(f"{place}, more than the {clusters} asked for; raise the number of clusters.")
     limit = min(size - lost, walk.n_clusters or size)
     # Each image that could not be read may have been the only one of its class.
     return max(1, low - lost), max(1, min(limit if high is None else high, limit))

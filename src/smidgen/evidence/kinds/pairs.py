@@ -10,6 +10,7 @@ import numpy as np
 
 from smidgen.data.cells import if_given, truth
 from smidgen.errors import InputError
+from smidgen.evidence.findings import number_of
 from smidgen.evidence.kind import Columns, Kind, Loss, Row, Said, Words
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _refuse_contradictions(walk: Walk, a: np.ndarray, b: np.ndarray, same: np.nd
     first, second = str(walk.ids[a[i]]), str(walk.ids[b[i]])
     raise InputError(
         f"{walk.where('pairs', int(numbers[i]))}: {first!r} and {second!r} are given as different, but as the same by"
-        f" {places}{' together' if len(said) > 1 else ''} ({len(wrong)} such contradictions in all);"
+        f" {places}{' together' if len(said) > 1 else ''} ({number_of(len(wrong), 'such contradiction')} in all);"
         " drop one of them, or keep all with `keep_contradictory_pairs`: the losses bear some errors."
     )
 
