@@ -126,6 +126,15 @@ def test_a_shear_moves_rows_sideways():
     torch.testing.assert_close(moved[:, 1], torch.full((300,), 8.0), atol=0.1, rtol=0)
 
 
+def test_a_crop_keeps_no_more_than_its_largest_share():
+    ramp = torch.linspace(0, 1, 64).expand(500, 1, 64, 64)
+    seen = apply_view(View(crop=0.05, crop_most=0.14, padding="border"), ramp, generator=seeded())
+    sides = (seen.amax((1, 2, 3)) - seen.amin((1, 2, 3))) * 63 / 64  # as shares of the image's
+    assert float(sides.max()) < 0.14**0.5
+    assert float(sides.min()) > 0.05**0.5 - 2 / 64
+    assert float(sides.std()) > 0.02
+
+
 def test_a_crop_keeps_at_least_its_share_and_stays_inside():
     ones = torch.ones(200, 1, 16, 16)
     assert bool((apply_view(View(crop=0.25), ones, generator=seeded()) > 0.999)[:, :, 1:-1, 1:-1].all())
@@ -198,6 +207,7 @@ def test_the_draws_do_not_depend_on_the_device_of_the_images():
     [
         ({"rotate": -1}, "`rotate` must be 0 or above, got -1"),
         ({"scale": 1.0}, "`scale` is a share of the size, below 1, got 1.0"),
+        ({"crop": 0.5, "crop_most": 0.4}, r"`crop_most` is the largest .* from `crop` \(0.5\) to 1, got 0.4"),
         ({"crop": 0.0}, r"`crop` is the smallest share of the area kept, in \(0, 1\], got 0.0"),
         ({"grey": 2.0}, "`grey` is a probability, got 2.0"),
         ({"size": 0}, "`size` is a side in pixels, at least 1, got 0"),

@@ -21,11 +21,11 @@ class View:
     """How strongly a view may change an image; every image of a batch draws its own transform.
 
     Geometry, drawn uniformly and applied as one affine map: rotate (± degrees), scale (± share of the size), shear
-    (± tangent), shift (± share of the side), flip (mirror left and right with probability 1/2), crop (smallest share
-    of the area that a random crop keeps; 1 keeps all). Strokes: thickness (up to this share of the way to the
-    brightest or the darkest of each 3×3 neighbourhood). Colour: brightness and contrast (± share), saturation
-    (± share, colour images only), grey (probability of losing all colour). size: side of the result in pixels, None
-    for that of the image. padding: what lies outside the image.
+    (± tangent), shift (± share of the side), flip (mirror left and right with probability 1/2), crop and crop_most
+    (smallest and largest share of the area that a random crop keeps; crop 1 keeps all). Strokes: thickness (up to this
+    share of the way to the brightest or the darkest of each 3×3 neighbourhood). Colour: brightness and contrast
+    (± share), saturation (± share, colour images only), grey (probability of losing all colour). size: side of the
+    result in pixels, None for that of the image. padding: what lies outside the image.
     """
 
     rotate: float = 0.0
@@ -34,6 +34,7 @@ class View:
     shift: float = 0.0
     flip: bool = False
     crop: float = 1.0
+    crop_most: float = 1.0
     thickness: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
@@ -54,6 +55,11 @@ class View:
             raise InputError(f"A view's `size` is a side in pixels, at least 1, got {self.size}.")
         if not 0 < self.crop <= 1:
             raise InputError(f"A view's `crop` is the smallest share of the area kept, in (0, 1], got {self.crop}.")
+        if not self.crop <= self.crop_most <= 1:
+            raise InputError(
+                f"A view's `crop_most` is the largest share of the area kept, from `crop` ({self.crop}) to 1, got"
+                f" {self.crop_most}."
+            )
 
 
 def apply_view(view: View, images: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -85,7 +91,7 @@ def _affine_matrices(view: View, n: int, generator: torch.Generator) -> Tensor |
     linear = rotation @ shearing / zoom.view(n, 1, 1)
     shift = 2 * view.shift * r[:, 3:5]  # the coordinates span 2
     if view.crop < 1:
-        side = torch.sqrt(view.crop + (1 - view.crop) * (r[:, 5] + 1) / 2)
+        side = torch.sqrt(view.crop + (view.crop_most - view.crop) * (r[:, 5] + 1) / 2)
         linear = linear * side.view(n, 1, 1)
         shift = shift + (1 - side).unsqueeze(1) * r[:, 6:8]
     if view.flip:
