@@ -123,6 +123,26 @@ def test_counts_at_their_plateau_are_said_after_a_fifth_of_the_stage_and_once():
     assert course.doctor.final(HEALTHY) == course.said
 
 
+@pytest.mark.parametrize("prototypes", [60, 3000])
+def test_an_objective_that_sits_at_its_plateau_is_said_with_remedies_of_its_own(prototypes):
+    level = math.log(prototypes)
+    course = Course(uninformed={"codes": level}, options=("prototypes", "temperature", "steps"))
+    course.run(lambda t: {"total": level, "codes": level})
+    assert course.said[0].startswith(f"The loss of the codes sits at {level:.1f}")
+    assert (
+        f"without looking at the images it is ln {prototypes} = {level:.2f}: take fewer `prototypes`" in course.said[0]
+    )
+    assert "raise `temperature`" in course.said[0]
+    assert "--init-from" not in course.said[0]
+    assert course.doctor.final(HEALTHY) == course.said
+
+
+def test_an_objective_that_falls_is_left_alone():
+    course = Course(uninformed={"codes": math.log(60)})
+    course.run(lambda t: {"total": falling(t, start=4.3), "codes": falling(t, start=4.3)})
+    assert course.said == []
+
+
 def test_evidence_that_is_ignored_while_the_rest_is_learned():
     course = Course(chance={"labels": math.log(10)}, options=("evidence",))
     course.run(lambda t: {"total": falling(t), "labels": 2.32})

@@ -237,9 +237,14 @@ class Doctor(Callback):
                 self._tell_evidence(name, recent, stage)
 
     def _tell_evidence(self, name: str, recent: float, stage: Stage) -> None:
+        if name not in _EVIDENCE:  # an objective of the method's own
+            words = f"The loss of the {name} sits at {recent:.2f}, and without looking at the images it is"
+            level = _as_log(self._levels[name])
+            self._raise(f"evidence:{name}", f"{words} {level}: {remedy('stuck', self._options)}.")
+            return
         total = self._blocks.get("total", [])[self._since :]
         falls = len(total) > _RECENT and total[0] - _mean(total[-_RECENT:]) > 0.02 * abs(total[0])
-        about = _EVIDENCE.get(name, f"{name!r}")
+        about = _EVIDENCE[name]
         is_ignored = falls and not self._untaught  # otherwise what falls, a decoder's loss, makes no clusters
         words = f"The loss falls, but {about} are ignored" if is_ignored else f"{about.capitalize()} teach nothing yet"
         why = f"their loss is {recent:.2f}; without looking at the images it is {_as_log(self._levels[name])}"
@@ -329,5 +334,5 @@ def _as_log(value: float) -> str:
     >>> _as_log(math.log(4)), _as_log(1.2)
     ('ln 4 = 1.39', '1.20')
     """
-    n = round(math.exp(min(value, 7.0)))
+    n = round(math.exp(min(value, 12.0)))
     return f"ln {n} = {value:.2f}" if n > 1 and abs(math.log(n) - value) < 1e-3 else f"{value:.2f}"

@@ -26,6 +26,12 @@ _REMEDIES: dict[str, Sequence[Remedy]] = {
     ),
     "large": (("balance", "raise `balance` if the classes are of equal size"), (None, "ask for more clusters")),
     "empty": ((None, "ask for fewer clusters"), ("steps", "train longer")),
+    "stuck": (
+        ("prototypes", "take fewer `prototypes` (30 to 100 for ten classes)"),
+        ("temperature", "raise `temperature` (up to 0.5)"),
+        ("learning_rate", "change `learning_rate`"),
+        ("steps", "train longer"),
+    ),
     "flat": (("learning_rate", "raise `learning_rate`"), (None, "look at the images with `smidgen check`")),
     "diverging": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),
     "halved": (("learning_rate", "lower `learning_rate`"), (None, "look at the images with `smidgen check`")),
