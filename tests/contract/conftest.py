@@ -46,19 +46,26 @@ class Kill(Callback):
             raise KeyboardInterrupt
 
 
+def small_preset(name):
+    """Return the option that takes a method's preset for small images, where it has one."""
+    return {"preset": "small"} if "small" in getattr(type(make_config(name)), "PRESETS", {}) else {}
+
+
 class Short:
     """Trainings of few steps, whatever the method: its `…steps` are cut to 60, its batches to 64 images.
 
-    Methods that learn from bags, whose paper's net is slow, get 15 steps a stage of 4 bags of 4 images.
+    Methods whose paper's net is large take their preset for small images. Those that learn from bags, whose paper's net
+    is slow, get 15 steps a stage of 4 bags of 4 images.
     """
 
     _memory: ClassVar = {}
 
     def config(self, name):
-        default = dataclasses.asdict(make_config(name))
+        default = dataclasses.asdict(make_config(name, small_preset(name)))
         steps = 15 if "bags" in default else 60
         cut = {field: steps for field in default if field.endswith("steps")}
         smaller = {"batch_size": 64, "bags": 4, "bag_size": 4}
+        cut |= small_preset(name)
         return make_config(name, cut | {field: value for field, value in smaller.items() if field in default})
 
     def trainer(self, name, *, folder=None, seed=0, kill=None):

@@ -112,6 +112,28 @@ def test_killed_and_resumed_is_the_uninterrupted_training(name, after, short, tm
     assert all(value.equal(whole[key]) for key, value in state(resumed).items())
 
 
+def test_killed_in_the_middle_of_a_begin_and_resumed_is_the_uninterrupted_training(name, short, tmp_path):
+    begins = sum(len(stage.begins) for stage in short.trained(name).stages())
+    if not begins:
+        return  # it has no stages
+    trainer, calls = short.trainer(name, folder=tmp_path), []
+    begin = trainer.method.begin
+
+    def dies(*args, **kwargs):
+        begin(*args, **kwargs)  # everything has changed, and no checkpoint knows of it
+        calls.append(args)
+        if len(calls) == (begins + 1) // 2:
+            raise KeyboardInterrupt
+
+    trainer.method.begin = dies
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    resumed = short.trainer(name, folder=tmp_path)
+    resumed.train()
+    whole = short.trained(name).state_dict()
+    assert all(value.equal(whole[key]) for key, value in state(resumed).items())
+
+
 def test_it_starts_from_another_one_s_encoder(name, easy, short, tmp_path):
     short.model(name).save(tmp_path)
     other = Model.load(tmp_path).method

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from smidgen.methods.base import Method, Problem
 
 METHODS: dict[str, tuple[str, str, str]] = {
+    "deepcluster": ("DeepCluster", "DeepClusterConfig", "k-means on a net's features labels images for it, in turn"),
     "fusion-images": (
         "FusionImages",
         "FusionImagesConfig",

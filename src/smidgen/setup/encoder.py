@@ -25,7 +25,7 @@ from smidgen.setup.start import net_to_start_from, refuse_other_embeddings, star
 PREFERRED = "lite2"
 """The encoder for photographs, see `choose_encoder`."""
 
-IMAGE_DEFAULTS = ("conv", "wide-residual", "alexnet", "alexnet-small")
+IMAGE_DEFAULTS = ("conv", "wide-residual", "alexnet", "alexnet-small", "scratch:resnet50")
 """The encoders that methods have by default: nets for images, for which "vectors" stands in on embeddings."""
 
 

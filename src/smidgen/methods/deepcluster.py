@@ -1,0 +1,287 @@
+"""DeepCluster: k-means on a net's features labels the images, and the net learns these labels, in turn.
+
+Idea. Even a random convolutional net sees something, and clusters of what it sees are a task that it can learn to do
+better. At every relabelling, once per pass over the images, the features of all images are whitened and clustered; the
+labels are the targets of the next pass. Cluster numbers mean nothing from one k-means to the next, so the layer that
+predicts them is drawn anew each time. Images are drawn evenly over clusters, or the largest one would take all.
+
+Source. Caron, Bojanowski, Joulin and Douze, "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018
+(docs/methods.md §3); DeepCluster-v2 is described by Caron et al., NeurIPS 2020, appendix. Written from the equations.
+
+Equation → function
+    f = PCA-whitened features before the last ReLU, length one        FeatureClusters.fit, DeepCluster.begin
+    min_C Σ_n min_k |f_n − C_k|², 20 iterations, empty clusters split maths.kmeans.kmeans
+    P(y) uniform over the clusters that hold images                   relabelling.drawn_evenly
+    −log softmax(W relu(h(view of x)))_y                              DeepCluster.loss
+    v2: −log softmax(C z / T)_y, z = unit(MLP(h)), C the centroids    DeepCluster.loss, `top_layer="centroids"`
+
+Deviations. The norm of the gradient is clipped at 1, as in every method here. k-means starts by k-means++. Clusters of
+consecutive relabellings are matched, so that the share of reassigned images means something. The clusters wanted are
+found by k-means on the features at the end, not whitened, and new images go to the nearest centroid.
+On ready embeddings dropout stands in for views, and with `neighbours` an image's label is learned from its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smidgen.data.batches import Part, Request
+from smidgen.maths.kmeans import KMeansResult, kmeans
+from smidgen.maths.matching import align
+from smidgen.methods.base import Embed, Method, Problem, Stage, StartingPoint
+from smidgen.methods.feature_clusters import Blocks, FeatureClusters, directions, features_of_all
+from smidgen.methods.host_copies import HostCopies
+from smidgen.methods.relabelling import (
+    Relabellings,
+    drawn_evenly,
+    find_neighbours,
+    holds_vectors,
+    one_near,
+    plain_view,
+    relabelling_steps,
+    rows_by_cluster,
+    varied,
+)
+from smidgen.nets.encoders import is_trained_here, make_encoder
+from smidgen.nets.pretrained import SCRATCH
+from smidgen.nets.sobel import SOBEL
+from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, ShareBelowOne, Weight, option
+
+MOST_ALIGNED = 2000
+"""Clusters up to which those of two relabellings are matched: the Hungarian method takes the cube of their number."""
+
+
+@dataclass(frozen=True)
+class DeepClusterConfig(Options):
+    """Settings of `deepcluster`; the defaults are the paper's, but for 100 passes over 50,000 images instead of 500."""
+
+    encoder: str = option("alexnet", "the net that is trained, see `smidgen list encoders`")
+    sobel: bool | None = option(None, "show the net gradients, not colours; none is where images have colours")
+    groups: CountOrZero | None = option(
+        None, "k, the clusters whose numbers are learned; none is ten times as many as are wanted, 0 as many as are"
+    )
+    steps: Count = option(20_000, "optimiser steps")
+    relabellings: Count | None = option(None, "how often images are relabelled; none is once per pass over the images")
+    batch_size: Several = option(256, "images per step")
+    components: Count = option(256, "whitened principal components of features that are clustered; v2 clusters all")
+    iterations: Count = option(20, "of k-means at each relabelling")
+    top_layer: Literal["new", "centroids"] = option(
+        "new", "drawn anew at each relabelling, or DeepCluster-v2's: the centroids themselves, which do not learn"
+    )
+    temperature: Positive = option(0.1, "T of the centroids as a top layer")
+    even: bool = option(True, "draw images evenly over the groups")
+    crop: Share = option(0.2, "smallest share of a photograph's area that a view shows")
+    dropout: ShareBelowOne = option(0.2, "share of ready embeddings' numbers that is left out of a view")
+    neighbours: CountOrZero = option(0, "nearest ready embeddings that a label is learned from, 0 for the image's own")
+    learning_rate: Weight = option(0.05, "of SGD, for net and top layer")
+    momentum: ShareBelowOne = option(0.9, "of SGD for the net; the top layer has none")
+    weight_decay: Weight = option(1e-5, "of SGD")
+    schedule: Literal["constant", "cosine"] = option("constant", "of the learning rate")
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "report": {"sobel": True, "groups": 0, "steps": 4700},
+        "small": {
+            "encoder": "conv",
+            "sobel": False,
+            "components": 32,
+            "steps": 2000,
+            "relabellings": 20,
+            "schedule": "cosine",
+        },
+        "v2": {
+            "encoder": "conv",
+            "sobel": False,
+            "steps": 2000,
+            "relabellings": 20,
+            "schedule": "cosine",
+            "top_layer": "centroids",
+        },
+    }
+
+
+class DeepCluster(Method):
+    """See the module's docstring."""
+
+    name = "deepcluster"
+    training_only = ("labels", "history", "neighbours", "top_layer.")
+
+    labels: Tensor
+    history: Tensor
+    neighbours: Tensor
+
+    def __init__(self, config: DeepClusterConfig, problem: Problem) -> None:
+        super().__init__()
+        self.config, self.problem, self._host = config, problem, HostCopies()
+        self.view = plain_view(problem, crop=max(config.crop, 1e-3), colour=config.top_layer == "centroids")
+        self.encoder = make_encoder(self.encoder_name, problem.image_shape, mean=problem.mean, std=problem.std)
+        wanted = 10 * problem.n_clusters if config.groups is None else config.groups or problem.n_clusters
+        self.n_groups = min(wanted, max(1, problem.n_images))  # a loaded one knows no images
+        features = self.encoder.features
+        self.projector: nn.Module = nn.Identity()
+        if config.top_layer == "centroids":
+            self.projector = _projector(features)
+            features = _PROJECTED
+        self.top_layer = nn.Linear(features, self.n_groups, bias=config.top_layer == "new")
+        self.top_layer.requires_grad_(config.top_layer == "new")
+        self.clusters = FeatureClusters(features, problem.n_clusters, components=config.components)
+        self._relabellings = Relabellings("clustering_loss")
+        self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("history", torch.zeros(0, len(self._relabellings.columns)))
+        self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
+
+    @property
+    def encoder_name(self) -> str:
+        """The name of the net, with that of the filter before it where there is one."""
+        name, wanted = self.config.encoder, self.config.sobel
+        if name.startswith(SOBEL) or holds_vectors(self.problem):
+            return name
+        with_sobel = self.problem.image_shape[0] == 3 if wanted is None else wanted
+        return f"{SOBEL}{name}" if with_sobel and is_trained_here(name) and not name.startswith(SCRATCH) else name
+
+    def stages(self) -> list[Stage]:
+        """Return the one stage, "train", which begins anew at every relabelling."""
+        config = self.config
+        passes = config.steps * config.batch_size / self.problem.n_images
+        relabellings = config.relabellings or max(1, round(passes))
+        begins = relabelling_steps(config.steps, relabellings, schedule="linear")
+        return [Stage("train", config.steps, begins=begins, schedule=config.schedule)]
+
+    def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
+        """Return SGD for the net, and where the top layer learns, SGD without momentum for that."""
+        config = self.config
+        net = [p for part in (self.encoder, self.projector) for p in part.parameters() if p.requires_grad]
+        settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        body = torch.optim.SGD(net, momentum=config.momentum, **settings)
+        if config.top_layer == "centroids":
+            return [body]
+        return [body, torch.optim.SGD(self.top_layer.parameters(), **settings)]
+
+    # --------------------------------------------------------------------------------------------------- relabelling
+
+    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> Iterable[nn.Parameter]:
+        """Cluster the features of all images, label the images by that, and renew the top layer."""
+        if step == 0 and self.config.neighbours and holds_vectors(self.problem):
+            self.neighbours = find_neighbours(embed, self.config.neighbours)
+        blocks = self._features_of_all(embed)
+        scale = self.clusters.fit(blocks)
+        components = torch.cat([self.clusters.project(block) for block in blocks()])
+        found = self._aligned(self._grouped(components * scale, blocks, generator))
+        facts = self._relabellings.row(
+            step, self.labels, found.labels, found.inertia / len(found.labels), like=self.history
+        )
+        self.labels, self.history = found.labels, torch.cat([self.history, facts])
+        self.clusters.find(components, generator)
+        self._renew_top_layer(found.centroids, generator)
+        return self.top_layer.parameters()
+
+    def _features_of_all(self, embed: Embed) -> Blocks:
+        features = self.top_layer.in_features
+        return features_of_all(embed, self.encode, n_images=self.problem.n_images, features=features)
+
+    def _grouped(self, whitened: Tensor, blocks: Blocks, generator: torch.Generator) -> KMeansResult:
+        """Return the groups of whitened components, or, for DeepCluster-v2, of the features as they are."""
+        is_v2 = self.config.top_layer == "centroids"
+        return kmeans(
+            torch.cat(list(blocks())) if is_v2 else directions(whitened),
+            self.n_groups,
+            n_init=1,
+            max_iterations=self.config.iterations,
+            tolerance=0.0,
+            spherical=is_v2,
+            empty="split",
+            generator=generator,
+        )
+
+    def _aligned(self, found: KMeansResult) -> KMeansResult:
+        """Return clusters under the numbers that most of their images had before."""
+        if len(self.labels) != len(found.labels) or self.n_groups > MOST_ALIGNED:
+            return found
+        numbers = align(self.labels, found.labels, self.n_groups)
+        return replace(found, labels=numbers[found.labels], centroids=found.centroids[numbers.argsort()])
+
+    @torch.no_grad()
+    def _renew_top_layer(self, centroids: Tensor, generator: torch.Generator) -> None:
+        if self.config.top_layer == "centroids":
+            self.top_layer.weight.copy_(centroids)
+            return
+        nn.init.normal_(self.top_layer.weight, 0, 0.01, generator=generator)
+        nn.init.zeros_(self.top_layer.bias)
+
+    # ------------------------------------------------------------------------------------------------------ learning
+
+    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
+        """Ask for images drawn evenly over the groups; `items` are the images whose labels they stand for."""
+        if self.config.even:
+            rows = drawn_evenly(self._host("rows", self.labels, rows_by_cluster), self.config.batch_size, generator)
+        else:
+            rows = torch.randint(self.problem.n_images, (self.config.batch_size,), generator=generator)
+        near = one_near(rows, self._host("neighbours", self.neighbours), generator)
+        return {"images": Request(near, self.view, items=rows)}
+
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
+        """Return the cross-entropy with the labels, and what the last relabelling was like."""
+        part = parts["images"]
+        assert part.items is not None
+        logits = self._logits(varied(part.images, dropout=self.config.dropout))
+        total = F.cross_entropy(logits, self.labels[part.items])
+        return {"total": total, **self._relabellings.logged(self.history)}
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """Return (batch, groups) in float32."""
+        features = self.encoder(images)
+        if self.config.top_layer == "new":
+            return self.top_layer(features).float()
+        z = F.normalize(self.projector(features).float(), dim=1)
+        return self.top_layer(z).float() / self.config.temperature
+
+    def finish(self, embed: Embed, generator: torch.Generator) -> None:
+        """Find the clusters by k-means on what the features have become."""
+        self.clusters.finish(self._features_of_all(embed), generator)
+
+    # ------------------------------------------------------------------------------------------------------- results
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder."""
+        return self.encoder
+
+    @property
+    def starting_point(self) -> StartingPoint:
+        """The encoder, by its name with the filter's."""
+        return StartingPoint(self.encoder_name, self.encoder)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the features (batch, features) that are clustered, before the last ReLU; v2: after the projection."""
+        if self.config.top_layer == "new":
+            return self.encoder.preactivations(images)
+        return self.projector(self.encoder(images))
+
+    def assign(self, images: Tensor) -> Tensor:
+        """Return assignments (batch, clusters) by the distance of features to the clusters' centroids."""
+        return self.look(images)[0]
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return assignments and the features that they are made of."""
+        features = self.encode(images)
+        return self.clusters(features), features
+
+    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
+        """Return what each relabelling changed."""
+        return {"relabellings": self._relabellings.table(self.history)}
+
+
+_PROJECTED = 128  # numbers after DeepCluster-v2's projection
+
+
+def _projector(features: int) -> nn.Sequential:
+    """Return DeepCluster-v2's projection: a hidden layer as wide as the features, 128 numbers out."""
+    hidden = (nn.Linear(features, features), nn.BatchNorm1d(features), nn.ReLU())
+    return nn.Sequential(*hidden, nn.Linear(features, _PROJECTED))
