@@ -74,6 +74,27 @@ FITS = {
         "none",
         {"preset": "small", "groups": 6, "relabellings": 2, "neighbours": 4},
     ),
+    "sela": ("sela", IMAGES, "none", {"preset": "small", "relabellings": 2, "spacing": "linear"}),
+    "sela by views, one head at a time": (
+        "sela",
+        IMAGES,
+        "none",
+        {"preset": "small", "groups": 5, "relabellings": 2, "spacing": "linear", "relabelled_heads": "one"}
+        | {"relabel_views": True, "prior": "learned"},
+    ),
+    "sela on vectors": (
+        "sela",
+        VECTORS,
+        "none",
+        {"preset": "small", "relabellings": 2, "spacing": "linear", "prior": "1,2,3", "neighbours": 4},
+    ),
+    "swav with a queue and small crops": (
+        "swav",
+        IMAGES,
+        "none",
+        {"preset": "small", "prototypes": 6, "small_crops": 2, "queue": 20, "queue_from": 0.2, "frozen": 0.3},
+    ),
+    "swav on vectors": ("swav", VECTORS, "none", {"preset": "small", "prototypes": 6, "neighbours": 4}),
     "supervised": ("supervised", IMAGES, "labels", {}),
     "fusion-images": ("fusion-images", IMAGES, "none", {}),
     "fusion-images with labels": ("fusion-images", IMAGES, "labels", {}),

@@ -126,7 +126,7 @@ def test_counts_at_their_plateau_are_said_after_a_fifth_of_the_stage_and_once():
 @pytest.mark.parametrize("prototypes", [60, 3000])
 def test_an_objective_that_sits_at_its_plateau_is_said_with_remedies_of_its_own(prototypes):
     level = math.log(prototypes)
-    course = Course(uninformed={"codes": level}, options=("prototypes", "temperature", "steps"))
+    course = Course(chance={"codes": level}, options=("prototypes", "temperature", "steps"))
     course.run(lambda t: {"total": level, "codes": level})
     assert course.said[0].startswith(f"The loss of the codes sits at {level:.1f}")
     assert (
@@ -138,7 +138,7 @@ def test_an_objective_that_sits_at_its_plateau_is_said_with_remedies_of_its_own(
 
 
 def test_an_objective_that_falls_is_left_alone():
-    course = Course(uninformed={"codes": math.log(60)})
+    course = Course(chance={"codes": math.log(60)})
     course.run(lambda t: {"total": falling(t, start=4.3), "codes": falling(t, start=4.3)})
     assert course.said == []
 

@@ -26,7 +26,9 @@ METHODS: dict[str, tuple[str, str, str]] = {
     ),
     "kmeans": ("KMeans", "KMeansConfig", "k-means on pixels, principal components or embeddings"),
     "rcc": ("RCC", "RCCConfig", "densities of features tell how many images of each class a bag holds; or DLLP"),
+    "sela": ("SeLa", "SeLaConfig", "labels that are used equally often, by optimal transport, are learned, in turn"),
     "supervised": ("Supervised", "SupervisedConfig", "cross-entropy on the labels: the upper bound"),
+    "swav": ("SwAV", "SwAVConfig", "one view of an image predicts the balanced prototypes of another"),
     "ucc": ("UCC", "UCCConfig", "densities of features tell how many classes a bag holds, as published"),
 }
 """Name → (class, its config, one line), in the module of the same name; nothing is imported before it is asked for."""

@@ -65,7 +65,8 @@ class EvidenceUse:
     What depends on the training set, empty in the one of a class:
     bags_drawn_from: the kinds of evidence that are only used to draw bags from: needed, and not learned themselves.
     chance_losses: the values that logged losses of evidence have, by name, for a model that does not look at the
-        images. A loss that stays there says that this evidence teaches nothing (`training.monitors.doctor`).
+        images. A loss that stays there says that this evidence teaches nothing (`training.monitors.doctor`). A loss
+        that is no evidence's may be among them: SwAV's, which gets stuck there.
     notes: what is to be said of the evidence before training, a sentence each.
     """
 

@@ -249,11 +249,6 @@ class DeepCluster(Method):
     # ------------------------------------------------------------------------------------------------------- results
 
     @property
-    def backbone(self) -> nn.Module:
-        """The encoder."""
-        return self.encoder
-
-    @property
     def starting_point(self) -> StartingPoint:
         """The encoder, by its name with the filter's."""
         return StartingPoint(self.encoder_name, self.encoder)
