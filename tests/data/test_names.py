@@ -276,3 +276,8 @@ def test_folders_name_classes_as_evidence_does(tmp_path):
     assert dataset.class_names == ("1", "caf\u00e9", "x")
     labels = Evidence.from_labels([1, "café", "x "], ids=["1.0/a.png", "café/a.png", " x /a.png"])
     assert labels.resolve(dataset.ids).class_names == dataset.class_names
+
+
+def test_characters_without_width_and_a_typographic_minus_are_no_part_of_a_name():
+    assert [class_name(text) for text in ("cat\u200b", "\ufeffcat", "\u00a0cat\u3000")] == ["cat"] * 3
+    assert [class_name("\u22121"), class_name("\u22121.0"), class_name("\u2212")] == [None, None, "\u2212"]

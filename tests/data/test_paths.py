@@ -88,3 +88,13 @@ def test_excluded_files_are_not_listed_and_arrays_have_none(photos):
         open_dataset("photos", exclude="*/")
     with pytest.raises(InputError, match="'digits' is made of arrays"):
         open_dataset("digits", exclude=["*.png"])
+
+
+def test_globs_pass_over_system_folders_that_they_do_not_name(tmp_path):
+    for name in ("a/0.png", "a/@eaDir/0.png", "$RECYCLE.BIN/x/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    dataset = open_dataset(f"{tmp_path}/**/*.png")
+    assert dataset.ids.tolist() == ["a/0.png"]
+    assert "Passed over: hidden and system files and folders, '$RECYCLE.BIN', '@eaDir'." in dataset.notes
+    assert open_dataset(f"{tmp_path}/*/@eaDir/*.png").ids.tolist() == ["a/@eaDir/0.png"]

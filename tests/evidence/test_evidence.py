@@ -237,3 +237,12 @@ def test_contradictory_pairs_may_be_kept():
 def test_rows_outside_the_training_set_are_refused():
     with pytest.raises(InputError, match="Bags, entry 2: image 6 is not among the 6"):
         Evidence.from_bags([[0, 6]]).resolve(IDS)
+
+
+def test_counts_with_a_decimal_comma_are_whole_and_thousands_are_refused(tmp_path):
+    (tmp_path / "bags.csv").write_text("bag,image\nx,a\nx,b\n")
+    (tmp_path / "counts.csv").write_text("bag;ucc\nx;2,0\n")
+    assert Evidence.from_folder(tmp_path).counts == (("x", 2, 2),)
+    (tmp_path / "counts.csv").write_text("bag;ucc\nx;2,000\n")
+    with pytest.raises(InputError, match="ucc must be a whole number, got '2,000'"):
+        Evidence.from_folder(tmp_path)

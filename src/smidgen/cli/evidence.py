@@ -21,7 +21,7 @@ def add_evidence(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--keep-contradictory-pairs",
         action="store_true",
-        help="let pairs pass that contradict each other: wrong ones are borne, but slips are worth mending",
+        help="accept pairs that contradict each other; a few wrong ones do little harm, but are worth correcting",
     )
 
 

@@ -29,7 +29,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_data(parser)
-    what = parser.add_argument_group("what to look for")
+    what = parser.add_argument_group("clusters and method")
     what.add_argument(
         "--clusters",
         metavar="N",
@@ -47,17 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder",
         metavar="NAME",
         type=text,
-        help="the net that makes embeddings, see `smidgen list encoders`; a pretrained one is used as it is"
+        help="the network that computes embeddings, see `smidgen list encoders`; a pretrained one stays as it is"
         " (default: lite2 for photographs, conv for small grey images)",
     )
-    what.add_argument("--fine-tune", action="store_true", help="train the pretrained encoder further")
+    what.add_argument("--fine-tune", action="store_true", help="train the pretrained encoder too")
     what.add_argument("--weights", metavar="FILE", type=text, help="a state dict for the net --encoder names")
     what.add_argument("--steps", metavar="N", type=whole_number(1), help="short for --set steps=N")
     what.add_argument(
         "--max-seconds",
         metavar="N",
         type=seconds,
-        help="end training by then, sooner than its steps say; such a run is not repeatable bit for bit",
+        help="stop training after this time if its steps take longer; such a run cannot be repeated bit for bit",
     )
     what.add_argument(
         "--set",
@@ -69,9 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an option of the method, see `smidgen list methods NAME`; may be repeated",
     )
     what.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="default: 0")
-    what.add_argument("--test", metavar="DATA", type=text, help="images to score on that are not trained on")
+    what.add_argument("--test", metavar="DATA", type=text, help="images to compute scores on; they are not trained on")
     what.add_argument(
-        "--init-from", metavar="RUN", type=text, help="start from another run: its net, and what else of it fits"
+        "--init-from",
+        metavar="RUN",
+        type=text,
+        help="start from the trained network of another run, and from what else of it fits",
     )
     add_evidence(parser)
     add_reading(parser.add_argument_group("how images are read"))  # type: ignore[arg-type]
@@ -80,11 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
-    where = parser.add_argument_group("where it goes")
+    where = parser.add_argument_group("output")
     where.add_argument("--out", metavar="RUN", type=text, help="the run folder (default: runs/DATA-METHOD)")
     where.add_argument("--resume", action="store_true", help="go on with a run that was stopped, exactly as it was")
     where.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
-    where.add_argument("--dry-run", action="store_true", help="open the images, say what would run, write nothing")
+    where.add_argument(
+        "--dry-run", action="store_true", help="open the images and print what would run; nothing is trained or written"
+    )
     where.add_argument(
         "--no-issues", action="store_true", help="do not look for copies, outliers and poor images at the end"
     )
@@ -93,7 +98,7 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
-    machine = parser.add_argument_group("on which machine")
+    machine = parser.add_argument_group("hardware")
     add_machine(machine)
     machine.add_argument(
         "--precision",

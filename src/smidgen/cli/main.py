@@ -17,14 +17,14 @@ from smidgen.training.interrupts import Interrupted
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("smidgen.cli.fit", "cluster a collection of images and write a run folder with its report"),
-    "run": ("smidgen.cli.run", "run a recipe: the same fit with several seeds, and what they came to"),
+    "run": ("smidgen.cli.run", "run a recipe: the same fit with several seeds, and their mean and spread"),
     "predict": ("smidgen.cli.predict", "assign new images to the clusters of a run"),
     "eval": ("smidgen.cli.eval", "score a run against known classes, its own images or new ones"),
     "report": ("smidgen.cli.report", "rebuild a run's report, and compare several runs"),
     "simulate": ("smidgen.cli.simulate", "make evidence files from images of known classes, to try methods with"),
-    "list": ("smidgen.cli.list", "what there is: methods and their options, datasets, encoders"),
-    "check": ("smidgen.cli.check", "look at a collection of images before anything is fitted"),
-    "export": ("smidgen.cli.export", "take a run out: a table, folders of images, or its model as ONNX"),
+    "list": ("smidgen.cli.list", "list the methods and their options, the datasets, the encoders"),
+    "check": ("smidgen.cli.check", "inspect a collection of images before fitting"),
+    "export": ("smidgen.cli.export", "export a run as a table, as folders of images, or its model as ONNX"),
 }
 """Name → (module, one line). A module has `add_arguments(parser)` and `run(args)`; only the verb's own is imported."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from numbers import Integral
 from pathlib import PurePath
@@ -52,10 +53,11 @@ def if_given(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def whole_number(value: Any) -> int:
     """Return a whole number; raises ValueError.
 
-    >>> whole_number("3"), whole_number(3.0)
-    (3, 3)
+    >>> whole_number("3"), whole_number(3.0), whole_number("3,0")
+    (3, 3, 3)
     """
-    number = _number(value)
+    decimal_comma = isinstance(value, str) and re.fullmatch(r"\s*[0-9]+,0\s*", value)  # "1,000" may be a thousand
+    number = _number(value.replace(",", ".") if decimal_comma else value)
     if not number.is_integer():
         raise ValueError("must be a whole number")
     return int(number)

@@ -21,6 +21,8 @@ _MISSING = frozenset(("NA", "#NA", "None", "NaT", "#N/A N/A", "1.#IND", "-1.#IND
 
 _QUIETLY_MISSING = frozenset(("", "-1"))
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_AROUND = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u200c\u200d\u2060\ufeff"  # and of no width
+_UNICODE_MINUS = re.compile("\u2212[0-9.]+")
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 
 
@@ -44,7 +46,8 @@ def name_of(value: Any) -> str:
 
 @lru_cache(maxsize=2**12)
 def _tidied(text: str) -> str:
-    text = unicodedata.normalize("NFC", text).strip()
+    text = unicodedata.normalize("NFC", text).strip(_AROUND)
+    text = f"-{text[1:]}" if _UNICODE_MINUS.fullmatch(text) else text
     if _SURROGATES.search(text) is not None:  # bytes of another encoding
         raise ValueError(f"must be UTF-8 text, got {text!r}")
     whole = _WHOLE.fullmatch(text)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from smidgen.data.candidates import Sieve
+from smidgen.data.candidates import Sieve, is_system
 from smidgen.data.collection import Collection, Item, id_from_path, natural_key
 from smidgen.data.folders import first_bytes, items_below
 from smidgen.data.images import read_capped
@@ -24,10 +24,14 @@ Paths = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Given:
-    """What one path or glob stands for. anchor: the folder that the names of its images begin in."""
+    """What one path or glob stands for. anchor: the folder that the names of its images begin in.
+
+    passed_over: names of system folders that a glob matched by chance.
+    """
 
     paths: tuple[Path, ...]
     anchor: Path
+    passed_over: tuple[str, ...] = ()
 
 
 def of_path(path: Path) -> Given:
@@ -46,7 +50,14 @@ def of_glob(pattern: str, *, root: str | None = None) -> Given:
     fixed = Path(pattern)
     while glob.has_magic(str(fixed)):
         fixed = fixed.parent
-    return Given(tuple(map(Path, matches)), fixed)
+    named = Path(pattern).parts
+    system = {
+        match: folder
+        for match in matches
+        for folder in Path(match).relative_to(fixed).parts[:-1]
+        if is_system(folder) and folder not in named
+    }
+    return Given(tuple(Path(match) for match in matches if match not in system), fixed, tuple(system.values()))
 
 
 def common_folder(given: Sequence[Given]) -> Path:
@@ -121,6 +132,8 @@ def _could_be_name(data: str) -> bool:
 def collect_several(given: Sequence[Given], *, exclude: Sequence[str] = ()) -> Collection:
     """Return the images among and below some paths, each once and in their order; splits and classes as in a folder."""
     root, sieve = common_folder(given), Sieve(exclude)
+    for folder in (folder for one in given for folder in one.passed_over):
+        sieve.enters(folder)
     items: dict[str, Item] = {}
     order: dict[str, int] = {}
     for position, path in enumerate(path for one in given for path in one.paths):

@@ -161,6 +161,8 @@ def _look(dataset: Dataset, config: Config, listener: Listener) -> Inspection:
 
 
 def _embedded(dataset: Dataset, encoder: str, device: str, listener: Listener) -> np.ndarray:
+    if encoder == "conv":
+        raise InputError("The encoder 'conv' is trained by `fit`: before that it has no embeddings, see the others.")
     net = pretrained_encoder(encoder, flip=True)  # as `fit` does, so that both find it in the cache
     return embed_images(
         dataset.images, net, device=device, progress=lambda done, total: listener.progress("embed", done, total)
