@@ -158,7 +158,7 @@ def test_labels_of_a_mapping_name_their_images():
 
 @pytest.mark.parametrize("labels", ["cat", {"cat", "dog"}, np.zeros((2, 3)), pd.DataFrame({"a": [1], "b": [2]}), 3])
 def test_labels_that_have_no_order_are_refused(labels):
-    with pytest.raises(InputError, match="`labels` must be a list of labels"):
+    with pytest.raises(InputError, match="`labels` must be a list"):
         Evidence.from_labels(labels)
 
 
