@@ -139,6 +139,8 @@ def test_the_command_line_simulates_checks_and_refuses(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["sizes"] == {"partial": 24}
     assert main(["check", photos, "--clusters", "3", "--partial", f"{out}/partial.csv", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["evidence"]["sizes"] == {"partial": 24}
+    assert main(["check", photos, "--clusters", "3", "--partial", f"{out}/partial.csv", "--quiet"]) == 0
+    assert "24 partial labels" in capsys.readouterr().out
     fit = ["fit", photos, "--clusters", "3", "--partial", f"{out}/partial.csv", "--out", str(tmp_path / "run")]
     assert main([*fit, "--method", "supervised", "--quiet"]) == 2
     assert "needs labels" in capsys.readouterr().err

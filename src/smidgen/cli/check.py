@@ -16,6 +16,7 @@ from smidgen.cli.evidence import add_evidence, evidence_paths
 from smidgen.cli.files import require_new_file
 from smidgen.cli.machine import add_machine, machine
 from smidgen.cli.parsing import text, whole_number
+from smidgen.evidence.kinds import kind_of
 
 if TYPE_CHECKING:
     from smidgen.data.datasets import Dataset
@@ -146,7 +147,7 @@ def _shown(found: Inspection) -> list[str]:
         for reason, n in reasons.most_common(8)
     ]
     lines += _shown_issues(summary["issues"])
-    known = ", ".join(f"{n:,} {kind}" for kind, n in found.evidence.items())
+    known = ", ".join(f"{n:,} {kind_of(kind).noun}" for kind, n in found.evidence.items())
     return lines + ([f"{'evidence':<12}{known}"] if known else [])
 
 

@@ -70,7 +70,8 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Words:
-    """What texts call a kind. title: in the report; one, many: "1 … is", "2 … are" most likely wrong.
+    """What texts call a kind. title: in the report; one, many: "1 … is", "2 … are" most likely wrong. noun: as in
+    "12 labels"; "" for the kind's name.
 
     losses: name of a loss → what a sentence calls its statements.
     """
@@ -79,6 +80,7 @@ class Words:
     one: str = ""
     many: str = ""
     losses: Mapping[str, str] = field(default_factory=dict)
+    noun: str = ""
 
 
 class Kind:
@@ -103,6 +105,11 @@ class Kind:
     def tables(self) -> tuple[str, ...]:
         """The tables of statements."""
         return (self.name,)
+
+    @property
+    def noun(self) -> str:
+        """What texts call several statements."""
+        return self.words.noun or self.name
 
     # --------------------------------------------------------------------------------------- files and Python values
 

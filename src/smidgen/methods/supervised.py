@@ -53,7 +53,8 @@ class Supervised(Method):
         """Return the one stage, "train"."""
         if not len(self.labelled):
             raise InputError(
-                "`supervised` needs labels, and no training image has one: give --labels, or data with classes."
+                "`supervised` needs labels, and no training image has one: give --labels, or data with classes and no"
+                " evidence (`fusion` learns from every kind)."
             )
         return [Stage("train", self.config.steps)]
 

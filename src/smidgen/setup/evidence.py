@@ -50,7 +50,7 @@ def report_evidence(method: Method, listener: Listener) -> None:
     sizes, use = evidence.sizes(), method.evidence_use
     if not sizes:
         return
-    listener.say(f"Evidence: {', '.join(f'{n:,} {kind}' for kind, n in sizes.items())}.")
+    listener.say(f"Evidence: {', '.join(f'{n:,} {kind_of(kind).noun}' for kind, n in sizes.items())}.")
     for kind in use.bags_drawn_from:
         drawn = f"Fresh bags are drawn from the {sizes[kind]:,} {kind}"
         listener.say(f"{drawn} at each step: {method.name!r} is told of them what a bag holds, not of single images.")
@@ -61,7 +61,9 @@ def report_evidence(method: Method, listener: Listener) -> None:
         listener.say(f"{method.name!r} makes no use of evidence: this run goes as if it had none (`fusion` uses it).")
         return
     if spare:
-        listener.say(f"{method.name!r} makes no use of {', '.join(spare)} (`fusion` does).")
+        listener.say(
+            f"{method.name!r} makes no use of {', '.join(kind_of(kind).noun for kind in spare)} (`fusion` does)."
+        )
     findings = [finding for finding in feasibility(evidence, n_clusters) if finding.level != "note"]
     for finding in findings[:_FINDINGS_SAID]:
         listener.say(str(finding))

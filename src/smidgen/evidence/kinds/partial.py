@@ -37,6 +37,7 @@ class Partial(Kind):
         "set of classes most likely lacks the right one",
         "sets of classes most likely lack the right one",
         {"partial": "the partial labels"},
+        noun="partial labels",
     )
 
     # -------------------------------------------------------------------------------------------------------- arrays
