@@ -149,7 +149,10 @@ def test_every_image_is_looked_at_once_after_training(monkeypatch, tmp_path):
     for name in ("encode", "assign"):
         monkeypatch.setattr(UCC, name, _counted(getattr(UCC, name), name, seen))
     settings = {"preset": "fast", "steps": 1, "bags": 4, "bag_size": "6"}
-    fit(Config("digits", method="ucc", threads=1, options=settings), out=tmp_path / "run")
+    np.savez(tmp_path / "few.npz", x=IMAGES, y=np.arange(30) % 3)
+    fit(
+        Config(str(tmp_path / "few.npz"), method="ucc", n_clusters=3, threads=1, options=settings), out=tmp_path / "run"
+    )
     looks = seen.index("look")
     assert set(seen[looks:]) == {"look", "encode"}  # of `look` itself: nothing is assigned or encoded a second time
     assert seen.count("look") == seen[looks:].count("encode")

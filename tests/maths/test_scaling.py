@@ -88,6 +88,8 @@ def test_a_row_that_hides_the_others_is_refused():
     far[7, 2] = 1e12
     with pytest.raises(InputError, match="Row 7 lies 6e\\+11 times as far"):
         found(far)
+    with pytest.raises(InputError, match="Row 7 lies 6e\\+11 times as far"):
+        Projection(far.shape[1], 8).fit(far)
     far[7, 2] = 1e4
     assert (found(far).labels == found(far).labels[7]).sum() == 1
 

@@ -12,13 +12,12 @@ from torch.nn.functional import normalize
 
 from smidgen.errors import InputError, unknown
 from smidgen.maths.checks import finite_matrix
-from smidgen.maths.scaling import power_of_two, unit_rows
+from smidgen.maths.scaling import check_range, power_of_two, unit_rows
 
 EMPTY = ("farthest", "keep", "split")
 
 _ROWS = 8192  # rows assigned at once, measured: larger blocks leave the cache
 _FAR = 1e15  # beyond so many times the centroids' distances, float32 does not tell them apart
-_TOO_FAR, _SOME = 1e6, 1000  # times the distance of half of the rows, as some of them show it
 _BLOCK_ELEMENTS = 2**24  # scores (rows, clusters) kept at once
 
 
@@ -169,7 +168,7 @@ def _problem(
     if spherical:
         points, shift, scale = unit_rows(x), x.new_zeros(x.shape[1]), x.new_ones(())
     else:
-        _check_range(x)
+        check_range(x)
         points, shift = _centred(x)
         scale = power_of_two(points.abs().max())
         points = points / scale
@@ -177,20 +176,6 @@ def _problem(
     variance = float(squares.mean() - points.mean(0).square().sum()) / x.shape[1]
     weighted = rows if bool((weights == 1).all()) else rows * weights[:, None]
     return _Problem(rows, weighted, squares, weights, fixed, shift, scale, variance, spherical, empty)
-
-
-def _check_range(x: Tensor) -> None:
-    """Raise if one row lies so far out that the differences of the others are rounded away."""
-    some = x[:: max(1, len(x) // _SOME)]
-    middle = some.median(0).values
-    typical = float((some - middle).abs().amax(1).median())
-    farthest = float(torch.maximum(x.amax(0) - middle, middle - x.amin(0)).max())
-    if farthest > _TOO_FAR * typical > 0:
-        row = int((x - middle).abs().amax(1).argmax())
-        raise InputError(
-            f"Row {row} lies {farthest / typical:.0e} times as far from the middle as half of the rows, too far for"
-            " float32 to tell these apart beside it: remove it, or correct its values."
-        )
 
 
 def _centred(x: Tensor) -> tuple[Tensor, Tensor]:

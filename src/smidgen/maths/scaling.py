@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from smidgen.errors import InputError
+
+_TOO_FAR, _SOME = 1e6, 1000  # times the distance of half of the rows, as some of them show it
 _SMALL, _LARGE = 1e-6, 1e12  # between these, squares and their sums are exact enough
 
 
@@ -30,3 +33,17 @@ def unit_rows(x: Tensor) -> Tensor:
     largest = x.abs().amax(1, keepdim=True)
     extreme = ((largest < _SMALL) | (largest > _LARGE)) & (largest > 0)
     return normalize(x / torch.where(extreme, largest, 1.0), dim=1)
+
+
+def check_range(x: Tensor) -> None:
+    """Raise InputError if one row of x (n, features) lies so far out that the others' differences are rounded away."""
+    some = x[:: max(1, len(x) // _SOME)]
+    middle = some.median(0).values
+    typical = float((some - middle).abs().amax(1).median())
+    farthest = float(torch.maximum(x.amax(0) - middle, middle - x.amin(0)).max())
+    if farthest > _TOO_FAR * typical > 0:
+        row = int((x - middle).abs().amax(1).argmax())
+        raise InputError(
+            f"Row {row} lies {farthest / typical:.0e} times as far from the middle as half of the rows, too far for"
+            " float32 to tell these apart beside it: remove it, or correct its values."
+        )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.maths.pca import fit_pca
-from smidgen.maths.scaling import power_of_two
+from smidgen.maths.scaling import check_range, power_of_two
 from smidgen.nets.encoder import Encoder
 
 _MULTIPLE = 16  # of inputs and outputs: with others, BLAS gives a row another last bit wherever it lies in the batch
@@ -39,8 +39,11 @@ class Projection(Encoder):
     def fit(self, inputs: Tensor) -> None:
         """Learn mean, deviations and components from (rows, inputs), at least two rows; a constant input counts as 0.
 
+        Raises InputError if one row hides all others.
+
         Of fewer rows than components, as many components as rows are used.
         """
+        check_range(inputs)
         unit = power_of_two(inputs.abs().amax(0))  # dividing by it rounds nothing
         scaled = inputs / unit
         mean, deviation = _mean_and_deviation(scaled)
