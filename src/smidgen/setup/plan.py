@@ -186,5 +186,6 @@ def _of_weights(model: Model) -> str:
         hasher.update(model.extractor.fingerprint().encode())
     for name, value in sorted(model.method.state_dict().items()):
         hasher.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        hasher.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        whole = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # an expanded one has no stride
+        hasher.update(whole.flatten().view(torch.uint8).numpy().data)
     return hasher.hexdigest()
