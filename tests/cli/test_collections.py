@@ -37,7 +37,7 @@ def test_check_and_fit_say_what_is_left_out_and_passed_over(smidgen, tmp_path):
         assert "'train/' for the training split (13 images), 'test/' for the test split (12 images)." in shown
         assert "Neither: 'val/' (12 images), which `fit` leaves out: nothing is tuned on further splits." in shown
         assert "read as an image by its content, not by name: 'train/black/photo.png?w=100'." in shown
-        assert "1 files of other kinds (1 .txt)" in shown
+        assert "1 file of other kinds (1 .txt)" in shown
         assert "hidden and system files and folders, '@eaDir'" in shown
 
 
