@@ -17,7 +17,7 @@ from smidgen.errors import InputError, RunError, TrainingError
 from smidgen.maths.schedules import rate
 from smidgen.methods import make_config
 from smidgen.methods.base import Stage
-from smidgen.training import embed, loop
+from smidgen.training import clock, embed
 from smidgen.training.callbacks import Callback
 from smidgen.training.embed import make_embed, map_images
 from smidgen.training.interrupts import Interrupted, Interrupts
@@ -380,7 +380,7 @@ def test_an_error_of_the_method_is_not_taken_for_lack_of_memory(make_trainer):
 def tick(monkeypatch):
     """Return a hook by which every step takes a second, and nothing else any time."""
     now = [100.0]
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def hook(place, stage, step, method):
         now[0] += place == "loss"

@@ -14,6 +14,8 @@ from smidgen.nets.encoder import Encoder, Normalise
 from smidgen.nets.pretrained import SCRATCH, pretrained_encoder
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
 from smidgen.nets.sobel import SOBEL, SobelEncoder
+from smidgen.nets.unet import UNetEncoder
+from smidgen.nets.wide_residual import WideResidualEncoder
 
 
 class ConvEncoder(Encoder):
@@ -92,8 +94,6 @@ def _pretrained(name: str) -> Callable[..., Encoder]:
 
 def _wide_residual(image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
     """The net of the UCC paper: wide residual blocks without batch norm, images standardised one by one."""
-    from smidgen.nets.wide_residual import WideResidualEncoder  # builds on this module
-
     return WideResidualEncoder(image_shape, mean=mean, std=std)
 
 
@@ -101,8 +101,6 @@ def _unet(*, skips: bool) -> Callable[..., Encoder]:
     """Return what makes the way down of a U-Net, whose decoder copies its maps or does not."""
 
     def make(image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
-        from smidgen.nets.unet import UNetEncoder  # few want it
-
         return UNetEncoder(image_shape, skips=skips, mean=mean, std=std)
 
     return make

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,10 +17,11 @@ from smidgen.data.loader import Key, Loader
 from smidgen.errors import Damaged, InputError, TrainingError
 from smidgen.hardware import forked_rng, seed_rng
 from smidgen.methods.base import Method, Stage
-from smidgen.options import CountOrZero, Options, Weight
+from smidgen.options import Options
 from smidgen.schemas import convert
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.checkpoint import Checkpoints, Snapshot, capture, restore
+from smidgen.training.clock import Clock, Progress, work
 from smidgen.training.embed import make_embed
 from smidgen.training.interrupts import Interrupted, Interrupts
 from smidgen.training.optimisers import Optimisers
@@ -73,29 +73,10 @@ class _Unread:
 
 
 @dataclass
-class _Progress:
-    """How far a training is; with tensors and callbacks' states this is all a resume needs."""
-
-    stage: CountOrZero = 0
-    step: CountOrZero = 0
-    done: CountOrZero = 0  # steps in all
-    begun: bool = False  # whether `begin` has been called since the last step
-    begun_to: int = -1  # the last step of this stage that `begin` has been called for, ahead of the steps or not
-    scale: float = 1.0  # of the learning rate: halved when a step diverges
-    failures: CountOrZero = 0
-    seconds: Weight = 0.0
-    began: float = 0.0  # what `seconds` was when this stage began
-    allowed: float | None = None  # seconds that this stage may take
-    cut: CountOrZero = 0  # steps that this stage has after all, its time being up; 0: as many as planned
-    stopped_early: bool = False  # whether any stage was cut
-    cuts: dict[str, list[int]] = field(default_factory=dict)  # stages that were: the steps they had, and their plan
-
-
-@dataclass
 class _Saved:
     """The progress that a checkpoint holds."""
 
-    position: _Progress
+    position: Progress
     callbacks: list[dict[str, Any]]
 
 
@@ -118,11 +99,10 @@ class Trainer:
         self.checkpoints, self.interrupts, self.say = checkpoints, interrupts or Interrupts(), say
         self.loader = Loader(images, device=settings.device)
         self.embed = make_embed(method, self.loader, device=settings.device, bfloat16=settings.bfloat16)
-        self.progress = _Progress()
+        self.clock = Clock(Progress(), max_seconds=settings.max_seconds, say=say)
         self.optimisers: Optimisers | None = None
         self._unread: list[_Unread] = []
         self._good: Snapshot | None = None  # the last good state in memory
-        self._started = time.monotonic()
 
     def train(self) -> float:
         """Run what is left of the method's stages, then its `finish`; return the seconds spent, before resumes too.
@@ -141,12 +121,17 @@ class Trainer:
                 self._resume(newest, stages)
             while self.progress.stage < len(stages):
                 left = stages[self.progress.stage :]
-                self._run_stage(left[0], share=_work(left[0]) / sum(map(_work, left)))
+                self._run_stage(left[0], share=work(left[0]) / sum(map(work, left)))
             self.method.eval()
             self._seed("finish", 0, "net")
             self.method.finish(self.embed, seeded(self.settings.seed, "finish", 0, device=self.settings.device))
             self.method.to(self.settings.device)
-        return self._seconds()
+        return self.clock.seconds()
+
+    @property
+    def progress(self) -> Progress:
+        """How far the training is."""
+        return self.clock.progress
 
     @property
     def steps(self) -> int:
@@ -175,11 +160,11 @@ class Trainer:
     def _run_stage(self, stage: Stage, *, share: float) -> None:
         if self.optimisers is None:
             self.optimisers = Optimisers(self.method, stage)
-            self._allow_time(share)
+            self.clock.allow(share)
             with self.interrupts.deferred():
                 self._save()  # what to go back to if the first steps diverge
-        while self.progress.step < self._length(stage):
-            reached = self._reached(stage)
+        while self.progress.step < self.clock.length(stage):
+            reached = self.clock.reached(stage)
             due = self._due(stage, reached)
             if due is not None:
                 if self._read(stage):
@@ -216,7 +201,7 @@ class Trainer:
             self.optimisers.renew(renewed)
         self.progress.begun, self.progress.begun_to = True, step
         if self.progress.step == 0:
-            self._allow_time(share)  # again: the time that this took is not the steps'
+            self.clock.allow(share)  # again: the time that this took is not the steps'
         with self.interrupts.deferred():
             self._save()
 
@@ -237,8 +222,8 @@ class Trainer:
         self.progress.step += 1
         self.progress.done += 1
         self.progress.begun = False
-        if self._time_spent() >= 1 and _least(stage) <= self.progress.step < stage.steps:
-            self._cut(stage)
+        if self.clock.ends(stage):
+            self.clock.cut(stage)
             unread.moment.stage = replace(stage, steps=self.progress.step)  # so that callbacks know their last step
         unread.moment.step, unread.moment.total_step = self.progress.step, self.progress.done
         self._unread.append(unread)
@@ -254,7 +239,7 @@ class Trainer:
         self._seed(stage.name, step, "net")
         with _autocast(self.settings):
             losses = method.loss(parts, stage=stage.name, step=step, progress=reached)
-        self.optimisers.schedule(self._reached(stage), stage.steps, scale=self.progress.scale)
+        self.optimisers.schedule(self.clock.reached(stage), stage.steps, scale=self.progress.scale)
         self.optimisers.zero_grad()
         losses["total"].backward()
         method.before_step(stage.name, step)
@@ -269,7 +254,7 @@ class Trainer:
             total_step=self.progress.done + 1,
             losses={},
             rate=self.optimisers.rate,
-            seconds=self._seconds(),
+            seconds=self.clock.seconds(),
         )
         numbers = [
             value.detach().reshape(()).to(self.settings.device)
@@ -292,7 +277,9 @@ class Trainer:
     # -------------------------------------------------------------------------------------------- reading losses
 
     def _must_save(self, stage: Stage) -> bool:
-        return self.progress.step == self._length(stage) or self.progress.step % self.settings.checkpoint_every == 0
+        return (
+            self.progress.step == self.clock.length(stage) or self.progress.step % self.settings.checkpoint_every == 0
+        )
 
     def _must_read(self, stage: Stage) -> bool:
         """Return whether the losses are to be read now: it is time, or something wants to see them."""
@@ -334,43 +321,10 @@ class Trainer:
             f" {1 / scale:.0f} times lower."
         )
 
-    # ----------------------------------------------------------------------------------------------------- time
-
-    def _allow_time(self, share: float) -> None:
-        """Give the stage that begins a share of the seconds that are left, if they are limited."""
-        if self.settings.max_seconds is not None:
-            self.progress.began = self._seconds()
-            self.progress.allowed = max(1e-3, share * (self.settings.max_seconds - self.progress.began))
-
-    def _time_spent(self) -> float:
-        """Return the share of the stage's seconds that is over, above 1 if they are exceeded; 0 without a limit."""
-        allowed = self.progress.allowed
-        return 0.0 if allowed is None else (self._seconds() - self.progress.began) / allowed
-
-    def _reached(self, stage: Stage) -> int:
-        """Return how far the stage is, in steps: those made, or more by the clock.
-
-        Where even the least steps take longer than there is time, they go evenly through the whole stage.
-        """
-        by_clock = min(int(self._time_spent() * stage.steps), stage.steps - 1)
-        by_least = (self.progress.step + 1) * stage.steps // _least(stage) - 1
-        return max(self.progress.step, min(by_clock, by_least))
-
-    def _length(self, stage: Stage) -> int:
-        return self.progress.cut or stage.steps
-
-    def _cut(self, stage: Stage) -> None:
-        step = self.progress.step
-        self.progress.cut, self.progress.stopped_early = step, True
-        self.progress.cuts = {**self.progress.cuts, stage.name: [step, stage.steps]}
-        least = ", the fewest it can do with" if 1 < step == _least(stage) else ""
-        self.say(f"Time is up: stage {stage.name!r} ends after {step:,} of its {stage.steps:,} steps{least}.")
-
     # ---------------------------------------------------------------------------------------------------- state
 
     def _capture(self) -> Snapshot:
-        self.progress.seconds = self._seconds()
-        self._started = time.monotonic()
+        self.clock.note()
         state = {"position": vars(self.progress), "callbacks": [callback.state() for callback in self.callbacks]}
         return capture(self.method, self.optimisers or [], state)
 
@@ -384,8 +338,8 @@ class Trainer:
     def _go_back(self, snapshot: Snapshot) -> None:
         self._unread = []
         state = restore(snapshot, self.method, self.optimisers or [])
-        self.progress = convert(state["position"], _Progress)
-        self._good, self._started = snapshot, time.monotonic()
+        self.clock = Clock(convert(state["position"], Progress), max_seconds=self.settings.max_seconds, say=self.say)
+        self._good = snapshot
         for callback, callback_state in zip(self.callbacks, state["callbacks"], strict=True):
             callback.restore(callback_state)
         self.method.after_restore()
@@ -404,9 +358,6 @@ class Trainer:
         if len(saved.callbacks) != len(self.callbacks):
             raise Damaged(f"it holds {len(saved.callbacks)} callbacks and the training has {len(self.callbacks)}")
 
-    def _seconds(self) -> float:
-        return self.progress.seconds + time.monotonic() - self._started
-
     def _seed(self, *key: int | str) -> None:
         """Seed torch's own generators, of the CPU and of the device."""
         seed_rng(seeded(self.settings.seed, *key).initial_seed(), self.settings.device)
@@ -417,15 +368,6 @@ def _at_once(tensors: Sequence[Tensor]) -> list[Tensor]:
     if not tensors:
         return []
     return list(torch.cat(list(tensors)).cpu().split([len(tensor) for tensor in tensors]))
-
-
-def _least(stage: Stage) -> int:
-    """Return the fewest steps that a stage has, however little time there is."""
-    return max(1, math.ceil(stage.least * stage.steps))
-
-
-def _work(stage: Stage) -> float:
-    return max(1, stage.steps) * stage.cost
 
 
 def _is_out_of_memory(error: Exception) -> bool:

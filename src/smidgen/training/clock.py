@@ -1,0 +1,97 @@
+"""How far a training is, and its time: shared out among the stages, and how far each of them is by it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from smidgen.methods.base import Stage
+from smidgen.options import CountOrZero, Weight
+
+
+@dataclass
+class Progress:
+    """How far a training is; with tensors and callbacks' states this is all a resume needs."""
+
+    stage: CountOrZero = 0
+    step: CountOrZero = 0
+    done: CountOrZero = 0  # steps in all
+    begun: bool = False  # whether `begin` has been called since the last step
+    begun_to: int = -1  # the last step of this stage that `begin` has been called for, ahead of the steps or not
+    scale: float = 1.0  # of the learning rate: halved when a step diverges
+    failures: CountOrZero = 0
+    seconds: Weight = 0.0
+    began: float = 0.0  # what `seconds` was when this stage began
+    allowed: float | None = None  # seconds that this stage may take
+    cut: CountOrZero = 0  # steps that this stage has after all, its time being up; 0: as many as planned
+    stopped_early: bool = False  # whether any stage was cut
+    cuts: dict[str, list[int]] = field(default_factory=dict)  # stages that were: the steps they had, and their plan
+
+
+class Clock:
+    """Keeps the time of a training: all of it in `progress`, but for what has gone by since the clock was made.
+
+    max_seconds: how long all stages may take together, None for as long as their steps do. say: called with a
+    sentence where a stage ends before its steps are done.
+    """
+
+    def __init__(self, progress: Progress, *, max_seconds: float | None, say: Callable[[str], None]) -> None:
+        self.progress, self._max_seconds, self._say = progress, max_seconds, say
+        self._started = time.monotonic()
+
+    def seconds(self) -> float:
+        """Return the seconds spent, before resumes too."""
+        return self.progress.seconds + time.monotonic() - self._started
+
+    def note(self) -> None:
+        """Write the seconds spent into `progress`, for a checkpoint."""
+        self.progress.seconds = self.seconds()
+        self._started = time.monotonic()
+
+    def allow(self, share: float) -> None:
+        """Give the stage that begins a share of the seconds that are left, if they are limited."""
+        if self._max_seconds is not None:
+            self.progress.began = self.seconds()
+            self.progress.allowed = max(1e-3, share * (self._max_seconds - self.progress.began))
+
+    def reached(self, stage: Stage) -> int:
+        """Return how far the stage is, in steps: those made, or more by the clock.
+
+        Where even the least steps take longer than there is time, they go evenly through the whole stage.
+        """
+        by_clock = min(int(self._share_spent() * stage.steps), stage.steps - 1)
+        by_least = (self.progress.step + 1) * stage.steps // least_steps(stage) - 1
+        return max(self.progress.step, min(by_clock, by_least))
+
+    def length(self, stage: Stage) -> int:
+        """Return how many steps the stage has: as many as planned, or as it had when its time was up."""
+        return self.progress.cut or stage.steps
+
+    def ends(self, stage: Stage) -> bool:
+        """Return whether the stage has to end here, before its steps are done."""
+        return self._share_spent() >= 1 and least_steps(stage) <= self.progress.step < stage.steps
+
+    def cut(self, stage: Stage) -> None:
+        """End the stage at the step that it is at, and say so."""
+        step = self.progress.step
+        self.progress.cut, self.progress.stopped_early = step, True
+        self.progress.cuts = {**self.progress.cuts, stage.name: [step, stage.steps]}
+        least = ", the fewest it can do with" if 1 < step == least_steps(stage) else ""
+        self._say(f"Time is up: stage {stage.name!r} ends after {step:,} of its {stage.steps:,} steps{least}.")
+
+    def _share_spent(self) -> float:
+        """Return the share of the stage's seconds that is over, above 1 if they are exceeded; 0 without a limit."""
+        allowed = self.progress.allowed
+        return 0.0 if allowed is None else (self.seconds() - self.progress.began) / allowed
+
+
+def least_steps(stage: Stage) -> int:
+    """Return the fewest steps that a stage has, however little time there is."""
+    return max(1, math.ceil(stage.least * stage.steps))
+
+
+def work(stage: Stage) -> float:
+    """Return what a stage's time is measured out by: its steps by their cost."""
+    return max(1, stage.steps) * stage.cost
