@@ -23,6 +23,7 @@ from smidgen.methods import METHODS
 from smidgen.methods.base import Method, Problem, Stage
 from smidgen.methods.host_copies import HostCopies
 from smidgen.model import Model, Preprocessing
+from smidgen.options import Options
 from smidgen.training.callbacks import Callback
 from smidgen.training.checkpoint import Checkpoints
 from smidgen.training.loop import Settings, Trainer
@@ -31,7 +32,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (36, 1, 8, 8), dtype=np.uint8
 
 
 @dataclasses.dataclass(frozen=True)
-class NoConfig:
+class NoConfig(Options):
     """Nothing to set."""
 
 
