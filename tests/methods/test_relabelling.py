@@ -55,17 +55,23 @@ def test_every_cluster_is_drawn_from_as_often():
 
 def test_neighbours_of_embeddings_are_of_the_same_class():
     method = make("deepcluster", VECTORS, encoder="vectors")
-    near = find_neighbours(embed_of(method, VECTORS), 5)
+    near = find_neighbours(embed_of(method, VECTORS), 5, problem=method.problem)
     assert near.shape == (len(VECTORS), 5)
     assert (near != torch.arange(len(VECTORS))[:, None]).all()
     assert (CLASSES[near.numpy()] == CLASSES[:, None]).mean() > 0.7  # chance: .25
 
 
+def test_neighbours_of_images_are_nearest_by_their_pixels():
+    method = make("deepcluster")
+    near = find_neighbours(embed_of(method), 5, problem=method.problem)
+    assert (CLASSES[near.numpy()] == CLASSES[:, None]).all()
+
+
 def test_there_are_no_more_neighbours_than_images():
     few = VECTORS[:3]
     method = make("deepcluster", few, n_clusters=2, encoder="vectors")
-    assert find_neighbours(embed_of(method, few), 9).shape == (3, 2)
-    assert find_neighbours(embed_of(method, few[:1]), 9).tolist() == [[0]]
+    assert find_neighbours(embed_of(method, few), 9, problem=method.problem).shape == (3, 2)
+    assert find_neighbours(embed_of(method, few[:1]), 9, problem=method.problem).tolist() == [[0]]
 
 
 def test_only_embeddings_are_varied_by_dropout():

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from smidgen.methods.base import Method, Problem
 
 METHODS: dict[str, tuple[str, str, str]] = {
-    "deepcluster": ("DeepCluster", "DeepClusterConfig", "k-means on a net's features labels images for it, in turn"),
     "fusion-images": (
         "FusionImages",
         "FusionImagesConfig",
@@ -24,6 +23,7 @@ METHODS: dict[str, tuple[str, str, str]] = {
         "FusionEmbeddingsConfig",
         "the same of the embeddings of a frozen encoder: linear heads vote, a small net learns from evidence",
     ),
+    "deepcluster": ("DeepCluster", "DeepClusterConfig", "k-means on a net's features labels images for it, in turn"),
     "kmeans": ("KMeans", "KMeansConfig", "k-means on pixels, principal components or embeddings"),
     "rcc": ("RCC", "RCCConfig", "densities of features tell how many images of each class a bag holds; or DLLP"),
     "sela": ("SeLa", "SeLaConfig", "labels that are used equally often, by optimal transport, are learned, in turn"),

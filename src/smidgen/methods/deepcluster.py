@@ -18,7 +18,7 @@ Equation → function
 Deviations. The norm of the gradient is clipped at 1, as in every method here. k-means starts by k-means++. Clusters of
 consecutive relabellings are matched, so that the share of reassigned images means something. The clusters wanted are
 found by k-means on the features at the end, not whitened, and new images go to the nearest centroid.
-On ready embeddings dropout stands in for views, and with `neighbours` an image's label is learned from its neighbours.
+On ready embeddings dropout stands in for views. With `neighbours` an image's label is learned from those nearest to it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class DeepClusterConfig(Options):
     even: bool = option(True, "draw images evenly over the groups")
     crop: Share = option(0.2, "smallest share of a photograph's area that a view shows")
     dropout: ShareBelowOne = option(0.2, "share of ready embeddings' numbers that is left out of a view")
-    neighbours: CountOrZero = option(0, "nearest ready embeddings that a label is learned from, 0 for the image's own")
+    neighbours: CountOrZero = option(0, "nearest images that a label is learned from, 0 for the image itself")
     learning_rate: Weight = option(0.05, "of SGD, for net and top layer")
     momentum: ShareBelowOne = option(0.9, "of SGD for the net; the top layer has none")
     weight_decay: Weight = option(1e-5, "of SGD")
@@ -168,8 +168,8 @@ class DeepCluster(Method):
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> Iterable[nn.Parameter]:
         """Cluster the features of all images, label the images by that, and renew the top layer."""
-        if step == 0 and self.config.neighbours and holds_vectors(self.problem):
-            self.neighbours = find_neighbours(embed, self.config.neighbours)
+        if step == 0 and self.config.neighbours:
+            self.neighbours = find_neighbours(embed, self.config.neighbours, problem=self.problem)
         blocks = self._features_of_all(embed)
         scale = self.clusters.fit(blocks)
         components = torch.cat([self.clusters.project(block) for block in blocks()])

@@ -16,7 +16,7 @@ from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
 from smidgen.methods.base import Embed, Problem
 
-_COMPONENTS = 256  # of embeddings, among which neighbours are looked for
+_OF_PIXELS, _OF_EMBEDDINGS = 50, 256  # components by which neighbours are nearest
 
 
 def holds_vectors(problem: Problem) -> bool:
@@ -44,19 +44,21 @@ def varied(images: Tensor, *, dropout: float) -> Tensor:
     return F.dropout(images, dropout) if images.shape[2:] == (1, 1) else images
 
 
-def find_neighbours(embed: Embed, wanted: int) -> Tensor:
-    """Return the nearest other images of each, (n_images, neighbours) int32, among the embeddings' components.
+def find_neighbours(embed: Embed, wanted: int, *, problem: Problem) -> Tensor:
+    """Return the nearest other images of each, (n_images, neighbours) int32: as many as are wanted, or as there are.
 
-    Euclidean, among the 256 first principal components of standardised embeddings brought to length one; there are as
-    many as are wanted, or as there are other images.
+    Images are nearest by the 50 first principal components of their pixels; ready embeddings by the directions of the
+    256 first ones, after standardising.
     """
-    vectors = embed(lambda images: images.flatten(1))
-    wanted = min(wanted, len(vectors) - 1)
+    pixels = embed(lambda images: images.flatten(1))
+    wanted = min(wanted, len(pixels) - 1)
     if wanted < 1:
-        return torch.arange(len(vectors), dtype=torch.int32)[:, None]
-    vectors = (vectors - vectors.mean(0)) / vectors.std(0, correction=0).clamp_min(1e-12)
-    pca = fit_pca(vectors, min(_COMPONENTS, *vectors.shape), l2=True)
-    return nearest_neighbours(pca.transform(vectors), wanted)[0].to(torch.int32)
+        return torch.arange(len(pixels), dtype=torch.int32)[:, None]
+    ready = holds_vectors(problem)
+    if ready:
+        pixels = (pixels - pixels.mean(0)) / pixels.std(0, correction=0).clamp_min(1e-12)
+    pca = fit_pca(pixels, min(_OF_EMBEDDINGS if ready else _OF_PIXELS, *pixels.shape), l2=ready)
+    return nearest_neighbours(pca.transform(pixels), wanted)[0].to(torch.int32)
 
 
 def one_near(rows: Tensor, neighbours: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ Deviations. The norm of the gradient is clipped at 1, as in every method here. S
 mean relative error of the sizes, and are kept from one relabelling to the next (`maths.transport` says more). Sizes may
 be given (`prior`), or follow the net half of the way ("learned"). Where there are as many groups as clusters wanted,
 the head with the lowest loss decides; otherwise k-means on the features. On ready embeddings dropout stands in for
-views, and with `neighbours` an image's label is learned from its neighbours.
+views. With `neighbours` an image's label is learned from those nearest to it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.relabelling import (
     Relabellings,
     find_neighbours,
-    holds_vectors,
     one_near,
     plain_view,
     relabelling_steps,
@@ -82,7 +81,7 @@ class SeLaConfig(Options):
     batch_size: Several = option(128, "images per step")
     crop: Share = option(0.2, "smallest share of a photograph's area that a view shows")
     dropout: ShareBelowOne = option(0.2, "share of ready embeddings' numbers that is left out of a view")
-    neighbours: CountOrZero = option(0, "nearest ready embeddings that a label is learned from, 0 for the image's own")
+    neighbours: CountOrZero = option(0, "nearest images that a label is learned from, 0 for the image itself")
     learning_rate: Weight = option(0.03, "of SGD, a tenth after 37.5, 75 and 87.5 % of the steps")
     momentum: ShareBelowOne = option(0.9, "of SGD")
     weight_decay: Weight = option(5e-4, "of SGD")
@@ -200,8 +199,8 @@ class SeLa(Method):
         """Label all images anew, by all heads or by the one whose turn it is."""
         if step == 0:
             self.labels = self._random_labels(generator)
-            if self.config.neighbours and holds_vectors(self.problem):
-                self.neighbours = find_neighbours(embed, self.config.neighbours)
+            if self.config.neighbours:
+                self.neighbours = find_neighbours(embed, self.config.neighbours, problem=self.problem)
         embeddings = self._embeddings(embed, generator)
         previous, self.labels = self.labels, self.labels.clone()
         iterations = [self._relabel(head, embeddings) for head in self._heads_in_turn(step)]

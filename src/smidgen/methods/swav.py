@@ -17,7 +17,7 @@ Deviations. The norm of the gradient is clipped at 1, as in every method here; p
 in log domain and end with their rows scaled, so that each sums to one. Clusters are found by k-means on the encoder's
 embeddings, brought to length one. Small crops are enlarged to the size of
 images, because most nets here end in a layer that depends on it: they are views of a part, and no cheaper.
-On ready embeddings dropout stands in for views, and with `neighbours` the second view is a neighbour's.
+On ready embeddings dropout stands in for views. With `neighbours` the second view is that of a near image.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SwAVConfig(Options):
     queue_from: Share = option(0.075, "share of the training after which the queue is filled")
     frozen: Share = option(0.005, "share of the training in which prototypes do not learn")
     dropout: ShareBelowOne = option(0.2, "share of ready embeddings' numbers that is left out of a view")
-    neighbours: CountOrZero = option(0, "nearest ready embeddings one of which is the second view, 0 for none")
+    neighbours: CountOrZero = option(0, "nearest images one of which is the second view, 0 for none")
     learning_rate: Weight = option(0.6, "of SGD, at its peak")
     momentum: ShareBelowOne = option(0.9, "of SGD")
     weight_decay: Weight = option(1e-6, "of SGD")
@@ -152,8 +152,8 @@ class SwAV(Method):
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Find the clusters that the embeddings have now, to look at; before the first step neighbours, too."""
-        if step == 0 and self.config.neighbours and holds_vectors(self.problem):
-            self.neighbours = find_neighbours(embed, self.config.neighbours)
+        if step == 0 and self.config.neighbours:
+            self.neighbours = find_neighbours(embed, self.config.neighbours, problem=self.problem)
         blocks = self._features_of_all(embed)
         self.clusters.fit(blocks)
         self.clusters.find(torch.cat([self.clusters.project(block) for block in blocks()]), generator)
@@ -168,7 +168,8 @@ class SwAV(Method):
         rows = torch.randint(self.problem.n_images, (self.config.batch_size,), generator=generator)
         requests = {"crops": Request(rows, self._views())}
         if len(self.neighbours):
-            requests["near"] = Request(one_near(rows, self._host("neighbours", self.neighbours), generator))
+            near = one_near(rows, self._host("neighbours", self.neighbours), generator)
+            requests["near"] = Request(near, requests["crops"].views[0])
         return requests
 
     def _views(self) -> tuple[View | None, ...]:
