@@ -53,7 +53,7 @@ def test_folders_that_may_be_splits_are_named_by_check_and_fit(smidgen, tmp_path
 def test_only_a_test_folder_is_refused_with_what_to_give(smidgen, tmp_path):
     fill(tmp_path / "data/Test", per_class=4)
     refusal = smidgen("fit", tmp_path / "data", *QUICK, "--out", tmp_path / "run").refusal()
-    assert "has no 'train' split, only 'test'; to train on it, give that folder itself." in refusal
+    assert "has no 'train' split, only 'test'; to train on it, give it alone or rename it." in refusal
 
 
 @pytest.mark.parametrize("bad_split", ["train", "test"])

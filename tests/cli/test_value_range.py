@@ -65,7 +65,7 @@ def test_new_images_are_read_as_those_of_training(smidgen, tmp_path):
     assert same["confidence"] != dark
     assert smidgen("predict", out, new, "--value-range", "0:127", "--quiet").err == ""
     beyond = smidgen("predict", out, save_all(tmp_path / "beyond", PICTURES[:1] * 320), "--json")
-    assert "1 images hold values beyond 0 to 4,095 (12 bits)" in beyond.err
+    assert "1 image holds values beyond 0 to 4,095 (12 bits)" in beyond.err
 
 
 def test_what_was_decided_is_said(smidgen, tmp_path):

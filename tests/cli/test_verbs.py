@@ -197,7 +197,7 @@ def test_check_names_the_bad_and_says_that_fit_would_refuse(smidgen, photos):
     assert said.code == 2
     assert "10: not an image" in said.out
     assert "`--allow-bad 0.15`" in said.out
-    assert "1 files of other kinds" in said.out
+    assert "1 file of other kinds" in said.out
 
 
 def test_check_counts_images_against_clusters(smidgen, photos):
