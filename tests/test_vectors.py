@@ -12,6 +12,7 @@ from smidgen.data.datasets import open_dataset, open_splits
 from smidgen.data.loader import Loader
 from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
+from smidgen.exports.folders import find_originals
 from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.methods.fusion_images import views
@@ -156,3 +157,17 @@ def test_a_fit_resolves_evidence_itself_and_says_which_images_it_was_about():
     assert (found == names[CLASSES]).all()
     with pytest.raises(InputError, match="names 3 classes"):
         fit(Config("array", n_clusters=2), data=BLOBS, evidence=Evidence.from_labels(CLASSES))
+
+
+@pytest.mark.parametrize("setting", [{"size": 8}, {"channels": 1}, {"value_range": "0:1"}])
+def test_settings_of_images_are_refused_for_embeddings(setting):
+    with pytest.raises(InputError, match=f"`{next(iter(setting))}` is about images"):
+        fit(dataclasses.replace(QUICK, **setting), data=BLOBS)
+
+
+def test_embeddings_are_not_put_into_folders(tmp_path):
+    np.savez(tmp_path / "e.npz", x=BLOBS)
+    fit(dataclasses.replace(QUICK, data=str(tmp_path / "e.npz"), issues=False), out=tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    with pytest.raises(InputError, match="is of ready embeddings: there are no images"):
+        find_originals(run, data=None, link=False, splits={"train"}, listener=Listener())

@@ -161,6 +161,11 @@ def test_tables_below_are_left_as_they_are():
     assert below == {"options": {"steps": 1}, "seed": 2}
 
 
+def test_a_mistyped_name_is_answered_with_the_nearest():
+    with pytest.raises(InputError, match=r"There is no recipe 'mnist_ucc_evn'.* Did you mean 'mnist_ucc_even'\?"):
+        read_recipe("mnist_ucc_evn")
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="There is no recipe"):
         read_recipe(tmp_path / "none.toml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -108,8 +109,11 @@ def read_recipe(path: Path | str) -> Recipe | Variants:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        near = difflib.get_close_matches(path.stem, own_recipes(), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise InputError(
             f"There is no recipe {str(path)!r}: give the path of a TOML file, or a name in `smidgen list recipes`."
+            f"{hint}"
         ) from None
     except IsADirectoryError:
         raise InputError(f"{str(path)!r} is a folder: give the path of one recipe, a TOML file.") from None

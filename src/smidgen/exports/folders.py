@@ -120,7 +120,9 @@ def _in_source(run: RunFolder, source: str, *, split: str, link: bool, listener:
 
 def _in_arrays(run: RunFolder, source: str, *, split: str, listener: Listener) -> dict[Key, Original]:
     """Return the images of a named dataset or an .npz, as PNG files of what the method saw."""
-    channels, _, side = run.image_shape
+    channels, height, side = run.image_shape
+    if (height, side) == (1, 1):
+        raise InputError(f"{str(run.path)!r} is of ready embeddings: there are no images to put into folders.")
     dataset = open_dataset(
         source,
         split=split,  # type: ignore[arg-type]

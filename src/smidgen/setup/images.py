@@ -27,6 +27,8 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         "progress": lambda done, total: listener.progress("read images", done, total),
     }
     train, held_out = open_splits(config.data if data is None else data, **options)
+    if train.holds_vectors:
+        _refuse_settings_of_images(config)
     notes = [*train.notes, *train.doubts]
     train = choose_images(train, images=config.images, imbalance=config.imbalance, seed=config.seed)
     test = config.test if test is None else test
@@ -49,6 +51,12 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
     bad = f"; {len(train.skipped)} could not be read (bad_images.csv)" if train.skipped else ""
     listener.say(f"{len(train):,} training {what} of {size}{others}{bad}.{_about_classes(train)}")
     return train, held_out
+
+
+def _refuse_settings_of_images(config: Config) -> None:
+    for name in ("size", "channels", "value_range"):
+        if getattr(config, name) is not None:
+            raise InputError(f"`{name}` is about images, and {config.data!r} holds ready embeddings: leave it out.")
 
 
 def _about_classes(train: Dataset) -> str:
