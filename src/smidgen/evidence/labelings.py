@@ -59,8 +59,8 @@ def parts_of(view: EvidenceView) -> list[Part]:
     label = csgraph.connected_components(graph, directed=False)[1]
     of_bags, of_pairs = label[n:], label[view.pairs[:, 0]]
     involved = set(of_pairs.tolist()) | set(of_bags[view.distinct < view.sizes].tolist())
-    open_sets = (view.may_be(view.members).sum(1) > 1) & ~view.may_be(view.members).all(1)
-    involved |= set(of_bags[view.bag[open_sets]].tolist())  # what several classes are possible for
+    may_be = view.may_be(view.members)
+    involved |= set(of_bags[view.bag[(may_be.sum(1) > 1) & ~may_be.all(1)]].tolist())  # one of some classes
     involved |= {part for part, times in Counter(of_bags.tolist()).items() if times > 1}
     bags, same, different = (
         _by_part(of, rows)
