@@ -118,6 +118,7 @@ def test_an_option_of_the_other_method_of_fusion_is_named_as_that(method, option
 def test_every_option_has_a_help_text(method):
     texts = help_texts(methods._member(method, 1))
     assert list(make_config(method)) == list(texts)
+    assert make_config(method) == dict(make_config(method))  # `eq=False`: it is what config.toml holds
     for text in texts.values():
         assert text == " ".join(text.split()).rstrip(".")
         assert len(text) > 5

@@ -58,7 +58,7 @@ MOST_ALIGNED = 2000
 """Clusters up to which those of two relabellings are matched: the Hungarian method takes the cube of their number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DeepClusterConfig(Options):
     """Settings of `deepcluster`; the defaults are the paper's, but for 100 passes over 50,000 images instead of 500."""
 

@@ -60,7 +60,7 @@ _FOLLOWED = 0.5  # how far a learned prior follows the net: the power of its sha
 _LEAST_SHARE = 0.1  # of an even one, that a learned prior leaves a group
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SeLaConfig(Options):
     """Settings of `sela`; the defaults are those published for CIFAR."""
 

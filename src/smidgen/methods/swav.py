@@ -49,7 +49,7 @@ _SMALL_CROPS = (0.05, 0.14)  # shares of the area that small crops show
 _SMALL_SIDE = 96 / 224  # of the image's, in pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SwAVConfig(Options):
     """Settings of `swav`; the defaults are the paper's for batches of 256, and 200 passes over 50,000 images."""
 
