@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from paper_samples import CLASSES, PHOTOGRAPHS, VECTORS, embed_of, make, seeded
+from paper_samples import CLASSES, IMAGES, PHOTOGRAPHS, VECTORS, embed_of, make, seeded
 
+from smidgen.data.loader import Loader
 from smidgen.methods.relabelling import (
     Relabellings,
     drawn_evenly,
@@ -72,6 +73,15 @@ def test_there_are_no_more_neighbours_than_images():
     method = make("deepcluster", few, n_clusters=2, encoder="vectors")
     assert find_neighbours(embed_of(method, few), 9, problem=method.problem).shape == (3, 2)
     assert find_neighbours(embed_of(method, few[:1]), 9, problem=method.problem).tolist() == [[0]]
+
+
+@pytest.mark.parametrize("name", ["deepcluster", "sela", "swav"])
+def test_a_training_whose_clock_passed_step_0_begins_all_the_same(name):
+    method = make(name, neighbours=3)
+    method.begin("train", 4, embed_of(method), seeded())
+    images = Loader(IMAGES, device=torch.device("cpu"))
+    parts = images.parts(images.gather(method.request("train", 0, seeded(), progress=4)), key=(0, "train", 0))
+    assert method.loss(parts, stage="train", step=0, progress=4)["total"].isfinite()
 
 
 def test_only_embeddings_are_varied_by_dropout():

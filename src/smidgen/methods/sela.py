@@ -8,7 +8,7 @@ Source. Asano, Rupprecht and Vedaldi, "Self-labelling via simultaneous clusterin
 2020 (docs/methods.md §4), written from the equations.
 
 Equation → function
-    min over Q of ⟨Q, −log P⟩ − KL(Q ‖ r cᵀ) / λ, Q with given sizes     maths.transport.scale_columns
+    min over Q of ⟨Q, −log P⟩ + KL(Q ‖ r cᵀ) / λ, Q with given sizes     maths.transport.scale_columns
     label of image i = argmax_k r_k P_ki^λ                               maths.transport.balanced_labels
     relabelling at T (j / n)², j = 0 … n − 1                             relabelling.relabelling_steps
     mean over heads of −log P(label)                                     SeLa.loss
@@ -197,7 +197,7 @@ class SeLa(Method):
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Label all images anew, by all heads or by the one whose turn it is."""
-        if step == 0:
+        if self.labels.shape[1] == 0:  # the clock may have passed step 0
             self.labels = self._random_labels(generator)
             if self.config.neighbours:
                 self.neighbours = find_neighbours(embed, self.config.neighbours, problem=self.problem)

@@ -13,11 +13,11 @@ Equation → function
     Q = Sinkhorn(exp(scores / ε)), 3 iterations, with the queue          SwAV.codes, maths.sinkhorn.sinkhorn
     −Σ_k q_k log softmax(scores of another view / T)_k                   swapped_loss
 
-Deviations. The norm of the gradient is clipped at 1, as in every method here; plain SGD instead of LARS. Codes are kept
-in log domain and end with their rows scaled, so that each sums to one. Clusters are found by k-means on the encoder's
-embeddings, brought to length one. Small crops are enlarged to the size of
-images, because most nets here end in a layer that depends on it: they are views of a part, and no cheaper.
-On ready embeddings dropout stands in for views. With `neighbours` the second view is that of a near image.
+Deviations. The norm of the gradient is clipped at 1, as in every method here; plain SGD instead of LARS; colours change
+half as much, and nothing is blurred. Codes are kept in log domain and end with their rows scaled, so that each sums to
+one. Clusters are found by k-means on the encoder's embeddings. Small crops are enlarged to the size of images, because
+most nets here end in a layer that depends on it: they are views of a part, and no cheaper. On ready embeddings dropout
+stands in for views. With `neighbours` the second view is that of a near image.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ class SwAV(Method):
         ]
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
-        """Find the clusters that the embeddings have now, to look at; before the first step neighbours, too."""
-        if step == 0 and self.config.neighbours:
+        """Find the clusters that the embeddings have now, to look at; the first time neighbours, too."""
+        if self.config.neighbours and not len(self.neighbours):
             self.neighbours = find_neighbours(embed, self.config.neighbours, problem=self.problem)
         blocks = self._features_of_all(embed)
         self.clusters.fit(blocks)
