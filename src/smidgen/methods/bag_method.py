@@ -272,7 +272,7 @@ class BagMethod(Method):
     def has_densities_of(self, start: BagStart) -> bool:
         """Return whether the features are another run's, and heads of the same kind see densities of the same kind."""
         same = ("activation", "points", "bandwidth", "log_output", "attention", "head_activation")
-        return self.features_taken and all(getattr(self.config, n) == getattr(start.config, n) for n in same)
+        return self.features_taken and all(self.config[name] == start.config[name] for name in same)
 
     # ----------------------------------------------------------------------------------------------------- results
 
