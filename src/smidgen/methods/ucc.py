@@ -115,6 +115,7 @@ class UCCConfig(BagConfig):
 def ucc_objective(ucc: Tensor, reconstruction: Tensor | None, *, alpha: float) -> Tensor:
     """Return α · cross-entropy + (1 − α) · reconstruction, (); without a decoder the first term alone.
 
+    >>> import torch
     >>> ucc_objective(torch.tensor(1.0), torch.tensor(3.0), alpha=0.75)
     tensor(1.5000)
     """
