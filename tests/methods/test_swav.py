@@ -44,6 +44,14 @@ def test_codes_take_the_queue_into_account_and_are_of_the_batch():
     torch.testing.assert_close(method.codes(scores, queue).detach(), slow)
 
 
+def test_scores_are_in_float32_under_autocast():
+    method, z = make("swav", prototypes=5), F.normalize(torch.randn(8, 128, generator=seeded()), dim=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = method.scores(z)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, z @ method.prototypes.weight.T)
+
+
 def test_every_view_but_its_own_predicts_a_code():
     codes = [torch.rand(6, 4, generator=seeded(i)).softmax(1) for i in (0, 1)]
     scores = [torch.randn(6, 4, generator=seeded(i)) for i in range(4)]

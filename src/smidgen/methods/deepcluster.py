@@ -152,7 +152,7 @@ class DeepCluster(Method):
     def stages(self) -> list[Stage]:
         """Return the one stage, "train", which begins anew at every relabelling."""
         config = self.config
-        passes = config.steps * config.batch_size / self.problem.n_images
+        passes = config.steps * config.batch_size / max(1, self.problem.n_images)
         relabellings = config.relabellings or max(1, round(passes))
         begins = relabelling_steps(config.steps, relabellings, schedule="linear")
         return [Stage("train", config.steps, begins=begins, schedule=config.schedule)]
@@ -243,7 +243,8 @@ class DeepCluster(Method):
         if self.config.top_layer == "new":
             return self.top_layer(features).float()
         z = F.normalize(self.projector(features).float(), dim=1)
-        return self.top_layer(z).float() / self.config.temperature
+        with torch.autocast(z.device.type, enabled=False):  # divided by T, roundings would show
+            return self.top_layer(z) / self.config.temperature
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Find the clusters by k-means on what the features have become."""

@@ -199,7 +199,7 @@ class SwAV(Method):
         z = [*self.project(torch.cat(views[:2])).chunk(2)]
         if len(views) > 2:
             z += self.project(torch.cat(views[2:])).chunk(len(views) - 2)
-        scores = [self.prototypes(each) for each in z]
+        scores = [self.scores(each) for each in z]
         with torch.no_grad():
             codes = [self.codes(scores[i], self.queue[i] if self._queue_is_full(step) else None) for i in (0, 1)]
             self._push(z, step)
@@ -213,9 +213,14 @@ class SwAV(Method):
             images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
         return F.normalize(self.projector(self.encoder(images)).float(), dim=1)
 
+    def scores(self, z: Tensor) -> Tensor:
+        """Return cosines (batch, prototypes), in float32 also under autocast: divided by ε, roundings would show."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self.prototypes(z)
+
     def codes(self, scores: Tensor, queue: Tensor | None = None) -> Tensor:
         """Return the balanced assignments (batch, prototypes) of views, among earlier ones where there is a queue."""
-        whole = scores if queue is None else torch.cat([self.prototypes(queue), scores])
+        whole = scores if queue is None else torch.cat([self.scores(queue), scores])
         balanced = sinkhorn(whole / self.config.epsilon, iterations=self.config.iterations)
         return balanced[len(whole) - len(scores) :]
 
