@@ -47,8 +47,8 @@ from smidgen.training.checkpoint import Checkpoints
 from smidgen.training.embed import make_embed
 from smidgen.training.interrupts import Interrupts
 from smidgen.training.loop import Settings, Trainer
-from smidgen.training.monitors.doctor import Doctor
-from smidgen.training.monitors.watch import Watch
+from smidgen.training.monitors.diagnostics import Diagnostics
+from smidgen.training.monitors.online_eval import OnlineEval
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Fit:
             checkpoint_every=plan.config.checkpoint_every,
             max_seconds=plan.config.max_seconds,
         )
-        self.doctor = Doctor(listener.say, options=plan.config.options.keys())
+        self.diagnostics = Diagnostics(listener.say, options=plan.config.options.keys())
 
     def run(self, run_folder: RunFolder | None) -> Outcome:
         self.run_folder = run_folder
@@ -211,10 +211,10 @@ class _Fit:
     def _train(self) -> dict[str, Any]:
         """Train, and return the seconds and steps that it took, and whether time was up before all steps were done."""
         callbacks: list[Callback] = [
-            Watch(
+            OnlineEval(
                 self.train.images, self.train.classes, score=sample_scores, seed=self.config.seed, device=self.device
             ),
-            self.doctor,
+            self.diagnostics,
             MetricsLog(None if self.run_folder is None else self.run_folder.path / "metrics.jsonl"),
             Ticker(self._tick),
         ]
@@ -254,7 +254,7 @@ class _Fit:
         }
         for split, dataset, soft in zip(("train", "test"), self.shown, assignments, strict=False):
             metrics |= score_split(split, dataset, soft, self.problem.n_clusters, names=self._class_names)
-        alarms = [*self.rough[:1], *self.doctor.final(assignments[0])]
+        alarms = [*self.rough[:1], *self.diagnostics.final(assignments[0])]
         return metrics | ({"alarms": alarms} if alarms else {}) | {"peak_memory_mb": peak_memory_mb(self.device)}
 
     # ------------------------------------------------------------------------------------------------ the run folder

@@ -12,7 +12,7 @@ from smidgen.evidence.resolved import Resolved
 from smidgen.methods.base import Problem
 from smidgen.methods.kmeans import KMeans, KMeansConfig
 from smidgen.training.embed import make_embed
-from smidgen.training.monitors.doctor import Doctor
+from smidgen.training.monitors.diagnostics import Diagnostics
 
 RANDOM = np.random.default_rng(0)
 CENTRES = RANDOM.integers(40, 216, (3, 1, 6, 6))
@@ -57,7 +57,7 @@ def test_confidences_hold_whatever_else_varies():
         right = clustering_accuracy(classes, p.argmax(1))
         assert right > 0.9
         assert abs(p.max(1).mean() - right) < 0.06, scale
-        assert Doctor(options=["n_init"]).final(p) == []
+        assert Diagnostics(options=["n_init"]).final(p) == []
 
 
 def test_clusters_that_other_images_would_not_give_are_unsure():
@@ -68,8 +68,8 @@ def test_clusters_that_other_images_would_not_give_are_unsure():
     assert 0.2 < method.assign(torch.from_numpy(images)).amax(1).mean() < 0.6
 
 
-def test_the_doctor_says_of_images_that_are_all_alike_that_nothing_tells_them_apart():
-    (alarm,) = Doctor(options=["n_init"]).final(np.full((40, 3), 1 / 3))
+def test_diagnostics_say_of_images_that_are_all_alike_that_nothing_tells_them_apart():
+    (alarm,) = Diagnostics(options=["n_init"]).final(np.full((40, 3), 1 / 3))
     assert "learned" not in alarm
     assert "train longer" not in alarm
     assert "smidgen check" in alarm

@@ -100,7 +100,7 @@ def test_the_queue_fills_from_its_share_of_the_training_on_and_then_takes_part()
 
 
 @pytest.mark.parametrize("prototypes", [6, 3000])
-def test_a_net_that_sees_nothing_has_the_loss_that_the_doctor_knows(prototypes):
+def test_a_net_that_sees_nothing_has_the_loss_that_diagnostics_know(prototypes):
     method = begun("swav", prototypes=prototypes)
     with torch.no_grad():
         method.projector[-1].weight.zero_()

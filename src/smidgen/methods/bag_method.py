@@ -33,7 +33,7 @@ from smidgen.nets.timm_encoder import PretrainedEncoder
 from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, Weight, option
 
 _RECENT = 2048  # features kept for the clusters shown during training
-_EVERY = 100  # steps between them, as often as the watch looks
+_EVERY = 100  # steps between them, as often as `OnlineEval` evaluates
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,20 +37,20 @@ class Stage:
     """One stretch of training.
 
     steps: its length in optimiser steps.
-    begins: the steps before which `Method.begin` is called; DeepCluster's epochs, SeLa's relabellings.
-    schedule: the share of the peak learning rate from 0 to 1 of the stage, a name in `maths.schedules.SCHEDULES` or
+    begins: the steps before which `Method.begin` is called: DeepCluster's epochs, SeLa's label updates.
+    schedule: the learning rate over the stage (0 … 1) as a fraction of its peak: a name in `maths.schedules.SCHEDULES` or
         any such function; a parameter group of an optimiser may have a `schedule` of its own.
-    falls: whether a training that goes well lets its loss fall; not where the method holds it at a level.
-    cost: about how long a step takes, what goes before it included, compared with the other stages: by it the time of a
-        training is shared out that has little (`max_seconds`).
-    least: the share of its steps, 0 … 1, without which it comes to nothing: it has them even if time is up.
+    loss_should_decrease: whether a decreasing loss is expected; False where the method holds it at a level.
+    cost: rough time per step, including what precedes it, relative to the other stages; used to split `max_seconds`
+        between stages.
+    least: the fraction of its steps, 0 … 1, that is always run, even if time is up, as the stage is useless without.
     """
 
     name: str
     steps: int
     begins: tuple[int, ...] = (0,)
     schedule: str | Callable[[float], float] = "one-cycle"
-    falls: bool = True
+    loss_should_decrease: bool = True
     cost: float = 1.0
     least: float = 0.0
 
@@ -63,11 +63,11 @@ class EvidenceUse:
     needs_labels: whether all known classes of the training set are its labels where no evidence is given.
 
     What depends on the training set, empty in the one of a class:
-    bags_drawn_from: the kinds of evidence that are only used to draw bags from: needed, and not learned themselves.
-    chance_losses: the values that logged losses of evidence have, by name, for a model that does not look at the
-        images. A loss that stays there says that this evidence teaches nothing (`training.monitors.doctor`). A loss
-        that is no evidence's may be among them: SwAV's, which gets stuck there.
-    notes: what is to be said of the evidence before training, a sentence each.
+    bags_drawn_from: the kinds of evidence from which bags are only sampled: needed, but without a loss of their own.
+    chance_losses: chance-level values of the logged evidence losses, by name: those of a model that ignores the
+        images. A loss that stays there means that nothing is learned (`training.monitors.diagnostics`). Losses of
+        other objectives may be among them: SwAV's, which gets stuck there.
+    notes: sentences about the evidence to log before training.
     """
 
     kinds: tuple[str, ...] = ()

@@ -149,8 +149,8 @@ class FusionEmbeddings(Method):
         half = self._first_half
         stages = [
             # The temperature holds the loss where it is.
-            Stage("cluster", half, schedule="constant", falls=False, least=LEAST),
-            Stage("select", self.config.steps - half, schedule="cosine", falls=False, least=LEAST),
+            Stage("cluster", half, schedule="constant", loss_should_decrease=False, least=LEAST),
+            Stage("select", self.config.steps - half, schedule="cosine", loss_should_decrease=False, least=LEAST),
         ]
         known = self.config.refine_steps > 0 and bool(self.terms.evidence.sizes())
         return [*stages, Stage("refine", self.config.refine_steps)] if known else stages

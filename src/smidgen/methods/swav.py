@@ -191,7 +191,7 @@ class SwAV(Method):
         return (large, large) + (small,) * n_small
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
-        """Return the swapped cross-entropy, as `total` and as `codes`, which the doctor compares with ln K."""
+        """Return the swapped cross-entropy, as `total` and as `codes`, which `Diagnostics` compares with ln K."""
         views = list(parts["crops"].views)
         if "near" in parts:
             views[1] = parts["near"].images

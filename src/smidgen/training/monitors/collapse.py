@@ -7,10 +7,10 @@ from collections.abc import Collection
 
 import numpy as np
 
-from smidgen.training.monitors.remedies import remedy
+from smidgen.training.monitors.hints import hint
 
 EVEN = 0.98
-"""The share of the largest entropy above which assignments say nothing."""
+"""Normalised entropy above which assignments count as uniform."""
 
 COLLAPSES = ("even", "one", "large", "empty")
 """The kinds of `collapse_alarms`."""
@@ -19,7 +19,7 @@ COLLAPSES = ("even", "one", "large", "empty")
 def collapse_alarms(
     assignments: np.ndarray, *, options: Collection[str] | None = None, early: bool = False
 ) -> dict[str, str]:
-    """Return what is wrong with assignments, kind → words with the remedy; empty if nothing is.
+    """Return what is wrong with assignments, kind → sentence with hints; empty if nothing is.
 
     assignments: (n, clusters), rows sum to one. options: names of the method's options, so that only these are
     advised; None for any. early: too little training for even assignments to mean anything.
@@ -38,22 +38,22 @@ def collapse_alarms(
         learns = options is None or "steps" in options
         why = "nothing has been learned yet" if learns else "nothing tells them apart"
         about = f"Every image is equally likely in every cluster, {why}"
-        return {"even": f"{about}: {remedy('even', options)}."}
+        return {"even": f"{about}: {hint('even', options)}."}
     if n_clusters > 1 and sizes.max() == n:
-        return {"one": f"All images are in one cluster: {remedy('one', options)}."}
+        return {"one": f"All images are in one cluster: {hint('one', options)}."}
     alarms = {}
     if n_clusters > 2 and sizes.max() > n / 2 and not is_even:
         share = f"Cluster {sizes.argmax()} holds {sizes.max() / n:.0%} of the images"
-        alarms["large"] = f"{share}: {remedy('large', options)}."
+        alarms["large"] = f"{share}: {hint('large', options)}."
     if n >= 20 * n_clusters and sizes.min() == 0 and not is_even:
         empty = np.flatnonzero(sizes == 0)
         which = f"{len(empty)} of {n_clusters} clusters are empty ({', '.join(map(str, empty[:5]))})"
-        alarms["empty"] = f"{which}: {remedy('empty', options)}."
+        alarms["empty"] = f"{which}: {hint('empty', options)}."
     return alarms
 
 
 def evenness(assignments: np.ndarray) -> float:
-    """Return the mean entropy of the rows as a share of its largest value, 0 … 1; 0 for a single cluster."""
+    """Return the normalised mean entropy of the rows, 0 … 1; 0 for a single cluster."""
     if assignments.shape[1] == 1:
         return 0.0
     rows = -(assignments * np.log(np.maximum(assignments, 1e-12))).sum(1).mean()

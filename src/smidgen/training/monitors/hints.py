@@ -1,4 +1,4 @@
-"""What can be done about a training that the doctor finds ill, in words that name options the method has."""
+"""Hints for each alarm of the diagnostics: what to do, naming only options that the method has."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 from smidgen.methods.base import Method
 from smidgen.options import Options
 
-_MOST = 4  # remedies named at once
+_MOST = 4  # hints given at once
 
-Remedy = tuple[str | None, str]
+Hint = tuple[str | None, str]
 """An option, and what to do about it if the method has it; None for what can always be done."""
 
-_REMEDIES: dict[str, Sequence[Remedy]] = {
+_HINTS: dict[str, Sequence[Hint]] = {
     "even": (
         ("steps", "train longer"),
         ("learning_rate", "raise `learning_rate`"),
@@ -45,15 +45,15 @@ _REMEDIES: dict[str, Sequence[Remedy]] = {
 }
 
 
-def remedy(kind: str, options: Collection[str] | None, *, longer: bool = False) -> str:
-    """Return what can be done, the likeliest first; longer: to train longer before all else."""
-    possible = [text for option, text in _REMEDIES[kind] if option is None or options is None or option in options]
+def hint(kind: str, options: Collection[str] | None, *, longer: bool = False) -> str:
+    """Return what to try, the most promising first; longer: to train longer before all else."""
+    possible = [text for option, text in _HINTS[kind] if option is None or options is None or option in options]
     possible = ["train longer", *possible][not longer :][:_MOST]
     return f"{', '.join(possible[:-1])} or {possible[-1]}" if len(possible) > 1 else possible[0]
 
 
 def useful_options(options: Collection[str] | None, method: Method) -> Collection[str] | None:
-    """Return the options to advise for evidence: of no preset that is mostly taken, of no bags that are given."""
+    """Return the options worth naming for evidence: no preset already in use, no size of given bags."""
     if options is None:
         return None
     config = method.config

@@ -1,4 +1,4 @@
-"""The doctor: each way of getting stuck raises its own alarm, once; healthy and recovered trainings end without."""
+"""Diagnostics: each way of getting stuck raises its own alarm, once; healthy and recovered trainings end without."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from smidgen.methods.base import EvidenceUse, Stage
 from smidgen.run_folder import RunFolder
 from smidgen.training.callbacks import Moment
 from smidgen.training.monitors.collapse import collapse_alarms
-from smidgen.training.monitors.doctor import Doctor
+from smidgen.training.monitors.diagnostics import Diagnostics
 
 STEPS = 600
 LN4 = math.log(4)
@@ -80,8 +80,8 @@ class Course:
 
     def __init__(self, *, chance=None, needs_labels=False, bags_drawn_from=(), steps=STEPS, options=None, config=None):
         self.said, self.lines, self.total = [], [], 0
-        self.doctor = Doctor(self.said.append, options=options)
-        self.doctor.restore({})
+        self.diagnostics = Diagnostics(self.said.append, options=options)
+        self.diagnostics.restore({})
         use = EvidenceUse(chance_losses=chance or {}, needs_labels=needs_labels, bags_drawn_from=bags_drawn_from)
         self.method, self.steps = SimpleNamespace(evidence_use=use, config=config), steps
         self.noise = np.random.default_rng(0)
@@ -89,14 +89,14 @@ class Course:
     def run(self, losses, assignments=lambda t: HEALTHY, *, stage="train", until=None, start=0):
         at = Stage(stage, self.steps)
         if start == 0:
-            self.doctor.before_begin(at, 0)
+            self.diagnostics.before_begin(at, 0)
         for step in range(start + 1, (until or self.steps) + 1):
             self.total += 1
             t = step / self.steps
             noisy = {name: value + 0.02 * self.noise.normal() for name, value in losses(t).items()}
             looked = assignments(t) if step % 100 == 0 or step == self.steps else None
             moment = Moment(self.method, at, step, self.total, noisy, 0.1, 0.0, assignments=looked)
-            self.doctor.after_step(moment)
+            self.diagnostics.after_step(moment)
             if "alarms" in moment.extras:
                 self.lines.append((step, moment.extras["alarms"]))
         return self
@@ -110,7 +110,7 @@ def test_a_healthy_course_raises_nothing():
     course = Course(chance={"counts": LN4, "labels": math.log(10)})
     course.run(lambda t: {"total": falling(t) - 5, "counts": falling(t), "labels": falling(t, start=2.3)})
     course.run(lambda t: {"total": 0.3, "counts": 0.3, "labels": 0.1}, stage="refine")  # nothing left to be learned
-    assert course.said == course.lines == course.doctor.final(HEALTHY) == []
+    assert course.said == course.lines == course.diagnostics.final(HEALTHY) == []
 
 
 def test_counts_at_their_plateau_are_said_after_a_fifth_of_the_stage_and_once():
@@ -120,7 +120,7 @@ def test_counts_at_their_plateau_are_said_after_a_fifth_of_the_stage_and_once():
     assert "without looking at the images it is ln 4 = 1.39" in course.said[0]
     assert "`--init-from RUN`" in course.said[0]
     assert STEPS / 5 <= course.lines[0][0] <= STEPS / 4
-    assert course.doctor.final(HEALTHY) == course.said
+    assert course.diagnostics.final(HEALTHY) == course.said
 
 
 @pytest.mark.parametrize("prototypes", [60, 3000])
@@ -134,7 +134,7 @@ def test_an_objective_that_sits_at_its_plateau_is_said_with_remedies_of_its_own(
     )
     assert "raise `temperature`" in course.said[0]
     assert "--init-from" not in course.said[0]
-    assert course.doctor.final(HEALTHY) == course.said
+    assert course.diagnostics.final(HEALTHY) == course.said
 
 
 def test_an_objective_that_falls_is_left_alone():
@@ -179,19 +179,19 @@ def test_an_alarm_is_withdrawn_when_it_no_longer_holds():
     assert len(course.said) == 2
     assert course.said[1] == "No longer so: The loss falls, but the unique counts are ignored" + course.said[0][
         course.said[0].index(" (") : course.said[0].index("):") + 1] + "."  # fmt: skip
-    assert course.lines[-1][1] == course.doctor.final(HEALTHY) == []
+    assert course.lines[-1][1] == course.diagnostics.final(HEALTHY) == []
 
 
 def test_a_collapse_on_the_way_is_said_and_withdrawn():
     course = Course().run(lambda t: {"total": falling(t)}, lambda t: hard([200, 0, 0, 0]) if t < 0.6 else HEALTHY)
     assert [text.partition(":")[0] for text in course.said] == ["All images are in one cluster", "No longer so"]
-    assert course.doctor.final(HEALTHY) == []
+    assert course.diagnostics.final(HEALTHY) == []
 
 
 def test_a_collapse_that_stays_is_in_the_end_as_it_then_is():
     course = Course().run(lambda t: {"total": falling(t)}, lambda t: hard([110, 30, 30, 30]))
     assert "Cluster 0 holds 55% of the images" in course.said[0]
-    (alarm,) = course.doctor.final(hard([120, 30, 25, 25]))
+    (alarm,) = course.diagnostics.final(hard([120, 30, 25, 25]))
     assert "Cluster 0 holds 60% of the images" in alarm
 
 
@@ -201,14 +201,14 @@ def test_a_cluster_that_grows_is_said_before_it_holds_half():
     )
     assert any("Cluster 0 grows, from" in text for text in course.said)
     course.run(lambda t: {"total": falling(t)}, lambda t: hard([20] * 10), start=400)
-    assert course.doctor.final(hard([20] * 10)) == []
+    assert course.diagnostics.final(hard([20] * 10)) == []
 
 
 def test_a_loss_that_does_not_fall_is_said_where_nothing_is_decided():
     unsure = 0.3 * HEALTHY + 0.7 * even()
     course = Course().run(lambda t: {"total": 2.0}, lambda t: unsure)
     assert "The loss has not fallen since stage 'train' began (2" in course.said[0]
-    assert course.doctor.final(unsure) == course.said
+    assert course.diagnostics.final(unsure) == course.said
     assert Course().run(lambda t: {"total": 2.0}, lambda t: HEALTHY).said == []  # warm start: nothing left to learn
 
 
@@ -222,18 +222,18 @@ def test_a_loss_that_climbs_is_said_at_once_and_withdrawn_when_it_comes_back():
     assert "The loss climbs, from 1." in course.said[0]
     assert course.lines[0][0] <= 100
     course.run(lambda t: {"total": 0.5}, start=120)
-    assert course.doctor.final(HEALTHY) == []
+    assert course.diagnostics.final(HEALTHY) == []
 
 
 def test_a_halved_learning_rate_is_remembered_to_the_end():
     course = Course().run(lambda t: {"total": falling(t)}, until=150)
-    state = json.loads(json.dumps(course.doctor.state()))
+    state = json.loads(json.dumps(course.diagnostics.state()))
     course.run(lambda t: {"total": falling(t)}, start=150, until=160)
-    course.doctor.restore(state)  # as the loop does when a step diverges
+    course.diagnostics.restore(state)  # as the loop does when a step diverges
     course.run(lambda t: {"total": falling(t)}, start=150)
-    (alarm,) = course.doctor.final(HEALTHY)
+    (alarm,) = course.diagnostics.final(HEALTHY)
     assert "the learning rate is 2 times lower since" in alarm
-    fresh = Doctor()
+    fresh = Diagnostics()
     fresh.restore(state)  # another process that resumes
     assert fresh.final(HEALTHY) == []
 
@@ -243,22 +243,22 @@ def test_what_was_said_is_not_said_again_after_a_resume():
     whole, first = (Course(chance={"counts": LN4}) for _ in range(2))
     whole.run(lambda t: losses)
     first.run(lambda t: losses, until=200)
-    state = json.loads(json.dumps(first.doctor.state()))
-    first.doctor = Doctor(first.said.append)
-    first.doctor.restore(state)
+    state = json.loads(json.dumps(first.diagnostics.state()))
+    first.diagnostics = Diagnostics(first.said.append)
+    first.diagnostics.restore(state)
     first.run(lambda t: losses, start=200)
     assert first.said == whole.said
     assert first.lines == whole.lines
-    assert first.doctor.state() == whole.doctor.state()
+    assert first.diagnostics.state() == whole.diagnostics.state()
 
 
 def test_very_short_trainings_are_left_alone():
     course = Course(chance={"counts": LN4}, steps=40).run(lambda t: {"total": 2.0, "counts": LN4}, lambda t: even())
     assert course.said == []
     nearly = even() + 1e-4 * np.eye(4)[np.arange(200) % 4]
-    assert course.doctor.final(nearly) == []
-    assert "All images are in one cluster" in course.doctor.final(even())[0]
-    assert "nothing has been learned" in Doctor().final(even())[0]  # a method without steps, like k-means
+    assert course.diagnostics.final(nearly) == []
+    assert "All images are in one cluster" in course.diagnostics.final(even())[0]
+    assert "nothing has been learned" in Diagnostics().final(even())[0]  # a method without steps, like k-means
 
 
 # ------------------------------------------------------------------------------ long stages, and nothing but evidence
@@ -308,7 +308,7 @@ def test_evidence_beside_other_things_to_learn_gets_a_fifth_of_at_most_2500_step
 
 def test_a_long_stage_is_remembered_by_its_losses_that_are_judged_alone():
     course = bags(128_000).run(lambda t: {"total": 1, "ucc": 1, "ucc_accuracy": 0.5, "tie": 1}, until=5000)
-    blocks = course.doctor.state()["blocks"]
+    blocks = course.diagnostics.state()["blocks"]
     assert {name: len(course) for name, course in blocks.items()} == {"total": 100, "ucc": 100}
 
 
@@ -317,9 +317,9 @@ def test_a_collapse_has_no_remedy_of_its_own_while_nothing_is_learned_from_evide
     course = bags().run(stuck, lambda t: hard(sizes))
     (alarm,) = course.said
     assert alarm.startswith("The unique counts teach nothing yet")  # not ignored: what falls is the decoder's loss
-    assert course.doctor.final(hard(sizes)) == course.said
+    assert course.diagnostics.final(hard(sizes)) == course.said
     others = Course(chance={"ucc": LN4}).run(stuck, lambda t: hard(sizes))
-    assert len(others.doctor.final(hard(sizes))) > 1
+    assert len(others.diagnostics.final(hard(sizes))) > 1
     assert any("luster" in text for text in others.said)
 
 
@@ -334,7 +334,7 @@ def test_a_cluster_that_grows_means_nothing_while_nothing_is_learned_from_eviden
 def test_a_loss_that_does_not_fall_for_want_of_evidence_is_one_alarm():
     unsure = 0.3 * HEALTHY + 0.7 * even()
     course = bags(options=("log_output",)).run(lambda t: {"total": LN4, "ucc": LN4}, lambda t: unsure)
-    assert len(course.said) == len(course.doctor.final(unsure)) == 1
+    assert len(course.said) == len(course.diagnostics.final(unsure)) == 1
     assert "preset=fast" in course.said[0]
 
 
@@ -342,7 +342,7 @@ def test_a_collapse_is_said_once_counts_are_learned():
     course = bags().run(lambda t: {"total": falling(t), "ucc": LN4 if t < 0.4 else 0.5}, one)
     kinds = [text.partition(" (")[0].partition(":")[0] for text in course.said]
     assert kinds == ["The unique counts teach nothing yet", "No longer so", "All images are in one cluster"]
-    assert "All images are in one cluster" in course.doctor.final(one(1))[0]
+    assert "All images are in one cluster" in course.diagnostics.final(one(1))[0]
 
 
 @pytest.mark.parametrize("steps", [4, 26, 49, 180])
@@ -352,19 +352,19 @@ def test_a_training_that_time_has_stopped_on_the_plateau_says_so_alone_and_to_tr
     assert course.said == []
     course.steps = steps  # the loop tells a last step so
     course.run(stuck, one, start=steps - 1)
-    assert course.said == course.doctor.final(one(1)) == course.lines[-1][1]
+    assert course.said == course.diagnostics.final(one(1)) == course.lines[-1][1]
     (alarm,) = course.said
     assert "The unique counts teach nothing yet (their loss is 1.3" in alarm or "(their loss is 1.4" in alarm
     assert "ln 4 = 1.39): train longer, take the preset fast (`--set preset=fast`), take smaller bags" in alarm
     assert alarm.endswith("or start from a run without evidence (`--init-from RUN`).")  # four are enough
-    resumed = Doctor()
-    resumed.restore(json.loads(json.dumps(course.doctor.state())))  # no step was left to be made
+    resumed = Diagnostics()
+    resumed.restore(json.loads(json.dumps(course.diagnostics.state())))  # no step was left to be made
     assert resumed.final(one(1)) == course.said
 
 
 def test_a_short_training_that_has_left_the_plateau_says_nothing():
     course = bags(60).run(lambda t: {"total": 1.2, "ucc": LN4 if t < 0.5 else 1.2})
-    assert course.said == course.doctor.final(HEALTHY) == []
+    assert course.said == course.diagnostics.final(HEALTHY) == []
 
 
 @pytest.mark.parametrize("chance", [{}, {"ucc": 0.0}])
@@ -372,7 +372,7 @@ def test_a_collapse_is_said_where_it_is_not_known_what_a_model_without_images_wo
     """As of `supervised`, which names no such loss, and of UCC where all bags have the same count."""
     course = Course(chance=chance, needs_labels=True).run(lambda t: {"total": 1.0, "ucc": 0.1}, one)
     assert "All images are in one cluster" in course.said[0]
-    assert "All images are in one cluster" in course.doctor.final(one(1))[0]
+    assert "All images are in one cluster" in course.diagnostics.final(one(1))[0]
 
 
 def test_before_evidence_is_asked_for_clusters_are_not_judged_but_the_loss_is():
@@ -385,13 +385,13 @@ def test_before_evidence_is_asked_for_clusters_are_not_judged_but_the_loss_is():
 def test_proportions_that_teach_let_clusters_be_judged_while_the_unique_counts_do_not_yet():
     """As RCC on CIFAR-10: at step 120 half of the loss of proportions is gone, the unique count is at ln 4 till 300."""
     learns = bags(120).run(lambda t: {"total": falling(t), "ucc": LN4, "class_counts": 2.35 - 1.2 * t}, one)
-    assert "All images are in one cluster" in learns.doctor.final(one(1))[0]
+    assert "All images are in one cluster" in learns.diagnostics.final(one(1))[0]
     averages = bags(120).run(lambda t: {"total": falling(t), "ucc": LN4, "class_counts": 70 - 13 * t}, one)
-    (alarm,) = averages.doctor.final(one(1))
+    (alarm,) = averages.diagnostics.final(one(1))
     assert alarm.startswith("The unique counts teach nothing yet")
 
 
-def remedies(name, *, options=None, **method):
+def hints(name, *, options=None, **method):
     config = make_config(name, options)
     course = bags(options=vars(config).keys(), config=config, **method).run(stuck)
     return course.said[0].partition("): ")[2]
@@ -399,13 +399,13 @@ def remedies(name, *, options=None, **method):
 
 @pytest.mark.parametrize("name", ["ucc", "rcc"])
 def test_the_remedies_for_counts_that_teach_nothing_are_those_that_would_help(name):
-    fresh = remedies(name, bags_drawn_from=("labels",))
+    fresh = hints(name, bags_drawn_from=("labels",))
     assert fresh.startswith("take the preset fast (`--set preset=fast`), take smaller bags (`bag_size`), start from")
     assert fresh.endswith("or see what `smidgen check` says of the evidence.")
-    given = remedies(name, bags_drawn_from=())
+    given = hints(name, bags_drawn_from=())
     assert "smaller bags" not in given
     assert "preset=fast" in given
-    fast = remedies(name, options={"preset": "fast", "steps": 700}, bags_drawn_from=())
+    fast = hints(name, options={"preset": "fast", "steps": 700}, bags_drawn_from=())
     assert fast.startswith("start from a run without evidence (`--init-from RUN`) or see")
 
 

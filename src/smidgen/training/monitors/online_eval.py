@@ -1,4 +1,4 @@
-"""A look at the clusters while they form: assignments for the doctor, and scores where classes are known."""
+"""Online evaluation: assignments of a sample during training, and scores where classes are known."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from smidgen.training.embed import map_images
 Score = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
 
 SAMPLE = 2000
-LOOKS = 20
-"""At most so many in a stage: of a large net, a look takes as long as many steps."""
+MOST_EVALUATIONS = 20
+"""Evaluations per stage, at most: with a large net, one takes as long as many steps."""
 
 
-class Watch(Callback):
-    """Assigns a fixed sample of the training images every so often.
+class OnlineEval(Callback):
+    """Assigns a fixed sample of the training images at regular intervals.
 
-    The assignments go into the moment, for the callbacks that come after it (`Doctor`); their scores go into the log,
-    where classes are known: these are looked at by people only.
+    The assignments go into the moment, for later callbacks (`Diagnostics`); where classes are known, scores go into the
+    log. Nothing in training depends on them.
 
     classes: of the images, (n,), -1 where unknown. score: returns named scores of (classes, clusters).
     """
@@ -45,11 +45,11 @@ class Watch(Callback):
         self._score, self._device, self._every = score, device, every
 
     def wants_to_see(self, stage: Stage, step: int) -> bool:
-        """Return whether it is time to look."""
-        return step % max(self._every, stage.steps // LOOKS) == 0 or step == stage.steps
+        """Return whether this step is evaluated."""
+        return step % max(self._every, stage.steps // MOST_EVALUATIONS) == 0 or step == stage.steps
 
     def after_step(self, moment: Moment) -> None:
-        """Look, if it is time to."""
+        """Evaluate, if it is time to."""
         if not self.wants_to_see(moment.stage, moment.step):
             return
         method = moment.method

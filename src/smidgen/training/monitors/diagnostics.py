@@ -1,4 +1,4 @@
-"""The doctor: tells early, in words with the remedy, that a training is stuck, collapses or ignores its evidence."""
+"""Warnings during training, each with hints: it is stuck, its clusters collapse, or it ignores its evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smidgen.evidence.kinds import all_kinds
 from smidgen.methods.base import Method, Stage
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.monitors.collapse import COLLAPSES, EVEN, collapse_alarms, evenness
-from smidgen.training.monitors.remedies import remedy, useful_options
+from smidgen.training.monitors.hints import hint, useful_options
 
 LEAST_STEPS = 50  # of a stage, before anything is said of it
 LEAST_TRAINING = 100  # steps in all before even assignments mean that nothing was learned
@@ -27,19 +27,19 @@ _LEAST_LOSS = 0.05  # of a model that is not informed: below, there is next to n
 _EVIDENCE = {loss: text for kind in all_kinds() for loss, text in kind.words.losses.items()}
 
 
-class Doctor(Callback):
-    """Watches losses, and the assignments that `Watch` puts into the moment, and raises alarms.
+class Diagnostics(Callback):
+    """Monitors the losses, and the assignments that `OnlineEval` adds to the moment, and raises alarms.
 
-    After the first fifth of a stage, and `LEAST_STEPS`: evidence whose loss is that of a model that does not look at
-    the images (`EvidenceUse.chance_losses`), a total that has not fallen, clusters that collapse. Earlier: a total that
-    climbs, a cluster that grows and grows. Of a stage of more than 2,500 steps, losses are judged as of one of 2,500.
-    Each alarm is said once, when it is first raised; one that no longer holds is withdrawn, and not in `final`. The log
-    gets `alarms`, those that hold, whenever they change.
+    After the first fifth of a stage, and `LEAST_STEPS`: evidence whose loss stays at chance level
+    (`EvidenceUse.chance_losses`), a total loss that has not decreased, clusters that collapse. Earlier: a total loss
+    that increases, a cluster that keeps growing. A stage of more than 2,500 steps is judged like one of 2,500. Each
+    alarm is reported once, when it is first raised; one that no longer holds is withdrawn, and not in `final`. The
+    active `alarms` are logged whenever they change.
 
-    A method that cannot do without evidence (`EvidenceUse.needs_labels`) has no clusters to speak of while that teaches
-    nothing: this alone is then said, within 300 steps of a longer stage, and when a stage ends, however soon.
+    A method that cannot do without evidence (`EvidenceUse.needs_labels`) has no meaningful clusters while it learns
+    nothing from it: only this is then reported, within 300 steps of a longer stage, and at the end of any stage.
 
-    say: hears each alarm. options: names of the method's options, so that no other is advised.
+    say: called with each alarm. options: names of the method's options, so that hints name no others.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class Doctor(Callback):
         self._set({})
 
     def state(self) -> dict[str, Any]:
-        """Return what was seen and said so far."""
+        """Return the state of the monitor, for a checkpoint."""
         return {name: getattr(self, f"_{name}") for name in _START}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back; in the middle of a training that means that the loss was not finite, which is an alarm too."""
+        """Restore a state; during training this happens because the loss was not finite, which is an alarm too."""
         self._set(state)
         if self._alive and state:
             self._halvings += 1
             times = f"{2**self._halvings} times"
             words = f"The loss became infinite or not a number, and the learning rate is {times} lower since"
-            self._alarms["halved"] = f"{words}: {remedy('halved', self._options)}."  # the loop has said it already
+            self._alarms["halved"] = f"{words}: {hint('halved', self._options)}."  # the loop has said it already
 
     def _set(self, state: dict[str, Any]) -> None:
         for name, make in _START.items():
@@ -84,15 +84,15 @@ class Doctor(Callback):
     _halvings: int
     _untaught: bool
 
-    # ----------------------------------------------------------------------------------------------- what happens
+    # ---------------------------------------------------------------------------------------------------- callbacks
 
     def before_begin(self, stage: Stage, step: int) -> None:
-        """Take it that the total means something else from here on: new neighbours, names, heads or weights."""
+        """Judge the total loss afresh: neighbours, cluster names, heads or weights have changed."""
         self._enter(stage)
         self._since, self._count, self._values = len(self._blocks.get("total", ())), 0, {}
 
     def after_step(self, moment: Moment) -> None:
-        """Add the losses up, and look where there is something to see."""
+        """Accumulate the losses, and check them and the assignments where there are any."""
         before = dict(self._alarms)
         self._alive = True
         self._enter(moment.stage)
@@ -105,7 +105,7 @@ class Doctor(Callback):
             self._count, self._values = 0, {}
             self._judge(moment)
         if self._untaught and moment.step == moment.stage.steps:
-            self._tell_untaught(moment.stage)
+            self._report_untaught(moment.stage)
         if self._alarms != before:
             moment.extras["alarms"] = list(self._alarms.values())
 
@@ -142,7 +142,7 @@ class Doctor(Callback):
 
     @property
     def _levels(self) -> dict[str, float]:
-        """The losses of a model that does not look at the images, of evidence that there is something to learn from."""
+        """The chance-level losses, of evidence from which there is something to learn."""
         return {name: value for name, value in (self._chance_losses or {}).items() if value >= _LEAST_LOSS}
 
     # ------------------------------------------------------------------------------------------------- assignments
@@ -161,7 +161,7 @@ class Doctor(Callback):
         if _grows(self._shares, n_clusters) and self._evenness < 0.9 and not found:
             first, last = self._shares[0], self._shares[-1]
             words = f"Cluster {sizes.argmax()} grows, from {first:.0%} to {last:.0%} of the images in two looks"
-            found["growing"] = f"{words}: {remedy('large', self._options)}."
+            found["growing"] = f"{words}: {hint('large', self._options)}."
         else:
             self._withdraw("growing")
         if not self._untaught:
@@ -171,7 +171,7 @@ class Doctor(Callback):
     # ------------------------------------------------------------------------------------------------------ losses
 
     def _judge(self, moment: Moment) -> None:
-        if moment.stage.falls:
+        if moment.stage.loss_should_decrease:
             self._judge_total()
         for name, value in self._levels.items():
             self._judge_evidence(name, value, moment.stage)
@@ -184,7 +184,7 @@ class Doctor(Callback):
         bound = max(abs(first), 1.0)
         if recent > first + bound and recent > before:
             words = f"The loss climbs, from {first:.3g} to {recent:.3g}"
-            self._raise("diverging", f"{words}: {remedy('diverging', self._options)}.")
+            self._raise("diverging", f"{words}: {hint('diverging', self._options)}.")
         elif recent < first + bound / 2:
             self._withdraw("diverging")
         if len(course) < max(_BLOCKS // 5, LEAST_STEPS // 5) or self._evenness is None:
@@ -195,12 +195,12 @@ class Doctor(Callback):
         is_why = self._untaught and any(name in self._blocks for name in self._levels)  # that is said already, too
         if not fallen and unsure and not is_why and not {"one", "diverging"} & set(self._alarms):
             words = f"The loss has not fallen since stage {self._stage!r} began ({first:.3g}, now {recent:.3g})"
-            self._raise("flat", f"{words}: {remedy('flat', self._options)}.")
+            self._raise("flat", f"{words}: {hint('flat', self._options)}.")
         elif fallen or not unsure:
             self._withdraw("flat")
 
     def _judge_evidence(self, name: str, chance: float, stage: Stage) -> None:
-        """Compare the loss of a kind of evidence with what it is for a model that does not look at the images."""
+        """Compare the loss of a kind of evidence with its chance level."""
         course = self._blocks.get(name, [])
         if len(course) < 2 * _RECENT:
             return
@@ -211,13 +211,13 @@ class Doctor(Callback):
         if recent < _FREE * chance:
             self._withdraw(f"evidence:{name}")
         elif recent > _STUCK * chance and before - recent < 0.03 * chance:
-            self._tell_evidence(name, recent, stage)
+            self._report_evidence(name, recent, stage)
 
     def _teaches_nothing(self) -> bool:
-        """Tell whether no kind of evidence has taught anything in this stage, however short it has been so far.
+        """Return whether nothing has been learned from any kind of evidence in this stage so far.
 
-        Where it is not known what a kind's loss is for a model that does not look at the images, it teaches once its
-        loss has fallen by a third: to learn how many images bags have of each of ten classes, on average, takes less.
+        Where the chance level of a kind's loss is not known, something counts as learned once the loss has decreased by
+        a third: learning the mean number of images per class in a bag, of ten classes, takes less.
         """
         levels = self._levels
         others = [name for name in self._values if name in _EVIDENCE and name not in levels]
@@ -230,17 +230,17 @@ class Doctor(Callback):
         latest = [*self._blocks.get(name, ())[-_RECENT:], *now]
         return _mean(latest) if latest else math.inf
 
-    def _tell_untaught(self, stage: Stage) -> None:
-        """Say at the end of a stage which evidence taught nothing in it, if it was asked to."""
+    def _report_untaught(self, stage: Stage) -> None:
+        """Report at the end of a stage the evidence from which nothing was learned in it."""
         for name in self._levels:
             if math.isfinite(recent := self._recent(name)):
-                self._tell_evidence(name, recent, stage)
+                self._report_evidence(name, recent, stage)
 
-    def _tell_evidence(self, name: str, recent: float, stage: Stage) -> None:
+    def _report_evidence(self, name: str, recent: float, stage: Stage) -> None:
         if name not in _EVIDENCE:  # an objective of the method's own
             words = f"The loss of the {name} sits at {recent:.2f}, and without looking at the images it is"
             level = _as_log(self._levels[name])
-            self._raise(f"evidence:{name}", f"{words} {level}: {remedy('stuck', self._options)}.")
+            self._raise(f"evidence:{name}", f"{words} {level}: {hint('stuck', self._options)}.")
             return
         total = self._blocks.get("total", [])[self._since :]
         falls = len(total) > _RECENT and total[0] - _mean(total[-_RECENT:]) > 0.02 * abs(total[0])
@@ -249,7 +249,7 @@ class Doctor(Callback):
         words = f"The loss falls, but {about} are ignored" if is_ignored else f"{about.capitalize()} teach nothing yet"
         why = f"their loss is {recent:.2f}; without looking at the images it is {_as_log(self._levels[name])}"
         longer = self._untaught and stage.steps < _LONGEST_WAIT
-        self._raise(f"evidence:{name}", f"{words} ({why}): {remedy('evidence', self._useful, longer=longer)}.")
+        self._raise(f"evidence:{name}", f"{words} ({why}): {hint('evidence', self._useful, longer=longer)}.")
 
     # ------------------------------------------------------------------------------------------------------ alarms
 
@@ -281,7 +281,7 @@ _START: dict[str, Callable[[], Any]] = {
     "halvings": int,
     "untaught": bool,  # whether the method learns from evidence only, and that has taught it nothing
 }
-"""The doctor's memory, as a checkpoint holds it."""
+"""The monitor's initial state; its values are what a checkpoint holds."""
 
 
 def _copy(value: Any) -> Any:
@@ -317,7 +317,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _grows(shares: Sequence[float], n_clusters: int) -> bool:
-    """Tell whether the largest cluster's share rises steeply, and is well above its fair one.
+    """Return whether the largest cluster's share rises steeply, and is well above 1 / clusters.
 
     >>> _grows([0.2, 0.3, 0.4], 10), _grows([0.2, 0.3, 0.3], 10), _grows([0.05, 0.1, 0.2], 10)
     (True, False, False)
