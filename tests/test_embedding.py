@@ -174,11 +174,11 @@ def test_a_damaged_file_is_made_anew_and_it_is_said_once(images, encoder, tmp_pa
     path = next(tmp_path.glob("*.npy"))
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     said = []
-    assert (embed_images(images, encoder, cache=tmp_path, say=said.append) == first).all()
+    assert (embed_images(images, encoder, cache=tmp_path, log=said.append) == first).all()
     assert len(said) == 1
     assert str(path) in said[0]
     assert said[0].endswith("they are made anew.")
-    embed_images(images, encoder, cache=tmp_path, say=said.append)
+    embed_images(images, encoder, cache=tmp_path, log=said.append)
     assert len(said) == 1
 
 

@@ -31,7 +31,7 @@ class Heard(Listener):
     def __init__(self):
         self.said = []
 
-    def say(self, text):
+    def log(self, text):
         self.said.append(text)
 
 

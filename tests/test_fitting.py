@@ -50,7 +50,7 @@ class StopAt(Listener):
         if (what, done) == self.where:
             os.kill(os.getpid(), self.number)
 
-    def say(self, text):
+    def log(self, text):
         self.said.append(text)
 
 

@@ -151,7 +151,7 @@ def test_a_run_that_starts_from_another_makes_its_own_once(made, tmp_path):
 def test_the_choice_is_said_and_recorded(tmp_path):
     said = []
     listener = Listener()
-    listener.say = said.append
+    listener.log = said.append
     outcome = fit(config(options=QUICK), data=GREY, out=tmp_path / "run", listener=listener)
     why = "the images are grey and of at most 64 pixels a side"
     assert f"`fusion` is `fusion-images` here: {why}." in said

@@ -29,7 +29,7 @@ class Ear(Listener):
     def __init__(self):
         self.said = []
 
-    def say(self, text):
+    def log(self, text):
         self.said.append(text)
 
 

@@ -344,7 +344,7 @@ class _Spoken(Listener):
     def __init__(self) -> None:
         self._last = ("", -1)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:

@@ -90,7 +90,7 @@ def fit(
         RunFolder.check(out, resume=resume, overwrite=overwrite)
         for images in (config.data, config.test):
             if lies_inside(out, images):
-                listener.say(f"The run folder {str(out)!r} lies inside the images' folder {images!r}: choose another.")
+                listener.log(f"The run folder {str(out)!r} lies inside the images' folder {images!r}: choose another.")
     device = choose_device(config.device)
     reset_peak_memory(device)
     with Interrupts().listening() as interrupts, torch_threads(config.threads), repeatable(device):
@@ -99,7 +99,7 @@ def fit(
         if out is not None and resume:
             RunFolder(Path(out)).require_same(table, fingerprints)
             if RunFolder(Path(out)).finished:
-                listener.say(f"The run in {str(out)!r} has finished already: nothing is left to do.")
+                listener.log(f"The run in {str(out)!r} has finished already: nothing is left to do.")
                 return _finished(RunFolder(Path(out)), plan.config)
         # It may still refuse: nothing is written before.
         fitting = _Fit(plan, fingerprints, listener, interrupts, began)
@@ -141,7 +141,7 @@ class _Fit:
             checkpoint_every=plan.config.checkpoint_every,
             max_seconds=plan.config.max_seconds,
         )
-        self.diagnostics = Diagnostics(listener.say, options=plan.config.options.keys())
+        self.diagnostics = Diagnostics(listener.log, options=plan.config.options.keys())
 
     def run(self, run_folder: RunFolder | None) -> Outcome:
         self.run_folder = run_folder
@@ -220,7 +220,7 @@ class _Fit:
         ]
         checkpoints = None
         if self.run_folder is not None:
-            checkpoints = Checkpoints(self.run_folder.path / "checkpoints", say=self.listener.say)
+            checkpoints = Checkpoints(self.run_folder.path / "checkpoints", log=self.listener.log)
         trainer = Trainer(
             self.method,
             self.train.images,
@@ -228,7 +228,7 @@ class _Fit:
             callbacks=callbacks,
             checkpoints=checkpoints,
             interrupts=self.interrupts,
-            say=self.listener.say,
+            log=self.listener.log,
         )
         trained: dict[str, Any] = {"seconds": round(trainer.train(), 2), "steps": trainer.steps}
         self.rough = [
@@ -310,7 +310,7 @@ class _Fit:
         if self.config.issues and n_images <= MOST_INSPECTED:
             write_issues(run, self.shown, progress=self.listener.progress)
         elif self.config.issues:
-            self.listener.say(
+            self.listener.log(
                 f"Copies and outliers are looked for among at most {MOST_INSPECTED:,} images, and these are"
                 f" {n_images:,}: `smidgen check` looks for them in any number."
             )

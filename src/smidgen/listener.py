@@ -1,13 +1,13 @@
-"""Whom a fit reports to: sentences for the user, and how far the work is."""
+"""The interface through which a fit reports log messages and progress."""
 
 from __future__ import annotations
 
 
 class Listener:
-    """Hears what a run says and how far it is; this one hears nothing. The command line's prints."""
+    """Receives log messages and progress; this default ignores them, the command line's prints them."""
 
-    def say(self, text: str) -> None:
-        """Hear a sentence."""
+    def log(self, text: str) -> None:
+        """Log a sentence."""
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Hear that `done` of `total` are done."""
+        """Report that `done` of `total` are done."""

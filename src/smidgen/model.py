@@ -165,7 +165,7 @@ def embed(
     device: torch.device | str = "cpu",
     groups: Groups = None,
     progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], object] = warn,
+    log: Callable[[str], object] = warn,
 ) -> np.ndarray:
     """Return embeddings (n, features, 1, 1) float32 of images (n, channels, height, width) uint8, from the cache.
 
@@ -173,10 +173,10 @@ def embed(
     one group. Embeddings do not depend on it, only what is found in the cache.
     """
     if groups is None or len(groups) < 2:
-        return embed_images(images, extractor, device=device, progress=progress, say=say)[:, :, None, None]
+        return embed_images(images, extractor, device=device, progress=progress, log=log)[:, :, None, None]
     embeddings = np.empty((len(images), extractor.features, 1, 1), dtype=np.float32)
     for rows in groups:
-        embeddings[rows] = embed(images[rows], extractor, device=device, progress=progress, say=say)
+        embeddings[rows] = embed(images[rows], extractor, device=device, progress=progress, log=log)
     return embeddings
 
 

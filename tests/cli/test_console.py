@@ -56,7 +56,7 @@ def test_lines_are_seconds_apart():
 def test_bars_show_how_far_and_go_when_all_is_done():
     stream = io.StringIO()
     bars = Bars(stream)
-    bars.say("[bold]hello\nworld")
+    bars.log("[bold]hello\nworld")
     bars.update("train", 1, 2)
     bars.update("train", 2, 2)
     bars.close()

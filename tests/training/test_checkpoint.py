@@ -59,7 +59,7 @@ def flipped(whole):
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", lambda whole: whole[:-1], lambda whole: whole[:40], flipped])
 def test_a_damaged_one_is_passed_over_and_it_is_said(damage, checkpoints):
-    checkpoints = Checkpoints(checkpoints.folder, say=(said := []).append)
+    checkpoints = Checkpoints(checkpoints.folder, log=(said := []).append)
     for step in (1, 2):
         checkpoints.save(snapshot(step), step=step)
     path = checkpoints.folder / "000000002.safetensors"

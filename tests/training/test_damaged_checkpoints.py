@@ -52,7 +52,7 @@ def test_a_checkpoint_of_the_wrong_form_is_passed_over(change, make_trainer, tmp
     make_trainer(tmp_path).train()
     rewrite(newest(tmp_path), change)
     trainer = make_trainer(tmp_path)
-    trainer.checkpoints = Checkpoints(tmp_path / "checkpoints", say=(said := []).append)
+    trainer.checkpoints = Checkpoints(tmp_path / "checkpoints", log=(said := []).append)
     trainer.train()
     assert trainer.steps == 13
     assert len(said) == 1
@@ -63,7 +63,7 @@ def test_the_wrong_checksum_alone_passes_a_checkpoint_over(make_trainer, tmp_pat
     make_trainer(tmp_path).train()
     rewrite(newest(tmp_path), lambda state: None, checksum="0" * 32)
     trainer = make_trainer(tmp_path)
-    trainer.checkpoints = Checkpoints(tmp_path / "checkpoints", say=(said := []).append)
+    trainer.checkpoints = Checkpoints(tmp_path / "checkpoints", log=(said := []).append)
     assert trainer.train() > 0
     assert len(said) == 1
 

@@ -416,7 +416,7 @@ class Hearing(Listener):
     def __init__(self):
         self.said = []
 
-    def say(self, text):
+    def log(self, text):
         self.said.append(text)
 
 

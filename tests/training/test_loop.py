@@ -119,7 +119,7 @@ def test_reading_losses_less_often_changes_nothing(
     said, outcomes = {1: [], read_every: []}, []
     for folder, every in zip("ab", said, strict=True):
         hook = diverge_at("one", 5, times=times)
-        trainer = make_trainer(tmp_path / folder, hook=hook, read_every=every, say=said[every].append)
+        trainer = make_trainer(tmp_path / folder, hook=hook, read_every=every, log=said[every].append)
         trainer.train()
         outcomes.append(outcome(trainer, tmp_path / folder))
     same(*outcomes)
@@ -262,7 +262,7 @@ def test_a_loss_that_is_not_a_number_halves_the_rate_from_the_last_checkpoint(
     make_trainer, diverge_at, outcome, tmp_path, uninterrupted
 ):
     said = []
-    trainer = make_trainer(tmp_path, hook=diverge_at("one", 6, times=2), say=said.append)
+    trainer = make_trainer(tmp_path, hook=diverge_at("one", 6, times=2), log=said.append)
     trainer.train()
     halved = rates(tmp_path, outcome, trainer)
     whole = {(line["stage"], line["step"]): line["learning_rate"] for line in uninterrupted[2]}
@@ -404,7 +404,7 @@ def test_time_is_shared_out_by_steps_and_every_schedule_comes_to_its_end(make_tr
             progress.append(where[3].progress)
 
     said, seen, progress = [], [], []
-    trainer = make_trainer(tmp_path, hook=hook, max_seconds=6.5, say=said.append, callbacks=[Rates()])
+    trainer = make_trainer(tmp_path, hook=hook, max_seconds=6.5, log=said.append, callbacks=[Rates()])
     assert trainer.train() == 7  # 6.5 · 8/13 = 4 for the first stage; the 2.5 left for the second end in its third step
     assert (trainer.steps, trainer.stopped_early) == (7, True)
     assert said[0] == "Time is up: stage 'one' ends after 4 of its 8 steps."
@@ -428,7 +428,7 @@ def test_of_what_the_clock_has_passed_over_the_last_is_begun(begins, begun, make
 
 
 def test_stages_whose_steps_take_longer_have_more_of_the_time(make_trainer, tick, monkeypatch):
-    trainer, said = make_trainer(hook=tick, max_seconds=7, say=lambda text: said.append(text)), []
+    trainer, said = make_trainer(hook=tick, max_seconds=7, log=lambda text: said.append(text)), []
     stages = [replace(stage, cost=cost) for stage, cost in zip(trainer.method.stages(), (0.25, 1), strict=True)]
     monkeypatch.setattr(trainer.method, "stages", lambda: stages)
     trainer.train()  # 8 steps at .25 are 2 of 7, so 2 seconds
@@ -448,7 +448,7 @@ def test_a_stage_has_its_least_steps_and_its_whole_schedule_though_time_is_up(ma
             reached.append((stage, method.progress))
 
     said, reached = [], []
-    trainer = make_trainer(hook=hook, max_seconds=0.1, say=said.append)
+    trainer = make_trainer(hook=hook, max_seconds=0.1, log=said.append)
     stages = [replace(stage, least=0.5) for stage in trainer.method.stages()]
     monkeypatch.setattr(trainer.method, "stages", lambda: stages)
     trainer.train()

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         require_new_file(Path(args.out), overwrite=args.overwrite)
     paths, heard = evidence_paths(args), list[str]()
-    with progress(quiet=args.quiet, hear=heard.append) as console, machine(args) as device:
+    with progress(quiet=args.quiet, on_warning=heard.append) as console, machine(args) as device:
         found = _inspect(args, paths, console, device=device)
     found = replace(found, dataset=replace(found.dataset, notes=(*found.dataset.notes, *heard)))
     if args.out is not None:

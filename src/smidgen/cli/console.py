@@ -1,4 +1,4 @@
-"""What the user sees while something runs: sentences and progress on stderr, so that stdout holds results alone."""
+"""Messages and progress on stderr, so that stdout holds results alone."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def printable(text: str) -> str:
     )
 
 
-def tell(text: str) -> None:
+def print_stderr(text: str) -> None:
     """Print a line on stderr."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
-def complain(text: str) -> None:
-    """Print what went wrong, as one line on stderr."""
-    tell(f"smidgen: {with_option_names(' '.join(text.splitlines()))}")
+def report_error(text: str) -> None:
+    """Print an error as one line on stderr."""
+    print_stderr(f"smidgen: {with_option_names(' '.join(text.splitlines()))}")
 
 
 _OPTIONS = {
@@ -65,24 +65,24 @@ def with_option_names(text: str) -> str:
 
 
 class Progress:
-    """Hears sentences and how far things are, and shows nothing: `--quiet`."""
+    """Receives messages and progress and shows nothing: `--quiet`."""
 
-    def say(self, text: str) -> None:
-        """Hear a sentence."""
+    def log(self, text: str) -> None:
+        """Log a sentence."""
 
     def update(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Hear that `done` of `total` are done."""
+        """Report that `done` of `total` are done."""
 
     def of(self, what: str) -> Callable[[int, int], None]:
         """Return a function of (done, total) that updates `what`."""
         return lambda done, total: self.update(what, done, total)
 
     def close(self) -> None:
-        """Take what is shown for a while off the screen."""
+        """Remove what is shown temporarily."""
 
 
 def _left(seconds: float, done: int, todo: int) -> str:
-    """Return about how long the rest will take, "" if that is not known or nothing is left.
+    """Return the estimated time left, "" if it is not known or nothing is left.
 
     seconds: what `done` took.
 
@@ -103,12 +103,12 @@ class Lines(Progress):
         self._what, self._began, self._first = "", 0.0, 0
         self._said_at, self._said_share, self._spoke = 0.0, 0.0, False
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print the sentence."""
         print(printable(text), file=self._stream, flush=True)
 
     def update(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Print a line if it is time for one; what is over at once is not worth any."""
+        """Print a line if it is time for one; short work gets none."""
         now = self._clock()
         if what != self._what:
             self._what, self._began, self._first = what, now, done  # not always 0: a run may go on
@@ -118,12 +118,12 @@ class Lines(Progress):
         if is_time or (done == total and self._spoke and news > 0):
             seconds, left = f"{now - self._began:.0f} s", _left(now - self._began, done - self._first, total - done)
             how_far = f": {done:,} of {total:,}" if total > 1 else ""
-            self.say(f"{what}{how_far} ({', '.join(word for word in (note, seconds, left) if word)})")
+            self.log(f"{what}{how_far} ({', '.join(word for word in (note, seconds, left) if word)})")
             self._said_at, self._said_share, self._spoke = now, done / total, True
 
 
 class Bars(Progress):
-    """A bar for what is going on, on a terminal; it goes when all is done, what was said stays."""
+    """A progress bar on a terminal; it disappears at the end, messages stay."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
@@ -142,12 +142,12 @@ class Bars(Progress):
         self._what, self._began, self._first = "", 0.0, 0
         self._task: TaskID
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print the sentence above the bars."""
         self._bars.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def update(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Move the bar of `what`, one bar at a time; work of one piece only pulses."""
+        """Advance the bar of `what`, one bar at a time; work of one piece only pulses."""
         self._bars.start()
         if what != self._what:
             for task in self._bars.task_ids:
@@ -162,28 +162,28 @@ class Bars(Progress):
         )
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bars.stop()
 
 
 @contextmanager
-def progress(*, quiet: bool = False, hear: Callable[[str], None] | None = None) -> Iterator[Progress]:
+def progress(*, quiet: bool = False, on_warning: Callable[[str], None] | None = None) -> Iterator[Progress]:
     """Show progress on stderr while the body runs: bars on a terminal, plain lines elsewhere, nothing if quiet.
 
-    hear: what to call with each sentence that an `InputWarning` says of the input, once; None shows it like the rest.
+    on_warning: called once with the message of each `InputWarning`; None shows it like other messages.
     """
     shown = Progress() if quiet else Bars(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
     with warnings.catch_warnings():
         warnings.simplefilter("always", InputWarning)
-        warnings.showwarning = _as_sentences(hear or shown.say)
+        warnings.showwarning = _as_sentences(on_warning or shown.log)
         try:
             yield shown
         finally:
             shown.close()
 
 
-def _as_sentences(hear: Callable[[str], None]) -> Callable[..., None]:
-    """Return what stands in for `warnings.showwarning`."""
+def _as_sentences(on_warning: Callable[[str], None]) -> Callable[..., None]:
+    """Return a replacement for `warnings.showwarning` that prints plain sentences."""
     said, otherwise = set(), warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
@@ -191,6 +191,6 @@ def _as_sentences(hear: Callable[[str], None]) -> Callable[..., None]:
             otherwise(message, category, *where, **more)
         elif str(message) not in said:
             said.add(str(message))
-            hear(with_option_names(str(message)))
+            on_warning(with_option_names(str(message)))
 
     return show

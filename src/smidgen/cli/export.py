@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     with progress(quiet=args.quiet) as console:
         for data in (args.data or folder.place_of("data"), folder.place_of("test")):
             if lies_inside(out, data):
-                console.say(f"{args.out!r} lies inside the images' folder {data!r}, whose images it may be taken for.")
+                console.log(f"{args.out!r} lies inside the images' folder {data!r}, whose images it may be taken for.")
         if args.to == "folders":
             require_new_folder(out)
         else:

@@ -11,7 +11,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smidgen.cli.console import printable, progress, tell
+from smidgen.cli.console import print_stderr, printable, progress
 from smidgen.cli.data import add_data, add_reading, require_data
 from smidgen.cli.evidence import add_evidence, evidence_paths
 from smidgen.cli.machine import add_machine
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
         config = read_early(_config(args, options, evidence))  # may refuse, before anything is said
         if not args.out:
-            console.say(f"The run goes to {str(out)!r} (`--out` changes it).")
+            console.log(f"The run goes to {str(out)!r} (`--out` changes it).")
 
         listener = ConsoleListener(console)
         if args.dry_run:
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
             outcome = fit(config, out=out, resume=args.resume, overwrite=args.overwrite, listener=listener)
         except Interrupted as stop:
             console.close()
-            tell(f"Stopped. {_how_to_go_on(args, out)}")
+            print_stderr(f"Stopped. {_how_to_go_on(args, out)}")
             return 128 + stop.signal
     if args.json:
         about = {

@@ -1,4 +1,4 @@
-"""The link between the library, which reports to a listener, and the console."""
+"""The listener of the command line: prints what the library reports."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from smidgen.listener import Listener
 
 
 class ConsoleListener(Listener):
-    """Passes on to the console what the library reports."""
+    """Prints to the console what the library reports."""
 
     def __init__(self, console: Progress) -> None:
         self._console = console
 
-    def say(self, text: str) -> None:
-        """Pass on a sentence."""
-        self._console.say(with_option_names(text))
+    def log(self, text: str) -> None:
+        """Print a sentence."""
+        self._console.log(with_option_names(text))
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Pass on how far it is."""
+        """Show progress."""
         self._console.update(what, done, total, note)

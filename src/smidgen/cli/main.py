@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from smidgen import __version__
-from smidgen.cli.console import complain
+from smidgen.cli.console import report_error
 from smidgen.cli.parsing import Parser
 from smidgen.errors import SmidgenError, unknown
 from smidgen.training.interrupts import Interrupted
@@ -44,19 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a full disk or a closed pipe still becomes a sentence
         return code
     except Interrupted as stop:
-        complain("Interrupted.")
+        report_error("Interrupted.")
         return 128 + stop.signal
     except KeyboardInterrupt:
-        complain("Interrupted.")
+        report_error("Interrupted.")
         return 128 + signal.SIGINT
     except SmidgenError as error:
-        complain(str(error))
+        report_error(str(error))
     except BrokenPipeError:
         return _BROKEN_PIPE
     except OSError as error:
-        complain(_about(error))
+        report_error(_about(error))
     except MemoryError as error:
-        complain(f"Memory ran out ({error or 'no more to be had'}): try a smaller `--size` or fewer images.")
+        report_error(f"Memory ran out ({error or 'no more to be had'}): try a smaller `--size` or fewer images.")
     return USAGE_ERROR
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smidgen.cli.console import Progress, progress, tell, with_option_names
+from smidgen.cli.console import Progress, print_stderr, progress, with_option_names
 from smidgen.cli.data import SPLITS, add_several_data, add_skipping, add_value_range, require_data
 from smidgen.cli.files import require_new_file
 from smidgen.cli.machine import add_machine, machine
@@ -157,7 +157,7 @@ def _tell_of_lost(bags: Evidence, found: Mapping[str, Sequence[Any]], args: argp
     gone = [name for name in lost if name not in left]
     if lost and not args.quiet:
         without = f"; {len(gone)} of them have none left and no row" if gone else ""
-        tell(f"{len(lost)} bags are predicted without the images that could not be read, first {lost[0]!r}{without}.")
+        print_stderr(f"{len(lost)} bags are predicted without their unreadable images, first {lost[0]!r}{without}.")
 
 
 def open_run(args: argparse.Namespace, console: Progress, *, device: str) -> tuple[Model, Dataset]:
@@ -177,7 +177,7 @@ def open_run(args: argparse.Namespace, console: Progress, *, device: str) -> tup
         progress=console.of("read images"),
     )
     for note in (*dataset.notes, *dataset.doubts):
-        console.say(with_option_names(note))
+        console.log(with_option_names(note))
     return model, dataset
 
 
@@ -194,11 +194,11 @@ def _report_skipped(dataset: Dataset, out: Path | None, *, quiet: bool) -> list[
         write_csv(path, {name: [bad[name] for bad in skipped] for name in ("image", "reason")})
         where = f", all in {path}"
     if not quiet:
-        tell(f"{len(skipped)} images could not be read{where}:")
+        print_stderr(f"{len(skipped)} images could not be read{where}:")
         for bad in skipped[:5]:
-            tell(f"  {bad['image']}: {bad['reason']}")
+            print_stderr(f"  {bad['image']}: {bad['reason']}")
         if len(skipped) > 5:
-            tell("  …")
+            print_stderr("  …")
     return skipped
 
 

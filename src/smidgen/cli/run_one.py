@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smidgen.cli.console import Progress, printable, progress, tell
+from smidgen.cli.console import Progress, print_stderr, printable, progress
 from smidgen.cli.data import require_data
 from smidgen.training.interrupts import Interrupted
 
@@ -31,7 +31,7 @@ def run(recipe: Recipe, args: argparse.Namespace) -> int:
         if args.dry_run:
             return _dry_run(recipe, out, args, console)
         if not args.out:
-            console.say(f"The runs go to {str(out)!r} (`--out` changes it).")
+            console.log(f"The runs go to {str(out)!r} (`--out` changes it).")
         try:
             summary = _run(recipe, out, args, console)
         except Interrupted as stop:
@@ -54,7 +54,7 @@ def stopped(stop: Interrupted, args: argparse.Namespace, console: Progress) -> i
     """Say how to go on after a signal, and return the exit code."""
     console.close()
     again = [word for word in args.argv if word not in ("--overwrite", "--resume")]
-    tell(f"Stopped. To go on where it stopped: {shlex.join(['smidgen', *again, '--resume'])}")
+    print_stderr(f"Stopped. To go on where it stopped: {shlex.join(['smidgen', *again, '--resume'])}")
     return 128 + stop.signal
 
 

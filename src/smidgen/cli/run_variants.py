@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smidgen.cli.console import Progress, complain, printable, progress
+from smidgen.cli.console import Progress, printable, progress, report_error
 from smidgen.cli.data import require_data
 from smidgen.cli.list import table
 from smidgen.cli.main import USAGE_ERROR
@@ -38,7 +38,7 @@ def run(variants: Variants, args: argparse.Namespace) -> int:
         if args.dry_run:
             return _dry_run(variants, chosen, out, args, console)
         if not args.out:
-            console.say(f"The runs go to {str(out)!r} (`--out` changes it).")
+            console.log(f"The runs go to {str(out)!r} (`--out` changes it).")
         how = {"resume": args.resume, "overwrite": args.overwrite, "listener": ConsoleListener(console)}
         try:
             summary = run_variants(variants, out, chosen=chosen, **how)
@@ -50,7 +50,7 @@ def run(variants: Variants, args: argparse.Namespace) -> int:
         print("\n".join(map(printable, _shown(summary, out))))
     failed = {name: why for name in chosen if (why := summary["variants"][name].get("failed"))}
     for name, why in failed.items():
-        complain(f"variant {name!r} failed: {why}")
+        report_error(f"variant {name!r} failed: {why}")
     return USAGE_ERROR if failed else 0
 
 

@@ -32,7 +32,7 @@ FORMAT = 2  # raised when the same encoder and images give other embeddings than
 _ENTRY = re.compile(r"[0-9a-f]{32}(\.npy)?")  # a file of embeddings, or a folder of the blocks made so far
 _ABANDONED = 24 * 3600  # seconds without a new block after which nobody is waiting for the rest
 
-Say = Callable[[str], object]
+Log = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Store:
     A folder that cannot be written costs the next call time, not this one its result.
     """
 
-    say: Say
+    log: Log
     folder: Path | None = None
     key: str = ""
     limit: int | None = None
@@ -92,7 +92,7 @@ class Store:
             return None
         except Damaged as error:
             reason = str(error)
-        self.say(f"The embeddings kept in {str(path)!r} are damaged ({reason}): they are made anew.")
+        self.log(f"The embeddings kept in {str(path)!r} are damaged ({reason}): they are made anew.")
         return None
 
     def _write(self, name: str, rows: np.ndarray) -> None:
@@ -107,15 +107,15 @@ class Store:
 
 
 def open_store(
-    source: Source, encoder: PretrainedEncoder, *, dtype: torch.dtype, cache: Path | str | bool, say: Say
+    source: Source, encoder: PretrainedEncoder, *, dtype: torch.dtype, cache: Path | str | bool, log: Log
 ) -> Store:
-    """Return where the embeddings of these images are kept; cache, say: see `run.embed_images`."""
+    """Return where the embeddings of these images are kept; cache, log: see `run.embed_images`."""
     if cache is False:
-        return Store(say)
+        return Store(log)
     folder = cache_folder() / "embeddings" if cache is True else Path(cache)
     limit = _cache_limit() if cache is True else None
     content = [FORMAT, encoder.fingerprint(), str(dtype), source.fingerprint()]
-    return Store(say, folder, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32], limit)
+    return Store(log, folder, hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32], limit)
 
 
 def _cache_limit() -> int:

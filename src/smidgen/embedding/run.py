@@ -20,7 +20,7 @@ from smidgen.data.collection import Item
 from smidgen.data.decoding import Skipped, extents_of_items
 from smidgen.data.images import Resize, check_options, quiet_pillow
 from smidgen.data.values import as_value_range
-from smidgen.embedding.cache import Say, Store, open_store
+from smidgen.embedding.cache import Log, Store, open_store
 from smidgen.embedding.sources import BLOCK, Files, Pixels, Source
 from smidgen.errors import InputError, InputWarning
 from smidgen.hardware import fast_dtype
@@ -47,7 +47,7 @@ def embed_images(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
-    say: Say = warn,
+    log: Log = warn,
 ) -> np.ndarray:
     """Return embeddings (n, features) float32 of images.
 
@@ -58,7 +58,7 @@ def embed_images(
         False keeps none. An interrupted call goes on from its last block; one with the same arguments returns at once.
     threads: None for torch's number. Each runs the net on images of its own, so the number changes no bit.
     device: where the net runs. dtype: None is bfloat16 where the device has it in hardware, otherwise float32.
-    progress: called with (done, n). say: called with a sentence where the cache is damaged; that part is made anew.
+    progress: called with (done, n). log: called with a sentence where the cache is damaged; that part is made anew.
 
     An image's embedding depends on no other image: all batches have one shape. Raises InputError for another shape or
     type of `images`.
@@ -73,7 +73,7 @@ def embed_images(
             "Embedding wants uint8 images (n, 1 or 3, height, width), got"
             f" {images.dtype} {tuple(images.shape)}; `open_dataset` makes them."
         )
-    return _embed(Pixels(images), encoder, _Options(cache, threads, torch.device(device), dtype, progress, say))
+    return _embed(Pixels(images), encoder, _Options(cache, threads, torch.device(device), dtype, progress, log))
 
 
 def embed_files(
@@ -87,7 +87,7 @@ def embed_files(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
-    say: Say = warn,
+    log: Log = warn,
 ) -> tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]:
     """Return embeddings (n_good, features) of image files, the rows (n_good,) of `items` they show, and the others.
 
@@ -104,7 +104,7 @@ def embed_files(
         if values.integers is None or values.floats is None:
             values = values.decided(extents_of_items(items, n_threads=os.cpu_count() or 1).overall())
         source = Files(items, size, resize, values)
-        whole = _embed(source, encoder, _Options(cache, threads, torch.device(device), dtype, progress, say))
+        whole = _embed(source, encoder, _Options(cache, threads, torch.device(device), dtype, progress, log))
         bad = np.flatnonzero(np.isnan(whole[:, 0])) if len(whole) else np.empty(0, dtype=np.int64)
         skipped = tuple(Skipped(items[row].id, source.reason(row)) for row in bad.tolist())
     good = np.delete(np.arange(len(items)), bad)
@@ -118,12 +118,12 @@ class _Options:
     device: torch.device
     dtype: torch.dtype | None
     progress: Progress | None
-    say: Say
+    log: Log
 
 
 def _embed(source: Source, encoder: PretrainedEncoder, options: _Options) -> np.ndarray:
     dtype = fast_dtype(options.device) if options.dtype is None else options.dtype
-    store = open_store(source, encoder, dtype=dtype, cache=options.cache, say=options.say)
+    store = open_store(source, encoder, dtype=dtype, cache=options.cache, log=options.log)
     kept = store.whole(len(source), encoder.features)
     if kept is None:
         kept = np.empty((len(source), encoder.features), dtype=np.float32)

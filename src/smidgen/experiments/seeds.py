@@ -52,7 +52,7 @@ def run_recipe(
         file.write(recipe.text.encode())
     for number, seed in enumerate(seeds, start=1):
         folder = out / f"seed-{seed}"
-        listener.say(f"Seed {seed}, {number} of {len(seeds)}: {folder}")
+        listener.log(f"Seed {seed}, {number} of {len(seeds)}: {folder}")
         if overwrite and folder.exists():
             RunFolder.check(folder, resume=False, overwrite=True)  # may refuse: before its evidence is made anew
         config = with_evidence(recipe, seed, out / f"evidence-{seed}", anew=not resume, listener=listener)
@@ -130,7 +130,7 @@ def with_evidence(recipe: Recipe, seed: int, folder: Path, *, anew: bool, listen
             generator=np.random.default_rng(seed if recipe.evidence_seed is None else recipe.evidence_seed),
         )
         for note in notes:
-            listener.say(f"Evidence: {note}")
+            listener.log(f"Evidence: {note}")
         with appearing_folder(folder) as building:
             evidence.to_files(building)
             shutil.rmtree(folder, ignore_errors=True)

@@ -46,13 +46,13 @@ def run_variants(
     write = partial(write_variants, out, folders, recipe=variants.name, names=list(variants.recipes), failures=failures)
     summary = write()  # says whose folders these are, before there are any
     for number, name in enumerate(chosen, start=1):
-        listener.say(f"Variant {name!r}, {number} of {len(chosen)}")
+        listener.log(f"Variant {name!r}, {number} of {len(chosen)}")
         folder = out / folders[name]
         try:
             run_recipe(variants.recipes[name], folder, resume=resume, overwrite=overwrite, listener=listener)
         except SmidgenError as error:
             failures[name] = str(error)
-            listener.say(f"Variant {name!r} failed: {error}")
+            listener.log(f"Variant {name!r} failed: {error}")
         summary = write()
     return summary
 

@@ -57,7 +57,7 @@ def export_folders(
             f"None of the run's images is in {data or run.setting('data')!r}: say with `--data` where they are."
         )
     if len(rows) < len(keys):
-        listener.say(f"{len(keys) - len(rows):,} of the run's images are no longer there and left out.")
+        listener.log(f"{len(keys) - len(rows):,} of the run's images are no longer there and left out.")
     with appearing_folder(out) as building:
         folders = _make_folders(building, [table["cluster"][i] for i in rows])
         taken, files = {cluster: Names() for cluster in folders}, []

@@ -38,8 +38,8 @@ class Stage:
 
     steps: its length in optimiser steps.
     begins: the steps before which `Method.begin` is called: DeepCluster's epochs, SeLa's label updates.
-    schedule: the learning rate over the stage (0 … 1) as a fraction of its peak: a name in `maths.schedules.SCHEDULES` or
-        any such function; a parameter group of an optimiser may have a `schedule` of its own.
+    schedule: the learning rate over the stage (0 … 1) as a fraction of its peak: a name in
+        `maths.schedules.SCHEDULES` or any such function; an optimiser's parameter group may have its own `schedule`.
     loss_should_decrease: whether a decreasing loss is expected; False where the method holds it at a level.
     cost: rough time per step, including what precedes it, relative to the other stages; used to split `max_seconds`
         between stages.

@@ -29,7 +29,7 @@ def resolve(config: Config, listener: Listener | None = None, *, start: Model | 
         known = class_count(config.data)
         n_clusters = known or DEFAULT_CLUSTERS
         if known is None and listener is not None:
-            listener.say(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
+            listener.log(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
     device = choose_device(config.device)
     return dataclasses.replace(
         config,

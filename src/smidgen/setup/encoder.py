@@ -79,7 +79,7 @@ def choose_encoder(
     config, _ = choose_method(config, train, listener)
     if name is None and config.method == EMBEDDINGS and not train.holds_vectors:
         name = PREFERRED
-        listener.say(f"Images are embedded by {name!r}, a net trained on ImageNet's labels (`--encoder` changes it).")
+        listener.log(f"Images are embedded by {name!r}, a net trained on ImageNet's labels (`--encoder` changes it).")
     extractor = None if name is None else _extractor(name, config, start or starting_run(config))
     options = method_options(config.method, config.options)
     if (extractor is not None or train.holds_vectors) and options.get("encoder") in IMAGE_DEFAULTS:
@@ -110,7 +110,7 @@ def embedded(
                 extractor,
                 device=device,
                 progress=lambda done, total: listener.progress("embed images", done, total),
-                say=listener.say,
+                log=listener.log,
             ),
             items=None,
         )

@@ -50,25 +50,25 @@ def report_evidence(method: Method, listener: Listener) -> None:
     sizes, use = evidence.sizes(), method.evidence_use
     if not sizes:
         return
-    listener.say(f"Evidence: {', '.join(f'{n:,} {kind_of(kind).noun}' for kind, n in sizes.items())}.")
+    listener.log(f"Evidence: {', '.join(f'{n:,} {kind_of(kind).noun}' for kind, n in sizes.items())}.")
     for kind in use.bags_drawn_from:
         drawn = f"Fresh bags are drawn from the {sizes[kind]:,} {kind}"
-        listener.say(f"{drawn} at each step: {method.name!r} is told of them what a bag holds, not of single images.")
+        listener.log(f"{drawn} at each step: {method.name!r} is told of them what a bag holds, not of single images.")
     for note in use.notes:
-        listener.say(note)
+        listener.log(note)
     spare = [k for k in sizes if k != "bags" and k not in (*use.kinds, *use.bags_drawn_from)]
     if not use.kinds:
-        listener.say(f"{method.name!r} makes no use of evidence: this run goes as if it had none (`fusion` uses it).")
+        listener.log(f"{method.name!r} makes no use of evidence: this run goes as if it had none (`fusion` uses it).")
         return
     if spare:
-        listener.say(
+        listener.log(
             f"{method.name!r} makes no use of {', '.join(kind_of(kind).noun for kind in spare)} (`fusion` does)."
         )
     findings = [finding for finding in feasibility(evidence, n_clusters) if finding.level != "note"]
     for finding in findings[:_FINDINGS_SAID]:
-        listener.say(str(finding))
+        listener.log(str(finding))
     if len(findings) > _FINDINGS_SAID:
-        listener.say(f"… and {len(findings) - _FINDINGS_SAID} more: `smidgen check` says all about evidence.")
+        listener.log(f"… and {len(findings) - _FINDINGS_SAID} more: `smidgen check` says all about evidence.")
 
 
 def resolve_evidence(config: Config, train: Dataset, evidence: Evidence | Resolved | None) -> Resolved:

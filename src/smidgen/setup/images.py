@@ -43,13 +43,13 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         _require_alike(train, held_out)
         notes += [note for note in (*held_out.notes, *held_out.doubts) if note not in notes]
     for note in notes:
-        listener.say(note)
+        listener.log(note)
     what, size = "images", f"{'×'.join(map(str, train.images.shape[2:]))} pixels"
     if train.holds_vectors:
         what, size = "embeddings", f"{train.images.shape[1]:,} features"
     others = "" if held_out is None else f", {len(held_out):,} test {what}"
     bad = f"; {len(train.skipped)} could not be read (bad_images.csv)" if train.skipped else ""
-    listener.say(f"{len(train):,} training {what} of {size}{others}{bad}.{_about_classes(train)}")
+    listener.log(f"{len(train):,} training {what} of {size}{others}{bad}.{_about_classes(train)}")
     return train, held_out
 
 

@@ -35,7 +35,7 @@ def choose_method(config: Config, train: Dataset, listener: Listener) -> tuple[C
     if config.method != FUSION:
         return config, None
     choice = by_options(config) or _by_images(train)
-    listener.say(f"`{config.method}` is `{choice.method}` here: {choice.why}.")
+    listener.log(f"`{config.method}` is `{choice.method}` here: {choice.why}.")
     options = method_options(choice.method, config.options)
     return dataclasses.replace(config, method=choice.method, options=options), choice
 

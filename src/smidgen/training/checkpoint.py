@@ -102,8 +102,8 @@ class Checkpoints:
     it was stopped in between. One that is damaged is passed over, which is said, and the one before it taken.
     """
 
-    def __init__(self, folder: Path, *, say: Callable[[str], None] = lambda text: None) -> None:
-        self.folder, self._say = folder, say
+    def __init__(self, folder: Path, *, log: Callable[[str], None] = lambda text: None) -> None:
+        self.folder, self._log = folder, log
         self._said: set[Path] = set()
 
     def save(self, snapshot: Snapshot, *, step: int, regular: bool = True) -> None:
@@ -152,7 +152,7 @@ class Checkpoints:
                 return snapshot
             except Damaged as error:
                 if path not in self._said:
-                    self._say(f"The checkpoint {str(path)!r} is damaged ({error}): it is passed over.")
+                    self._log(f"The checkpoint {str(path)!r} is damaged ({error}): it is passed over.")
                 self._said.add(path)
         return None
 

@@ -33,12 +33,12 @@ class Progress:
 class Clock:
     """Keeps the time of a training: all of it in `progress`, but for what has gone by since the clock was made.
 
-    max_seconds: how long all stages may take together, None for as long as their steps do. say: called with a
+    max_seconds: how long all stages may take together, None for as long as their steps do. log: called with a
     sentence where a stage ends before its steps are done.
     """
 
-    def __init__(self, progress: Progress, *, max_seconds: float | None, say: Callable[[str], None]) -> None:
-        self.progress, self._max_seconds, self._say = progress, max_seconds, say
+    def __init__(self, progress: Progress, *, max_seconds: float | None, log: Callable[[str], None]) -> None:
+        self.progress, self._max_seconds, self._log = progress, max_seconds, log
         self._started = time.monotonic()
 
     def seconds(self) -> float:
@@ -79,7 +79,7 @@ class Clock:
         self.progress.cut, self.progress.stopped_early = step, True
         self.progress.cuts = {**self.progress.cuts, stage.name: [step, stage.steps]}
         least = ", the fewest it can do with" if 1 < step == least_steps(stage) else ""
-        self._say(f"Time is up: stage {stage.name!r} ends after {step:,} of its {stage.steps:,} steps{least}.")
+        self._log(f"Time is up: stage {stage.name!r} ends after {step:,} of its {stage.steps:,} steps{least}.")
 
     def _share_spent(self) -> float:
         """Return the share of the stage's seconds that is over, above 1 if they are exceeded; 0 without a limit."""

@@ -92,14 +92,14 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         checkpoints: Checkpoints | None = None,
         interrupts: Interrupts | None = None,
-        say: Callable[[str], None] = lambda text: None,
+        log: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.method = method.to(settings.device)
         self.settings, self.callbacks = settings, callbacks
-        self.checkpoints, self.interrupts, self.say = checkpoints, interrupts or Interrupts(), say
+        self.checkpoints, self.interrupts, self.log = checkpoints, interrupts or Interrupts(), log
         self.loader = Loader(images, device=settings.device)
         self.embed = make_embed(method, self.loader, device=settings.device, bfloat16=settings.bfloat16)
-        self.clock = Clock(Progress(), max_seconds=settings.max_seconds, say=say)
+        self.clock = Clock(Progress(), max_seconds=settings.max_seconds, log=log)
         self.optimisers: Optimisers | None = None
         self._unread: list[_Unread] = []
         self._good: Snapshot | None = None  # the last good state in memory
@@ -316,7 +316,7 @@ class Trainer:
                 " lower the learning rate or look at these images."
             )
         self.progress.failures, self.progress.scale = failures, scale
-        self.say(
+        self.log(
             f"The loss is not finite at {where}: going back to step {self.progress.step} with a learning rate"
             f" {1 / scale:.0f} times lower."
         )
@@ -338,7 +338,7 @@ class Trainer:
     def _go_back(self, snapshot: Snapshot) -> None:
         self._unread = []
         state = restore(snapshot, self.method, self.optimisers or [])
-        self.clock = Clock(convert(state["position"], Progress), max_seconds=self.settings.max_seconds, say=self.say)
+        self.clock = Clock(convert(state["position"], Progress), max_seconds=self.settings.max_seconds, log=self.log)
         self._good = snapshot
         for callback, callback_state in zip(self.callbacks, state["callbacks"], strict=True):
             callback.restore(callback_state)

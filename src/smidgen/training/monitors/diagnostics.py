@@ -39,13 +39,13 @@ class Diagnostics(Callback):
     A method that cannot do without evidence (`EvidenceUse.needs_labels`) has no meaningful clusters while it learns
     nothing from it: only this is then reported, within 300 steps of a longer stage, and at the end of any stage.
 
-    say: called with each alarm. options: names of the method's options, so that hints name no others.
+    log: called with each alarm. options: names of the method's options, so that hints name no others.
     """
 
     def __init__(
-        self, say: Callable[[str], None] = lambda text: None, *, options: Collection[str] | None = None
+        self, log: Callable[[str], None] = lambda text: None, *, options: Collection[str] | None = None
     ) -> None:
-        self._say, self._options = say, options
+        self._log, self._options = log, options
         self._alive = False  # whether this process has made a step: going back then means that a step diverged
         self._chance_losses: dict[str, float] | None = None  # until the method is met
         self._needs_evidence = False  # whether the method can learn from nothing else
@@ -257,13 +257,13 @@ class Diagnostics(Callback):
         self._alarms.setdefault(kind, text)
         if kind not in self._said:
             self._said.append(kind)
-            self._say(text)
+            self._log(text)
 
     def _withdraw(self, kind: str) -> None:
         text = self._alarms.pop(kind, None)
         if text is not None and kind not in self._withdrawn:
             self._withdrawn.append(kind)
-            self._say(f"No longer so: {text.partition(':')[0]}.")
+            self._log(f"No longer so: {text.partition(':')[0]}.")
 
 
 _START: dict[str, Callable[[], Any]] = {
