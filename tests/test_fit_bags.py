@@ -89,7 +89,9 @@ def test_a_saved_model_scores_new_images_by_bags_of_the_sizes_it_was_trained_on(
     assert saved.method.bag_sizes.tolist() == [5, 5]
     classes = n % 2
     new = Dataset("x", "all", n.astype(str).astype(object), IMAGES[:, None], classes, ("b", "a"))
-    scores = score_bags(saved, [new], [saved.look(IMAGES[:, None])], seed=0, n_bags=8, decode=False).metrics
+    scores = score_bags(
+        saved, [new], [saved.assign_and_encode(IMAGES[:, None])], seed=0, n_bags=8, decode=False
+    ).metrics
     assert {"all_ucc_accuracy", "all_proportion_error", "all_class_count_accuracy"} < scores.keys()
 
 
@@ -144,8 +146,8 @@ def test_a_preset_is_resolved_before_it_is_written():
 
 def test_every_image_is_looked_at_once_after_training(monkeypatch, tmp_path):
     seen = []
-    look = UCC.look
-    monkeypatch.setattr(UCC, "look", lambda self, images: seen.append("look") or look(self, images))
+    both = UCC.assign_and_encode
+    monkeypatch.setattr(UCC, "assign_and_encode", lambda self, images: seen.append("both") or both(self, images))
     for name in ("encode", "assign"):
         monkeypatch.setattr(UCC, name, _counted(getattr(UCC, name), name, seen))
     settings = {"preset": "fast", "steps": 1, "bags": 4, "bag_size": "6"}
@@ -153,9 +155,9 @@ def test_every_image_is_looked_at_once_after_training(monkeypatch, tmp_path):
     fit(
         Config(str(tmp_path / "few.npz"), method="ucc", n_clusters=3, threads=1, options=settings), out=tmp_path / "run"
     )
-    looks = seen.index("look")
-    assert set(seen[looks:]) == {"look", "encode"}  # of `look` itself: nothing is assigned or encoded a second time
-    assert seen.count("look") == seen[looks:].count("encode")
+    start = seen.index("both")
+    assert set(seen[start:]) == {"both", "encode"}  # the latter by the former: nothing is encoded twice
+    assert seen.count("both") == seen[start:].count("encode")
 
 
 def _counted(function, name, seen):

@@ -132,8 +132,8 @@ def test_with_a_folder_or_without_the_result_is_the_same(method, whole):
         ("fusion", "cluster", 7),
         ("fusion", "cluster", 8),
         ("fusion", "refine", 3),
-        ("fusion", "look", 512),
-        ("fusion", "look", 1024),
+        ("fusion", "assign", 512),
+        ("fusion", "assign", 1024),
     ],
 )
 @pytest.mark.usefixtures("_no_report")

@@ -227,7 +227,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         skipped = [bad.id for bad in images.skipped]
         resolved = named.resolve(images.ids, skipped=skipped, kind_of_images="images of X", data=images.name)
         with torch_threads(self.n_threads):
-            return predict_bags_of(self.model_, self.model_.look(images.images), resolved)
+            return predict_bags_of(self.model_, self.model_.assign_and_encode(images.images), resolved)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return embeddings (n, features) float32."""

@@ -155,34 +155,34 @@ class _Fit:
         others = map(str, range(len(names), self.problem.n_clusters))
         names = names + tuple(f"cluster {k}" if k in names else k for k in others)  # a class may be called "3"
         model = Model(self.method.eval(), self.config.method, preprocessing, names, self.device)
-        looked = self._look(model)
-        assignments, embeddings = [found[0] for found in looked], [found[1] for found in looked]
+        outputs = self._assign_and_encode(model)
+        assignments, embeddings = [found[0] for found in outputs], [found[1] for found in outputs]
         explained = self._explain(assignments[0], names)
         if explained.bags is not None:
             model = dataclasses.replace(model, bag_calibration=dataclasses.asdict(explained.bags))
-        bags = score_bags(model, self.seen, looked, seed=self.config.seed, progress=self._ticks("score bags"))
+        bags = score_bags(model, self.seen, outputs, seed=self.config.seed, progress=self._ticks("score bags"))
         metrics = self._metrics(assignments, trained) | bags.metrics
         model = dataclasses.replace(model, extractor=self.extractor)  # from here on it is shown images
         if self.run_folder is not None:
             self._write(self.run_folder, model, assignments, embeddings, explained, metrics, bags.tables)
         return Outcome(model, metrics, self.config, self.shown[0], assignments[0])
 
-    def _look(self, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _assign_and_encode(self, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the assignments and embeddings of each split.
 
         They and the model are written at once: whatever fails later, what was trained for is there.
         """
-        looked: list[tuple[np.ndarray, np.ndarray]] = []
+        outputs: list[tuple[np.ndarray, np.ndarray]] = []
         if self.run_folder is not None:
             dataclasses.replace(model, extractor=self.extractor).save(self.run_folder.path / "model")
         for dataset in self.seen:
-            looked.append(model.look(dataset.images, progress=self._ticks("look")))
+            outputs.append(model.assign_and_encode(dataset.images, progress=self._ticks("assign")))
             if self.run_folder is not None:
-                path, shown = self.run_folder.path / "assignments.csv", self.shown[: len(looked)]
-                write_assignments(path, shown, [found[0] for found in looked], model.cluster_names)
+                path, shown = self.run_folder.path / "assignments.csv", self.shown[: len(outputs)]
+                write_assignments(path, shown, [found[0] for found in outputs], model.cluster_names)
         if self.run_folder is not None:
-            self.run_folder.write_array("embeddings.npy", np.concatenate([found[1] for found in looked]))
-        return looked
+            self.run_folder.write_array("embeddings.npy", np.concatenate([found[1] for found in outputs]))
+        return outputs
 
     @property
     def _class_names(self) -> tuple[str, ...]:

@@ -75,13 +75,13 @@ class Model:
         """Return embeddings (n, features) float32 of images (n, channels, height, width) uint8."""
         return self._map(self.method.encode, images, progress).numpy()
 
-    def look(
+    def assign_and_encode(
         self, images: np.ndarray, *, groups: Groups = None, progress: Callable[[int, int], None] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what `assign` and `encode` do, at once."""
+        """Return the results of `assign` and `encode`, computed in one pass."""
 
         def both(batch: Tensor) -> Tensor:
-            return torch.cat([found.float() for found in self.method.look(batch)], dim=1)
+            return torch.cat([found.float() for found in self.method.assign_and_encode(batch)], dim=1)
 
         found = self._map(both, images, progress, groups).numpy()
         assignments, embeddings = np.split(found, [self.method.problem.n_clusters], axis=1)
@@ -181,7 +181,7 @@ def embed(
 
 
 def extractor_table(extractor: PretrainedEncoder) -> dict[str, Any]:
-    """Return what `model.json` and manifests say of an extractor."""
+    """Return the description of an extractor in `model.json` and manifests."""
     return {"name": extractor.name, "preprocess": extractor.preprocess.as_table()}
 
 
@@ -230,7 +230,7 @@ def _try(method: Method) -> None:
     """Raise RunError if a method does not assign an image to its clusters: its weights do not fit its description."""
     problem = method.problem
     blank = torch.zeros((1, *problem.image_shape), device=next(iter(method.state_dict().values())).device)
-    assignments = method.look(blank)[0]
+    assignments = method.assign_and_encode(blank)[0]
     if assignments.shape != (1, problem.n_clusters):
         raise RunError(f"its weights give {assignments.shape[-1]} clusters instead of {problem.n_clusters}")
     if not bool(assignments.isfinite().all()):

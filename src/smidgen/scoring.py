@@ -77,15 +77,15 @@ def score_images(
     """
     listener = listener or Listener()
     known = read_assignments(RunFolder.open(run).path)
-    looked = model.look(
+    outputs = model.assign_and_encode(
         dataset.images,
         groups=dataset.rows_by_split(),
-        progress=lambda done, total: listener.progress("look", done, total),
+        progress=lambda done, total: listener.progress("assign", done, total),
     )
     bags = score_bags(
         model,
         [dataset],
-        [looked],
+        [outputs],
         seed=RunFolder.open(run).setting("seed"),
         decode=False,
         progress=lambda done, total: listener.progress("score bags", done, total),
@@ -95,9 +95,9 @@ def score_images(
             f"The images in {dataset.name!r} have no known classes: scores need one folder per class, or labels."
         )
     new = _Split(
-        clusters=looked[0].argmax(1),
+        clusters=outputs[0].argmax(1),
         classes=dataset.classes,
-        confidence=looked[0].max(1),
+        confidence=outputs[0].max(1),
         class_names=tuple(dataset.class_names),
         cluster_map=_matched(known, model.cluster_names, dataset.class_names),
         of_bags=_bag_scores(bags.metrics, dataset.split),

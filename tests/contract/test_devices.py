@@ -31,7 +31,7 @@ def test_a_method_fits_resumes_saves_and_loads_on_a_device_as_on_the_cpu(fit, tm
         method = train(fit, DEVICE, folder=tmp_path / "checkpoints")
         assert {value.device for value in method.state_dict().values()} == {DEVICE}
         found, model = state(method), as_model(fit, method, DEVICE)
-        assignments, embeddings = model.look(images)
+        assignments, embeddings = model.assign_and_encode(images)
         model.save(tmp_path / "model")
         again = Model.load(tmp_path / "model", device=DEVICE)
         assert (again.assign(images) == assignments).all()

@@ -60,7 +60,7 @@ def test_assignments_and_embeddings_are_valid(name, easy, short):
     np.testing.assert_allclose(assignments.sum(1), 1, atol=1e-5)
     assert embeddings.ndim == 2
     assert len(embeddings) == 160
-    both = short.model(name).look(easy.images)
+    both = short.model(name).assign_and_encode(easy.images)
     assert (both[0] == assignments).all()
     assert (both[1] == embeddings).all()
     assert np.isfinite(embeddings).all()

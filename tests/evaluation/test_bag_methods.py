@@ -35,8 +35,8 @@ def model(name="ucc", **options):
 
 def score(model, datasets, **options):
     has_bags = model.method.bag_heads() is not None
-    looked = [(model.assign(d.images), model.encode(d.images)) if has_bags else () for d in datasets]
-    return score_bags(model, datasets, looked, **options)
+    outputs = [(model.assign(d.images), model.encode(d.images)) if has_bags else () for d in datasets]
+    return score_bags(model, datasets, outputs, **options)
 
 
 def counted(features, offsets):

@@ -50,7 +50,7 @@ class Session:
         self.off, self.model = off, model
 
     def run(self, names, given):
-        assignments, embeddings = self.model.method.look(torch.from_numpy(given["images"]))
+        assignments, embeddings = self.model.method.assign_and_encode(torch.from_numpy(given["images"]))
         return [assignments.numpy(), embeddings.numpy() + np.float32(self.off)]
 
 

@@ -230,7 +230,7 @@ def test_a_softmax_for_each_image_needs_no_centroids():
     method.finish(embed, torch.Generator())
     assert (method.clusters.centroids == 0).all()
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    assignments, features = method.look(images)
+    assignments, features = method.assign_and_encode(images)
     assert assignments.equal(method.assign(images))
     assert features.equal(method.encode(images))
 

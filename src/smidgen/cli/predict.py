@@ -144,9 +144,9 @@ def _predict_bags(
     """Return the assignments of the images, and the table of bags."""
     from smidgen.evaluation.bag_methods import predict_bags_of
 
-    looked = model.look(dataset.images, groups=dataset.rows_by_split(), progress=console.of("look"))
-    found = predict_bags_of(model, looked, bags, progress=console.of("bags"))
-    return looked[0], found.columns(model.cluster_names)
+    outputs = model.assign_and_encode(dataset.images, groups=dataset.rows_by_split(), progress=console.of("assign"))
+    found = predict_bags_of(model, outputs, bags, progress=console.of("bags"))
+    return outputs[0], found.columns(model.cluster_names)
 
 
 def _tell_of_lost(bags: Evidence, found: Mapping[str, Sequence[Any]], args: argparse.Namespace) -> None:

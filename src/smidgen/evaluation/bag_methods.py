@@ -56,7 +56,7 @@ _DECODED = 100  # images decoded at once
 
 Table = Mapping[str, np.ndarray]
 Progress = Callable[[int, int], None]
-Looked = tuple[np.ndarray, np.ndarray]
+Outputs = tuple[np.ndarray, np.ndarray]
 ClassCounts = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -71,7 +71,7 @@ class BagScores:
 def score_bags(
     model: Model,
     datasets: Sequence[Dataset],
-    looked: Sequence[Looked],
+    outputs: Sequence[Outputs],
     *,
     seed: int,
     n_bags: int = N_BAGS,
@@ -93,14 +93,14 @@ def score_bags(
     features, as the paper has them, the latter of spectral_images images; min_js, the least divergence of two classes'
     densities, in bits, and on the report's scale report_min_js.
 
-    datasets: what the model sees; decode: whether to decode it, which is all that pixels are needed for. looked: what
-    `model.look` says of each. Of at most `CAP` images, drawn at random. progress: called with (bags scored, bags)
-    of each dataset in turn.
+    datasets: what the model sees; decode: whether to decode it, which is all that pixels are needed for. outputs: those
+    of `model.assign_and_encode` for each. Of at most `CAP` images, drawn at random. progress: called with (bags scored,
+    bags) of each dataset in turn.
     """
     heads = model.method.bag_heads()
     if heads is None:
         return BagScores()
-    parts = list(zip(datasets, looked, strict=True))
+    parts = list(zip(datasets, outputs, strict=True))
     known = [part for part in parts if part[0].classes is not None and (part[0].classes >= 0).any()]
     scores = BagScores()
     for dataset, (assignments, features) in known or parts[-1:]:
@@ -115,18 +115,18 @@ def score_bags(
 
 
 def predict_bags_of(
-    model: Model, looked: Looked, bags: Resolved, *, progress: Callable[[int, int], None] | None = None
+    model: Model, outputs: Outputs, bags: Resolved, *, progress: Callable[[int, int], None] | None = None
 ) -> BagPredictions:
     """Return what a model predicts of bags of new images: by its assignments, and by heads for bags where it has them.
 
-    looked: what `model.look` says of the images. bags, progress: as `predict_bags` takes them.
+    outputs: those of `model.assign_and_encode` for the images. bags, progress: as `predict_bags` takes them.
     """
-    found = predict_bags(looked[0], bags, calibration=Calibration(**model.bag_calibration), progress=progress)
+    found = predict_bags(outputs[0], bags, calibration=Calibration(**model.bag_calibration), progress=progress)
     heads = model.method.bag_heads()
     if heads is None:
         return found
     class_counts = heads.class_counts if heads.counts_by_head else None
-    law, numbers = _predicted(heads, looked, bags.members.numpy(), bags.offsets.numpy(), class_counts=class_counts)
+    law, numbers = _predicted(heads, outputs, bags.members.numpy(), bags.offsets.numpy(), class_counts=class_counts)
     law = np.where(np.arange(1, law.shape[1] + 1) <= found.sizes[:, None], law, 0.0)
     law = law / np.maximum(law.sum(1, keepdims=True), 1e-30)
     return dataclasses.replace(found, head=law, head_numbers=numbers if heads.counts_by_head else None)
@@ -134,7 +134,7 @@ def predict_bags_of(
 
 def _predicted(
     heads: BagHeads,
-    looked: Looked,
+    outputs: Outputs,
     rows: np.ndarray,
     offsets: np.ndarray,
     *,
@@ -145,7 +145,7 @@ def _predicted(
 
     The second is empty without `class_counts`. rows, offsets: images of all bags one after the other, as in `Resolved`.
     """
-    device, n_clusters = heads.points.device, looked[0].shape[1]
+    device, n_clusters = heads.points.device, outputs[0].shape[1]
 
     @torch.no_grad()
     def predict(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -156,7 +156,7 @@ def _predicted(
         found += [] if class_counts is None else [class_counts(features, assignments, places)]
         return torch.cat(found, 1).cpu().numpy()
 
-    found = over_bags(predict, np.concatenate(looked, axis=1), rows, offsets, progress=progress)
+    found = over_bags(predict, np.concatenate(outputs, axis=1), rows, offsets, progress=progress)
     found = found.reshape(len(offsets) - 1, n_clusters * (1 + (class_counts is not None)))  # of no bags too
     return found[:, :n_clusters], found[:, n_clusters:]
 
@@ -234,8 +234,8 @@ class _Scored:
         rows, offsets, truth = balanced_bags(
             self.classes, ucc=(counts[0], most), bag_size=sizes, n_bags=n_bags, generator=generator
         )
-        looked = self.assignments, self.features
-        law, numbers = _predicted(self.heads, looked, rows, offsets, class_counts=class_counts, progress=progress)
+        outputs = self.assignments, self.features
+        law, numbers = _predicted(self.heads, outputs, rows, offsets, class_counts=class_counts, progress=progress)
         stated = np.maximum(law[np.arange(len(law)), truth - 1], 1e-12)
         found = {
             "ucc_accuracy": ucc_accuracy(truth, law.argmax(1) + 1),

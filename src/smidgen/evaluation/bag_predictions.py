@@ -101,11 +101,11 @@ def predict_bags(
     n_clusters, sizes = assignments.shape[1], bags.bag_sizes.numpy()
     max_count = min(n_clusters, int(sizes.max(initial=1)))
 
-    def look(p: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    def predict(p: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         law = count_log_law(how.soften(p), offsets, max_count=max_count)
         return np.concatenate([law, mean_assignments(p, offsets)], axis=1)
 
-    found = over_bags(look, assignments, bags.members.numpy(), bags.offsets.numpy(), progress=progress)
+    found = over_bags(predict, assignments, bags.members.numpy(), bags.offsets.numpy(), progress=progress)
     found = found.reshape(-1, max_count + n_clusters)  # of no bags too
     base = random_count_log_law(sizes, n_clusters=n_clusters, max_count=max_count)
     law = gathered(found[:, :max_count], base, gathering=how.gathering)

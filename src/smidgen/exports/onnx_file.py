@@ -43,7 +43,7 @@ class _Both(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.extractor is not None:
             images = self.extractor(images)[:, :, None, None]
-        return self.method.look(images)
+        return self.method.assign_and_encode(images)
 
 
 def require_onnx() -> None:

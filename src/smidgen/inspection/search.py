@@ -69,7 +69,7 @@ def find_issues(
             raise InputError(f"`{name}` must have a row for each of the {n} images, got {len(rows)}.")
     if n == 0:
         return []
-    seen = describe(parts, progress=named_progress(progress, "look"))
+    seen = describe(parts, progress=named_progress(progress, "inspect"))
     if content is not None:
         seen = dataclasses.replace(seen, digests=_told_apart(seen.digests, content))
     finite = embeddings is not None and embeddings.size > 0 and bool(np.isfinite(embeddings).all())

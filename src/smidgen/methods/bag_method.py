@@ -284,7 +284,7 @@ class BagMethod(Method):
         """Return assignments (batch, clusters) by distance from the centroids; the nearest is the likeliest."""
         return self.clusters(self.encode(images))
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and features."""
         features = self.encode(images)
         return self.clusters(features), features

@@ -222,12 +222,12 @@ class Method(nn.Module, ABC):
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, n_clusters), rows summing to one, of images in [0, 1]."""
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `assign` and `encode` do, by one way through the encoder where there is one."""
+    def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return assignments and embeddings, by a single forward pass of the encoder where there is one."""
         return self.assign(images), self.encode(images)
 
     def bag_heads(self) -> BagHeads | None:
-        """Return what the method says of whole bags beside the assignments of their images; None for nothing."""
+        """Return the heads that predict properties of whole bags; None where the method has none."""
         return None
 
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:

@@ -265,9 +265,9 @@ class DeepCluster(Method):
 
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters) by the distance of features to the clusters' centroids."""
-        return self.look(images)[0]
+        return self.assign_and_encode(images)[0]
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and the features that they are made of."""
         features = self.encode(images)
         return self.clusters(features), features

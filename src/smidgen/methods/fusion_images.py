@@ -305,7 +305,7 @@ class FusionImages(Method):
         """Return the teacher's embeddings (batch, features)."""
         return self.teacher.net.encoder(images)
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the teacher's assignments and embeddings."""
         embeddings = self.encode(images)
         logits = self.teacher.net.heads(embeddings).float()

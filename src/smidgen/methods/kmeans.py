@@ -121,9 +121,9 @@ class KMeans(Method):
 
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters) by distance: the hard labels of k-means, see `maths.soft_clusters`."""
-        return self.look(images)[0]
+        return self.assign_and_encode(images)[0]
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and the features that they are made of."""
         features = self.encode(images)
         return assignments_by_distance(features, self.centroids, self.spread), features

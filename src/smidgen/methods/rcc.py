@@ -310,10 +310,10 @@ class RCC(BagMethod):
             return self.classifier(self.net.encoder(images)).float().softmax(1)
         return super().assign(images)
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and features."""
         if self.counts_classes:
-            return super().look(images)
+            return super().assign_and_encode(images)
         embeddings = self.net.encoder(images)
         return self.classifier(embeddings).float().softmax(1), self.net.features(embeddings)
 

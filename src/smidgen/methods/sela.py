@@ -308,9 +308,9 @@ class SeLa(Method):
 
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters)."""
-        return self.look(images)[0]
+        return self.assign_and_encode(images)[0]
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments, of the head that decides or by the distance to k-means' centroids, and embeddings."""
         embeddings = self.encode(images)
         if not self._heads_are_clusters:

@@ -93,7 +93,7 @@ class Supervised(Method):
         """Return class probabilities (batch, clusters)."""
         return self._logits(images).softmax(1)
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return class probabilities and embeddings."""
         embeddings = self.encoder(images)
         return self.head(embeddings)[:, 0].float().softmax(1), embeddings

@@ -271,9 +271,9 @@ class SwAV(Method):
 
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, clusters) by the distance of embeddings to k-means' centroids."""
-        return self.look(images)[0]
+        return self.assign_and_encode(images)[0]
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and the embeddings that they are made of."""
         embeddings = self.encode(images)
         return self.clusters(embeddings), embeddings

@@ -98,7 +98,7 @@ class Diagnostics(Callback):
         self._enter(moment.stage)
         self._add(moment)
         if moment.assignments is not None:
-            self._look(moment, moment.assignments)
+            self._check_assignments(moment, moment.assignments)
         if self._count >= _block(moment.stage):
             for name, values in self._values.items():
                 self._blocks.setdefault(name, []).append(_mean(values))
@@ -147,7 +147,7 @@ class Diagnostics(Callback):
 
     # ------------------------------------------------------------------------------------------------- assignments
 
-    def _look(self, moment: Moment, assignments: np.ndarray) -> None:
+    def _check_assignments(self, moment: Moment, assignments: np.ndarray) -> None:
         n_clusters = assignments.shape[1]
         sizes = np.bincount(assignments.argmax(1), minlength=n_clusters)
         self._evenness = evenness(assignments)
@@ -160,7 +160,7 @@ class Diagnostics(Callback):
                 self._withdraw(kind)
         if _grows(self._shares, n_clusters) and self._evenness < 0.9 and not found:
             first, last = self._shares[0], self._shares[-1]
-            words = f"Cluster {sizes.argmax()} grows, from {first:.0%} to {last:.0%} of the images in two looks"
+            words = f"Cluster {sizes.argmax()} grows, from {first:.0%} to {last:.0%} of the images in two evaluations"
             found["growing"] = f"{words}: {hint('large', self._options)}."
         else:
             self._withdraw("growing")
@@ -273,8 +273,8 @@ _START: dict[str, Callable[[], Any]] = {
     "count": int,  # steps in the block so far, and the values of their losses
     "values": dict,
     "blocks": dict,  # loss → its means over the blocks of this stage
-    "shares": list,  # of the largest cluster, at the last three looks
-    "evenness": lambda: None,  # of the assignments at the last look
+    "shares": list,  # of the largest cluster, at the last three evaluations
+    "evenness": lambda: None,  # of the assignments at the last evaluation
     "alarms": dict,  # kind → text, those that hold
     "said": list,
     "withdrawn": list,
