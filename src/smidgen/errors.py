@@ -26,6 +26,10 @@ class TrainingError(SmidgenError):
     """Training cannot go on: the loss stays infinite or not a number, or memory ran out."""
 
 
+class ContractError(SmidgenError, TypeError):
+    """A method does not keep the contract in `methods/base.py`; the message says what it gave and what was wanted."""
+
+
 class InputWarning(UserWarning):
     """What was given can be read, and the user should know how: a column that was ignored, a name read as another."""
 

@@ -44,6 +44,7 @@ from smidgen.setup.evidence import evidence_in_words, used_evidence
 from smidgen.setup.plan import Plan, absolute_paths, make_plan
 from smidgen.training.callbacks import Callback, MetricsLog, Ticker
 from smidgen.training.checkpoint import Checkpoints
+from smidgen.training.contract import check_assignments
 from smidgen.training.embed import make_embed
 from smidgen.training.interrupts import Interrupts
 from smidgen.training.loop import Settings, Trainer
@@ -177,6 +178,7 @@ class _Fit:
             dataclasses.replace(model, extractor=self.extractor).save(self.run_folder.path / "model")
         for dataset in self.seen:
             outputs.append(model.assign_and_encode(dataset.images, progress=self._ticks("assign")))
+            check_assignments(self.method, outputs[-1][0])
             if self.run_folder is not None:
                 path, shown = self.run_folder.path / "assignments.csv", self.shown[: len(outputs)]
                 write_assignments(path, shown, [found[0] for found in outputs], model.cluster_names)

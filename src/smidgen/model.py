@@ -33,6 +33,7 @@ from smidgen.nets.pretrained import pretrained_encoder, without_weights
 from smidgen.nets.timm_encoder import Preprocess, PretrainedEncoder
 from smidgen.tensor_files import read_tensors, write_tensors
 from smidgen.training.checkpoint import load_state
+from smidgen.training.contract import check_outputs
 from smidgen.training.embed import map_images
 
 Groups = Sequence[np.ndarray] | None
@@ -81,7 +82,9 @@ class Model:
         """Return the results of `assign` and `encode`, computed in one pass."""
 
         def both(batch: Tensor) -> Tensor:
-            return torch.cat([found.float() for found in self.method.assign_and_encode(batch)], dim=1)
+            assignments, embeddings = self.method.assign_and_encode(batch)
+            check_outputs(self.method, assignments, embeddings)
+            return torch.cat([assignments.float(), embeddings.float()], dim=1)
 
         found = self._map(both, images, progress, groups).numpy()
         assignments, embeddings = np.split(found, [self.method.problem.n_clusters], axis=1)

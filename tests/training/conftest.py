@@ -94,6 +94,12 @@ class Toy(Method):
 
 
 @pytest.fixture
+def toy():
+    """Return the class `Toy`."""
+    return Toy
+
+
+@pytest.fixture
 def images():
     return np.random.default_rng(0).integers(0, 256, (N_IMAGES, 1, 4, 4), dtype=np.uint8)
 

@@ -1,5 +1,7 @@
 """Online evaluation of a fixed sample: assignments for other callbacks, scores for the log."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,8 @@ from smidgen.training.monitors.online_eval import SAMPLE, OnlineEval
 
 class Constant(nn.Module):
     """Puts every image into cluster 0."""
+
+    problem = SimpleNamespace(n_clusters=3)
 
     def assign(self, images):
         return torch.eye(3)[[0]].expand(len(images), 3)

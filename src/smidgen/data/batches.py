@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smidgen.data.views import View
+from smidgen.errors import ContractError
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,26 @@ class Request:
     are gathered once (SwAV's crops).
     offsets: (bags + 1,) int64, where the images of bag b are `indices[offsets[b]:offsets[b + 1]]`; None without bags.
     items: (items,) int64, rows of the evidence that this part answers for (bags, pairs), None without evidence.
+    Raises ContractError for anything else.
     """
 
     indices: Tensor
     view: View | tuple[View | None, ...] | None = None
     offsets: Tensor | None = None
     items: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("indices", "offsets", "items"):
+            value = getattr(self, name)
+            if not (value is None and name != "indices"):
+                _check_rows(name, value)
+        if not len(self.indices):
+            raise ContractError("The `indices` of a Request must name one image at least, got none.")
+        if self.offsets is not None:
+            _check_offsets(self.offsets.tolist(), len(self.indices))
+        for view in self.views:
+            if not (view is None or isinstance(view, View)):
+                raise ContractError(f"The `view` of a Request must be a View, a tuple of them, or None, got {view!r}.")
 
     @property
     def views(self) -> tuple[View | None, ...]:
@@ -54,6 +69,21 @@ class Part:
         if self.request is not None:
             return self.request.items
         return None if self.items is None else self.items.cpu()
+
+
+def _check_rows(name: str, value: object) -> None:
+    wanted = f"The `{name}` of a Request must be an int64 tensor of one dimension on the CPU"
+    if not isinstance(value, Tensor):
+        raise ContractError(f"{wanted}, got {type(value).__name__}.")
+    if value.dtype != torch.int64 or value.ndim != 1 or value.device.type != "cpu":
+        raise ContractError(f"{wanted}, got {value.dtype} of shape {tuple(value.shape)} on {value.device}.")
+
+
+def _check_offsets(offsets: list[int], n_images: int) -> None:
+    if not offsets or offsets[0] != 0 or offsets[-1] != n_images or offsets != sorted(offsets):
+        raise ContractError(
+            f"The `offsets` of a Request must ascend from 0 to the number of its indices ({n_images}), got {offsets}."
+        )
 
 
 def seeded(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:

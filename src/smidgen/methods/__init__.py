@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from smidgen.errors import InputError, unknown
+from smidgen.errors import ContractError, InputError, unknown
 from smidgen.options import Options, convert, field_types
 
 if TYPE_CHECKING:
@@ -68,10 +68,18 @@ def _member(name: str, index: int) -> Any:
     return getattr(importlib.import_module(f"smidgen.methods.{name.replace('-', '_')}"), METHODS[name][index])
 
 
+def _config_class(name: str) -> type[Options]:
+    found: type[Options] = _member(name, 1)
+    if not issubclass(found, Options) or "__dataclass_fields__" not in vars(found):
+        wanted = "a subclass of `Options` under `@dataclass(frozen=True, eq=False)`"
+        raise ContractError(f"The configuration of method {name!r}, {found.__name__}, must be {wanted}.")
+    return found
+
+
 def option_types(name: str) -> Mapping[str, Any]:
     """Return name → annotated type of a method's options; of `fusion`, those of either of its methods."""
     methods = reversed(FUSION_METHODS) if name == FUSION else (name,)
-    return {option: kind for method in methods for option, kind in field_types(_member(method, 1)).items()}
+    return {option: kind for method in methods for option, kind in field_types(_config_class(method)).items()}
 
 
 def only_in(method: str, options: Iterable[str]) -> list[str]:
@@ -91,7 +99,7 @@ def read_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     {'n_init': 3}
     """
     kinds = option_types(name)
-    presets = {} if name == FUSION else _member(name, 1).PRESETS
+    presets = {} if name == FUSION else _config_class(name).PRESETS
     options = dict(options)
     if presets and "preset" in options:
         preset = str(options.pop("preset"))
@@ -118,7 +126,7 @@ def make_config(name: str, options: Mapping[str, Any] | None = None) -> Options:
     >>> make_config("kmeans", {"n_init": "3"}).n_init
     3
     """
-    made: Options = _member(name, 1)(**read_options(name, options or {}))
+    made: Options = _config_class(name)(**read_options(name, options or {}))
     return made
 
 
@@ -128,5 +136,12 @@ def method_class(name: str) -> type[Method]:
 
 
 def make_method(name: str, config: Any, problem: Problem) -> Method:
-    """Return a new method of the registered name; raises InputError for an unknown one."""
-    return _member(name, 0)(config, problem)
+    """Return a new method of the registered name: its class, called with its configuration and the problem.
+
+    Raises InputError for an unknown one, ContractError if it does not keep what it was given.
+    """
+    method: Method = _member(name, 0)(config, problem)
+    for attribute in ("config", "problem", "name"):
+        if not hasattr(method, attribute):
+            raise ContractError(f"The class of method {name!r} must set `{attribute}`, as `methods.base.Method` says.")
+    return method

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from smidgen.data.batches import Part, Request
-from smidgen.errors import InputError
+from smidgen.errors import ContractError, InputError
 from smidgen.evidence.resolved import Resolved
 
 
@@ -53,6 +53,10 @@ class Stage:
     loss_should_decrease: bool = True
     cost: float = 1.0
     least: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 0:
+            raise ContractError(f"Stage {self.name!r} must have a whole number of steps, 0 or above, got {self.steps}.")
 
 
 @dataclass(frozen=True)

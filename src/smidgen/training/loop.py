@@ -22,6 +22,7 @@ from smidgen.schemas import convert
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.checkpoint import Checkpoints, Snapshot, capture, restore
 from smidgen.training.clock import Clock, Progress, work
+from smidgen.training.contract import check_losses, check_requests, check_stages
 from smidgen.training.embed import make_embed
 from smidgen.training.interrupts import Interrupted, Interrupts
 from smidgen.training.optimisers import Optimisers
@@ -108,10 +109,10 @@ class Trainer:
         """Run what is left of the method's stages, then its `finish`; return the seconds spent, before resumes too.
 
         Goes on from the newest checkpoint if there is one. Raises TrainingError if the loss stays infinite or not a
-        number after three halvings of the learning rate, RunError if a checkpoint cannot be written or read, and
-        Interrupted on a signal, with the state on the disk.
+        number after three halvings of the learning rate, ContractError if the method does not keep its contract,
+        RunError if a checkpoint cannot be written or read, and Interrupted on a signal, with the state on the disk.
         """
-        stages = self.method.stages()
+        stages = check_stages(self.method, self.method.stages())
         newest = self.checkpoints.newest(self._check) if self.checkpoints else None
         with forked_rng(self.settings.device), contextlib.closing(self.loader):
             if newest is None:
@@ -238,7 +239,7 @@ class Trainer:
         # Dropout, too, is a function of (seed, stage, step), and of other numbers than the request.
         self._seed(stage.name, step, "net")
         with _autocast(self.settings):
-            losses = method.loss(parts, stage=stage.name, step=step, progress=reached)
+            losses = check_losses(method, method.loss(parts, stage=stage.name, step=step, progress=reached))
         self.optimisers.schedule(self.clock.reached(stage), stage.steps, scale=self.progress.scale)
         self.optimisers.zero_grad()
         losses["total"].backward()
@@ -265,7 +266,8 @@ class Trainer:
     def _request(self, key: Key, reached: int) -> dict[str, Request]:
         seed, stage, step = key
         self._seed(stage, step, "net")  # in case that it draws from torch's own generator
-        return self.method.request(str(stage), int(step), seeded(seed, stage, step), progress=reached)
+        requests = self.method.request(str(stage), int(step), seeded(seed, stage, step), progress=reached)
+        return check_requests(self.method, requests, n_images=len(self.loader))
 
     def _gather_ahead(self, stage: Stage, step: int) -> None:
         """Have the images of the next step gathered meanwhile, unless the clock or `begin` may change what it is."""

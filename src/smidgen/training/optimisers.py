@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smidgen.maths.schedules import rate
 from smidgen.methods.base import Method, Stage
+from smidgen.training.contract import check_optimisers
 
 
 class Optimisers(Sequence[torch.optim.Optimizer]):
@@ -31,7 +32,7 @@ class Optimisers(Sequence[torch.optim.Optimizer]):
         return self._optimisers[index]
 
     def _new(self) -> list[torch.optim.Optimizer]:
-        optimisers = self._method.optimisers(self._stage.name)
+        optimisers = check_optimisers(self._method, self._method.optimisers(self._stage.name))
         for group in _groups(optimisers):
             group["initial_lr"], group["initial_weight_decay"] = group["lr"], group.get("weight_decay", 0.0)
         return optimisers

@@ -10,6 +10,7 @@ import torch
 from smidgen.data.batches import seeded
 from smidgen.methods.base import Stage
 from smidgen.training.callbacks import Callback, Moment
+from smidgen.training.contract import check_assignments
 from smidgen.training.embed import map_images
 
 Score = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
@@ -54,6 +55,6 @@ class OnlineEval(Callback):
             return
         method = moment.method
         assignments = map_images(method.assign, self._images, method=method, device=self._device).numpy()
-        moment.assignments = assignments
+        moment.assignments = check_assignments(method, assignments)
         if self._classes is not None:
             moment.extras.update(self._score(self._classes, assignments.argmax(1)))
