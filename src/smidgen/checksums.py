@@ -1,4 +1,4 @@
-"""Checksums of what is written and read again: a fast hash (XXH3, 128 bits), against damage and not against forgery."""
+"""Fast checksums (XXH3, 128 bits) of files and arrays: they detect damage, not forgery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration of a fit: what to fit on what, as recipes and run folders hold it in TOML."""
+"""The configuration of a fit, as recipes and run folders store it in TOML."""
 
 from __future__ import annotations
 

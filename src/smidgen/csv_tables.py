@@ -1,4 +1,4 @@
-"""Tables as CSV: cells that spreadsheets would run as formulas are guarded, and restored when they are read."""
+"""Tables as CSV: cells that spreadsheets would run as formulas are escaped on writing and restored on reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names for new files and folders that every system takes, each its own."""
+"""File and folder names that are valid on every system, each unique."""
 
 from __future__ import annotations
 

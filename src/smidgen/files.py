@@ -1,4 +1,4 @@
-"""Files that are written so that a crash loses nothing, and read with a sentence about what is wrong with them."""
+"""Crash-safe writing of files, and reading with a clear error for what is wrong with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The only place where everything is wired together: a configuration and data in, a finished run folder out."""
+"""Runs a fit: from a configuration and data to a finished run folder. Everything is wired together here."""
 
 from __future__ import annotations
 

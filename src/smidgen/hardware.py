@@ -1,4 +1,4 @@
-"""What a command computes on: device, precision, threads, repeatability and memory, decided here for all of them."""
+"""Hardware settings: device, precision, threads, determinism and memory, decided here for every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`model.json`: what a saved model says of itself, checked against a schema before anything is built from it."""
+"""`model.json`: the description of a saved model, validated against a schema before the model is built."""
 
 from __future__ import annotations
 

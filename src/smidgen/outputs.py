@@ -1,4 +1,4 @@
-"""What a finished fit leaves in its run folder: scores, assignments, thumbnails, and a manifest that explains them."""
+"""Writes the results of a finished fit to its run folder: scores, assignments, thumbnails, and a manifest."""
 
 from __future__ import annotations
 

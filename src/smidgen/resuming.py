@@ -1,4 +1,4 @@
-"""What differs between a run and the one that is to go on with it."""
+"""Compares a run with the settings it is to be resumed with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: what is in it, how it is read, and who may write to it."""
+"""The run folder: its contents, reading, and locking for writers."""
 
 from __future__ import annotations
 

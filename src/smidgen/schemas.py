@@ -1,4 +1,4 @@
-"""Files are checked against a schema before use (msgspec); whatever does not fit becomes one reason."""
+"""Schemas (msgspec) that files are checked against before use; the first mismatch becomes one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files that carry a checksum: what models and checkpoints are written to and read from."""
+"""Safetensors files with a checksum, for models and checkpoints."""
 
 from __future__ import annotations
 

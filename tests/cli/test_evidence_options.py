@@ -227,7 +227,7 @@ def test_a_wrong_file_is_one_sentence_with_file_and_line(smidgen, photos, labels
     [
         (["--labels", "no.csv"], "`--labels` 'no.csv' is not a file"),
         (["--evidence", "."], "holds no evidence"),
-        (["--counts", __file__], "`--counts` speaks of bags: pass `--bags FILE` too"),
+        (["--counts", __file__], "`--counts` is evidence about bags: pass `--bags FILE` too"),
         (["--lables", "x.csv"], "Did you mean '--labels'?"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`smidgen check`: what a collection of images holds, and what might go wrong with it, before anything is fitted."""
+"""`smidgen check`: inspect a collection before a fit: its contents and possible problems."""
 
 from __future__ import annotations
 
@@ -29,19 +29,17 @@ _EXAMPLES = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_several_data(parser, DATA_HELP)
-    parser.add_argument("--clusters", metavar="N", type=whole_number(1), help="how many clusters you mean to ask for")
+    parser.add_argument("--clusters", metavar="N", type=whole_number(1), help="the number of clusters you plan to fit")
     add_reading(parser)
     add_evidence(parser)
     parser.add_argument(
         "--encoder",
         metavar="NAME",
         type=text,
-        help="look for outliers and look-alikes among this encoder's embeddings, see `smidgen list encoders`",
+        help="find outliers and look-alikes by this encoder's embeddings, see `smidgen list encoders`",
     )
     add_machine(parser)
-    parser.add_argument(
-        "--out", metavar="FILE.csv", type=text, help="write every image that deserves a look to a table"
-    )
+    parser.add_argument("--out", metavar="FILE.csv", type=text, help="write every flagged image to a table")
     parser.add_argument("--overwrite", action="store_true", help="replace that table if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="show no progress")

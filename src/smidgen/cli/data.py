@@ -1,4 +1,4 @@
-"""The options that say which images, and how they are read: the same for every verb that opens a collection."""
+"""Options for the images and how they are read, shared by all commands that open a collection."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         "--size",
         metavar="PX",
         type=whole_number(1, 4096),
-        help="side of the squares that images are made into (default: their own if all share one of at most 64 pixels,"
+        help="side of the square that images are resized to (default: their own if all share one of at most 64 pixels,"
         " otherwise what the encoder reads best: 160 for lite2, the usual one, and 64 for nets that are trained here)",
     )
     parser.add_argument(

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_skipping(parser)
     add_machine(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors and results")
+    parser.add_argument("--quiet", action="store_true", help="print only errors and results")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The options that say what is known of the images: files of evidence, the same for every verb that takes them."""
+"""Options for evidence files, shared by all commands that take them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smidgen.evidence.kinds import KINDS, kind_of
 
 def add_evidence(parser: argparse.ArgumentParser) -> None:
     """Add a group with an option for each file of evidence, and `--evidence` for a folder of them."""
-    group = parser.add_argument_group("what is known of the training images (CSV, JSONL or Parquet, in any mixture)")
+    group = parser.add_argument_group("evidence about the training images (CSV, JSONL or Parquet, any combination)")
     for kind, columns in KINDS.items():
         group.add_argument(f"--{kind}", metavar="FILE", type=text, help=columns)
     group.add_argument(
@@ -28,7 +28,7 @@ def add_evidence(parser: argparse.ArgumentParser) -> None:
 def evidence_paths(args: argparse.Namespace) -> dict[str, str]:
     """Return kind → path as given; a file given by its own option stands in for that in the folder.
 
-    Raises InputError for a folder without evidence, a file that is missing, and what speaks of bags without bags.
+    Raises InputError for a folder without evidence, a missing file, and evidence about bags without `--bags`.
     """
     from smidgen.evidence.files import files_in
 
@@ -38,5 +38,5 @@ def evidence_paths(args: argparse.Namespace) -> dict[str, str]:
         if not Path(path).is_file():
             raise InputError(f"`--{kind}` {path!r} is not a file: give the path of a table ({KINDS[kind]}).")
         if kind != "bags" and kind_of(kind).about == "bags" and "bags" not in paths:
-            raise InputError(f"`--{kind}` speaks of bags: pass `--bags FILE` too, which lists their images.")
+            raise InputError(f"`--{kind}` is evidence about bags: pass `--bags FILE` too, which lists their images.")
     return paths

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", metavar="NAME", default="all", type=one_of("split", SPLITS), help="train, test or all (default: all)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    parser.add_argument("--data", metavar="DATA", type=text, help="where the images are now, if they have moved")
+    parser.add_argument("--data", metavar="DATA", type=text, help="current location of the images, if they have moved")
     table = parser.add_argument_group("csv")
     table.add_argument(
         "--columns", metavar="A,B", default=COLUMNS, type=text, help=f"which columns (default: {COLUMNS})"
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default="auto",
         type=one_of("layout", LAYOUTS),
-        help="how x and y are drawn: tsne, umap (needs `pip install 'smidgen[map]'`) or pca (default: tsne up to 2,000"
+        help="method for x and y: tsne, umap (needs `pip install 'smidgen[map]'`) or pca (default: tsne up to 2,000"
         " images, beyond that umap if it is installed, else pca)",
     )
     folders = parser.add_argument_group("folders")
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, and say where it is."""
+    """Export, and print where."""
     from smidgen.files import lies_inside
     from smidgen.run_folder import RunFolder
 

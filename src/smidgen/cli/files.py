@@ -1,4 +1,4 @@
-"""Where a verb may write: never over what is there unless asked to, and sentences instead of tracebacks."""
+"""Checks of output paths: nothing is overwritten unless asked to; errors are sentences, not tracebacks."""
 
 from __future__ import annotations
 

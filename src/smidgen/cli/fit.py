@@ -1,4 +1,4 @@
-"""`smidgen fit`: images in, a run folder with clusters, confidences and a report out."""
+"""`smidgen fit`: fit images; writes a run folder with clusters, confidences and a report."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default="fusion",
         type=one_of("method", NAMES),
-        help=f"{', '.join(NAMES)} (default: fusion, which takes the one of its two methods that suits the data)",
+        help=f"{', '.join(NAMES)} (default: fusion, which picks one of its two methods to suit the data)",
     )
     what.add_argument(
         "--encoder",
         metavar="NAME",
         type=text,
-        help="the network that computes embeddings, see `smidgen list encoders`; a pretrained one stays as it is"
+        help="the network that computes embeddings, see `smidgen list encoders`; a pretrained one is frozen"
         " (default: lite2 for photographs, conv for small grey images)",
     )
     what.add_argument("--fine-tune", action="store_true", help="train the pretrained encoder too")
-    what.add_argument("--weights", metavar="FILE", type=text, help="a state dict for the net --encoder names")
+    what.add_argument("--weights", metavar="FILE", type=text, help="a state dict for the network named by --encoder")
     what.add_argument("--steps", metavar="N", type=whole_number(1), help="short for --set steps=N")
     what.add_argument(
         "--max-seconds",
         metavar="N",
         type=seconds,
-        help="stop training after this time if its steps take longer; such a run cannot be repeated bit for bit",
+        help="time limit of training; a run that it ends is not bit-for-bit reproducible",
     )
     what.add_argument(
         "--set",
@@ -69,12 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an option of the method, see `smidgen list methods NAME`; may be repeated",
     )
     what.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="default: 0")
-    what.add_argument("--test", metavar="DATA", type=text, help="images to compute scores on; they are not trained on")
+    what.add_argument("--test", metavar="DATA", type=text, help="images for evaluation only, not for training")
     what.add_argument(
         "--init-from",
         metavar="RUN",
         type=text,
-        help="start from the trained network of another run, and from what else of it fits",
+        help="initialise from another run: its network, and whatever else fits",
     )
     add_evidence(parser)
     add_reading(parser.add_argument_group("how images are read"))  # type: ignore[arg-type]
@@ -85,16 +85,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_where(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("output")
     where.add_argument("--out", metavar="RUN", type=text, help="the run folder (default: runs/DATA-METHOD)")
-    where.add_argument("--resume", action="store_true", help="go on with a run that was stopped, exactly as it was")
-    where.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
+    where.add_argument("--resume", action="store_true", help="continue an interrupted run; the result is the same")
+    where.add_argument("--overwrite", action="store_true", help="replace an existing run")
     where.add_argument(
         "--dry-run", action="store_true", help="open the images and print what would run; nothing is trained or written"
     )
     where.add_argument(
         "--no-issues", action="store_true", help="do not look for copies, outliers and poor images at the end"
     )
-    where.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on stdout")
-    where.add_argument("--quiet", action="store_true", help="print nothing but errors (and what --json asks for)")
+    where.add_argument("--json", action="store_true", help="print only one JSON object on stdout")
+    where.add_argument("--quiet", action="store_true", help="print only errors and the output of --json")
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +110,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit, and say what came out."""
+    """Fit, and print a summary."""
     from smidgen.run_folder import RunFolder
 
     out = Path(args.out) if args.out else default_out(args.data, args.method)

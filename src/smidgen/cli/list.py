@@ -1,4 +1,4 @@
-"""`smidgen list`: what there is by name, and what a method's options mean."""
+"""`smidgen list`: the named methods, datasets, encoders and recipes, and the options of a method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that say what to compute on: the same for every verb that runs a net."""
+"""Hardware options, shared by all commands that run a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def add_machine(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--device", metavar="NAME", type=text, default="auto", help="auto, cpu, cuda, … (default: auto)"
     )
-    parser.add_argument("--threads", metavar="N", type=whole_number(1, 4096), help="of the CPU (default: all cores)")
+    parser.add_argument("--threads", metavar="N", type=whole_number(1, 4096), help="CPU threads (default: all cores)")
 
 
 @contextmanager

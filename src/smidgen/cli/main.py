@@ -1,4 +1,4 @@
-"""The command `smidgen`: finds the verb, runs it, and turns whatever goes wrong into one sentence and an exit code."""
+"""The command `smidgen`: dispatches to a subcommand and turns errors into one sentence and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between argv and a verb: a parser whose errors are one sentence, and the kinds of values options take."""
+"""Argument parsing: a parser with one-sentence errors, and the value types of options."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _as_sentence(message: str, prog: str) -> str:
-    """Return one of argparse's messages as the kind of sentence that smidgen speaks.
+    """Rewrite one of argparse's messages as a sentence in smidgen's style.
 
     >>> _as_sentence("the following arguments are required: DATA, RUN", "smidgen predict")
     'DATA and RUN are missing: `smidgen predict --help` shows what is wanted.'

@@ -1,4 +1,4 @@
-"""`smidgen predict`: new images in, their clusters out, and for bags of them unique counts and shares."""
+"""`smidgen predict`: clusters of new images, and unique counts and proportions of new bags."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bags",
         metavar="FILE",
         type=text,
-        help="a CSV file bag,image: predict how many different clusters each bag holds (ucc), with the probability of"
+        help="a CSV file bag,image: predict the unique cluster count of each bag (ucc), with the probability of"
         " every count, the share of each cluster and the number of its images that is to be expected; and what the head"
         " for bags of `ucc` or `rcc` says",
     )
@@ -150,7 +150,7 @@ def _predict_bags(
 
 
 def _tell_of_lost(bags: Evidence, found: Mapping[str, Sequence[Any]], args: argparse.Namespace) -> None:
-    """Say on stderr which bags lost images that could not be read."""
+    """Report on stderr the bags with unreadable images."""
     left = dict(zip(found["bag"], found["n_images"], strict=True))
     before = Counter(name for name, _ in bags.bags)
     lost = [name for name, n in before.items() if left.get(name, 0) < n]

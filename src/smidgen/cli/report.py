@@ -1,4 +1,4 @@
-"""`smidgen report`: a run's page from what is in its folder, and a page that compares several runs."""
+"""`smidgen report`: write a run's report again, or a page that compares several runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="FILE",
         type=text,
-        help="where the comparison of several runs goes (default: comparison.html beside the first run)",
+        help="the page that compares several runs (default: comparison.html beside the first run)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the comparison if it exists")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")

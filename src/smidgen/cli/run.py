@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " [simulate], and seeds = [0, 1, 2]; [variants.NAME] for several configurations in one table",
     )
     parser.add_argument(
-        "--seed", metavar="N", type=whole_number(0), nargs="+", help="these instead of the recipe's seeds"
+        "--seed", metavar="N", type=whole_number(0), nargs="+", help="run these seeds instead of the recipe's"
     )
     parser.add_argument(
         "--variant",
@@ -26,22 +26,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="variants",
         action="append",
         type=text,
-        help="only this one of the recipe's variants; may be repeated",
+        help="run only this variant of the recipe; may be repeated",
     )
-    where = parser.add_argument_group("where it goes")
+    where = parser.add_argument_group("output")
     where.add_argument("--out", metavar="RUN", type=text, help="a folder for the runs (default: runs/RECIPE)")
-    where.add_argument("--resume", action="store_true", help="leave runs that have finished, go on with the others")
+    where.add_argument("--resume", action="store_true", help="skip finished runs, continue the others")
     where.add_argument("--overwrite", action="store_true", help="replace the runs that are in the folder")
-    where.add_argument("--dry-run", action="store_true", help="open the images, say what would run, write nothing")
-    where.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on stdout")
-    where.add_argument("--quiet", action="store_true", help="print nothing but errors (and what --json asks for)")
-    machine = parser.add_argument_group("on which machine (default: as the recipe says)")
+    where.add_argument("--dry-run", action="store_true", help="open the images and print what would run; write nothing")
+    where.add_argument("--json", action="store_true", help="print only one JSON object on stdout")
+    where.add_argument("--quiet", action="store_true", help="print only errors and the output of --json")
+    machine = parser.add_argument_group("hardware (default: as in the recipe)")
     machine.add_argument("--device", metavar="NAME", type=text, help="auto, cpu, cuda, …")
-    machine.add_argument("--threads", metavar="N", type=whole_number(1, 4096), help="of the CPU")
+    machine.add_argument("--threads", metavar="N", type=whole_number(1, 4096), help="CPU threads")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the recipe, and say what came out."""
+    """Run the recipe, and print a summary."""
     from smidgen.cli import run_one, run_variants
     from smidgen.experiments.recipes import Variants, read_recipe
 

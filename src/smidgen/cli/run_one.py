@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(recipe: Recipe, args: argparse.Namespace) -> int:
-    """Run the recipe with the seeds that are asked for, and say what came out."""
+    """Run the recipe with the requested seeds, and print a summary."""
     from smidgen.experiments.seeds import check_out
 
     recipe = as_asked(recipe, args)
@@ -51,7 +51,7 @@ def as_asked(recipe: Recipe, args: argparse.Namespace) -> Recipe:
 
 
 def stopped(stop: Interrupted, args: argparse.Namespace, console: Progress) -> int:
-    """Say how to go on after a signal, and return the exit code."""
+    """Print how to continue after a signal, and return the exit code."""
     console.close()
     again = [word for word in args.argv if word not in ("--overwrite", "--resume")]
     print_stderr(f"Stopped. To go on where it stopped: {shlex.join(['smidgen', *again, '--resume'])}")

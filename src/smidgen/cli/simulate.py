@@ -27,13 +27,13 @@ _ABOUT_BAGS = ("ucc", "bag_size", "composition", "disjoint", "counts", "proporti
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_data(parser)
-    parser.add_argument("--out", metavar="DIR", type=text, required=True, help="the folder that the files go into")
+    parser.add_argument("--out", metavar="DIR", type=text, required=True, help="the output folder")
     bags = parser.add_argument_group("bags")
     bags.add_argument(
         "--bags",
         metavar="N",
         type=whole_number(1),
-        help=f"how many, shared evenly among the counts (default: {DEFAULT_BAGS:,}, where another option wants bags)",
+        help=f"number of bags, spread evenly over the counts (default: {DEFAULT_BAGS:,}, if another option needs bags)",
     )
     bags.add_argument(
         "--ucc", metavar="A-B", type=whole_range(1), help="how many different classes a bag holds (default: 1-4)"
@@ -45,35 +45,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--composition",
         metavar="HOW",
         type=one_of("composition", COMPOSITIONS),
-        help="even: its classes have equal shares; random: any shares are as likely (default: even)",
+        help="even: equal class proportions; random: uniformly random proportions (default: even)",
     )
     bags.add_argument("--disjoint", action="store_true", help="no image is in two bags")
-    told = parser.add_argument_group("what is told of them (default: --counts)")
-    told.add_argument("--counts", action="store_true", help="how many different classes each holds")
-    shares = told.add_mutually_exclusive_group()
+    statements = parser.add_argument_group("which statements to write about the bags (default: --counts)")
+    statements.add_argument("--counts", action="store_true", help="how many different classes each bag holds")
+    shares = statements.add_mutually_exclusive_group()
     shares.add_argument("--proportions", action="store_true", help="the share of each class")
     shares.add_argument("--class-counts", action="store_true", help="the number of images of each class")
-    told.add_argument(
+    statements.add_argument(
         "--presence",
         metavar="N",
         nargs="?",
         const=0,
         type=whole_number(1),
-        help="whether each class is there; with N, of N classes per bag only, half of them there",
+        help="whether each class is present; with N, for only N classes per bag, half of them present",
     )
     images = parser.add_argument_group("single images")
     labels = images.add_mutually_exclusive_group()
-    labels.add_argument("--labels-per-class", metavar="N", type=whole_number(1), help="labels of N images of each")
-    labels.add_argument("--label-fraction", metavar="SHARE", type=share, help="labels of this share of the images")
+    labels.add_argument("--labels-per-class", metavar="N", type=whole_number(1), help="label N images per class")
+    labels.add_argument("--label-fraction", metavar="SHARE", type=share, help="label this fraction of the images")
     images.add_argument(
-        "--partial", metavar="N", type=whole_number(1), help="of each image N classes, one of which is right"
+        "--partial", metavar="N", type=whole_number(1), help="candidate sets of N classes per image, one of them right"
     )
     images.add_argument(
-        "--partial-fraction", metavar="SHARE", type=share, help="… of this share of the images (default: 1)"
+        "--partial-fraction", metavar="SHARE", type=share, help="… for this fraction of the images (default: 1)"
     )
     images.add_argument("--pairs", metavar="N", type=whole_number(1), help="pairs, half of them of the same class")
     parser.add_argument(
-        "--wrong", metavar="RATE", type=share, default=0.0, help="share of the statements that is wrong (default: 0)"
+        "--wrong", metavar="RATE", type=share, default=0.0, help="fraction of wrong statements (default: 0)"
     )
     parser.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="default: 0")
     add_skipping(parser)
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the files, and say what is in them."""
+    """Write the files and summarise them."""
     out = Path(args.out)
     require_new_folder(out)
     require_data(args.data)
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace, *, n_classes: int) -> Simulation:
-    """Return what to make; options about bags ask for bags, and counts are told unless something else is."""
+    """Return what to make; options about bags imply bags, and counts are written unless other statements are."""
     from smidgen.evidence.simulation import Simulation
 
     about_bags = any(getattr(args, name) not in (None, False) for name in _ABOUT_BAGS)

@@ -1,1 +1,1 @@
-"""Datasets, images, views, evidence and batches: everything a method is shown; knows no method."""
+"""Datasets, images, views and batches: everything that methods receive; independent of any method."""

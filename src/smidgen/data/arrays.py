@@ -1,4 +1,4 @@
-"""Data that are arrays already: which axis is which, how values become 0..255, embeddings, and the keys of an .npz."""
+"""Datasets given as arrays: axis order, conversion of values to 0..255, embeddings, and the keys of an .npz."""
 
 from __future__ import annotations
 

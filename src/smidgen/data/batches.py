@@ -1,4 +1,4 @@
-"""What a method asks for and what it gets: requests for images, and the parts of a batch that answer them."""
+"""Batches: requests for images, and the parts of a batch that answer them."""
 
 from __future__ import annotations
 

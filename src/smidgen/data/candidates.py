@@ -1,4 +1,4 @@
-"""Which files of a collection are its images: by name or content, without system folders and what is excluded."""
+"""Selects the image files of a collection by name or content; skips system folders and exclusions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What single values of evidence mean, be they a file's cells or Python's own: numbers, ranges, truth, images."""
+"""Parses single values of evidence, from files or Python: numbers, ranges, booleans, images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A collection's images before they are read: their ids, and the natural order of names."""
+"""The images of a collection before decoding: their ids, in natural order."""
 
 from __future__ import annotations
 

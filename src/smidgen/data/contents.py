@@ -1,4 +1,4 @@
-"""What an image holds before it is scaled and resized: its least and largest value, and a digest of all of them."""
+"""Contents of an image before scaling and resizing: smallest and largest value, and a digest of all values."""
 
 from __future__ import annotations
 

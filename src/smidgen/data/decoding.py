@@ -1,4 +1,4 @@
-"""Many image files become one array: in parallel, with one size and one number of channels for all."""
+"""Decodes many image files in parallel into one array, with a common size and number of channels."""
 
 from __future__ import annotations
 

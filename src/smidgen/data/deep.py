@@ -1,4 +1,4 @@
-"""Image files of more than 8 bits: their values as they are stored, none of their bits dropped."""
+"""Image files with more than 8 bits per value, read without loss of precision."""
 
 from __future__ import annotations
 

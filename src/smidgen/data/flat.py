@@ -1,4 +1,4 @@
-"""Decoded images made flat: of 8 bits, upright, without transparency, grey or RGB, and of the size wanted."""
+"""Normalises decoded images: 8 bits, upright, no transparency, grey or RGB, and the requested size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images below a folder, found by walking through it."""
+"""Lists the images below a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of images by what people call them: ids, rows, or an id as other systems and spreadsheets write it."""
+"""Looks up rows of images by id, row number, or an id as other systems and spreadsheets write it."""
 
 from __future__ import annotations
 

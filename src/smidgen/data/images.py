@@ -1,4 +1,4 @@
-"""How one image file becomes pixels: what is admitted, how it is turned, flattened, scaled and resized."""
+"""Reads one image file into pixels: admitted formats, orientation, transparency, scaling and resizing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the images of a batch come from: from the device itself, or gathered ahead of time in the host's memory."""
+"""Loads the images of a batch: from the device itself, or prefetched from the host's memory."""
 
 from __future__ import annotations
 

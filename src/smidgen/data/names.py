@@ -1,4 +1,4 @@
-"""Names as people give them: one text for a class or a bag, whatever type and spelling it comes in, and none at all."""
+"""Normalises names of classes and bags: one text per name, whatever its type and spelling, or none if missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arrays in an .npz, read one by one as they are asked for, and measured before memory is taken for them."""
+"""Reads arrays from an .npz one by one, on demand, and checks their size before memory is allocated."""
 
 from __future__ import annotations
 

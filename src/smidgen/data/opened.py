@@ -1,4 +1,4 @@
-"""Data that are open: image files or arrays, listed, with how a split of them becomes a `Dataset`."""
+"""Opened data: files or arrays that are listed, but not decoded; a split of them becomes a `Dataset`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where data are: a path, a glob or several of both, and these as one collection named from their common folder."""
+"""Resolves where data are: a path, a glob, or several, combined into one collection."""
 
 from __future__ import annotations
 

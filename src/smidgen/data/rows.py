@@ -1,4 +1,4 @@
-"""Images given one by one in Python: paths, Pillow's images, arrays of any size or files' bytes, a row for each."""
+"""Images given one by one in Python: paths, Pillow images, arrays of any size or bytes, one row each."""
 
 from __future__ import annotations
 

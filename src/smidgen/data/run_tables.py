@@ -1,4 +1,4 @@
-"""Tables that smidgen wrote of a run's images, and where these images are."""
+"""Recognises tables that smidgen wrote about a run's images, and finds these images."""
 
 from __future__ import annotations
 

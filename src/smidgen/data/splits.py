@@ -1,4 +1,4 @@
-"""Splits and classes read off names: folders `Train/` and `valid/`, the values of a manifest's column `split`."""
+"""Infers splits and classes from names: folders `Train/` and `valid/`, or the column `split` of a manifest."""
 
 from __future__ import annotations
 

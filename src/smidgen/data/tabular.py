@@ -1,4 +1,4 @@
-"""Tables of the user's, read as people have them: CSV with commas, semicolons or tabs, JSONL and Parquet."""
+"""Reads users' tables in the forms they come in: CSV with commas, semicolons or tabs, JSONL and Parquet."""
 
 from __future__ import annotations
 

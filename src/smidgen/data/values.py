@@ -1,4 +1,4 @@
-"""Which values of pixels become black and white: decided once for a collection, by its values, or given by the user."""
+"""The pixel values that map to black and white: chosen once per collection from its values, or by the user."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Embeddings by a frozen encoder: where images come from, the threads that run the net, and what is kept."""
+"""Embeddings by a frozen encoder: image sources, inference threads, and the cache."""

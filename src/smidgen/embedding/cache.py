@@ -1,4 +1,4 @@
-"""The embeddings that are kept: blocks of those being made, and whole collections by their content."""
+"""The cache of embeddings: blocks of an embedding in progress, and whole collections keyed by content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A collection's embeddings by a frozen encoder: in threads, block by block, resumed after a kill, kept by content."""
+"""Embeds a collection with a frozen encoder: multi-threaded, in blocks, resumable, cached by content."""
 
 from __future__ import annotations
 

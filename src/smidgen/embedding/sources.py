@@ -1,4 +1,4 @@
-"""Images to embed, by rows: pixels in memory, or files that are decoded as they are needed."""
+"""Sources of images to embed: pixels in memory, or files decoded on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model makes of bags of images: how many different clusters each holds, and how much of each cluster."""
+"""Predictions for bags of images: how many different clusters each holds, and in which proportions."""
 
 from __future__ import annotations
 

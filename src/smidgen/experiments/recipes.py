@@ -1,4 +1,4 @@
-"""Recipes: a TOML file that says which fit to run with which seeds on which simulated evidence."""
+"""Recipes: TOML files that state a fit, its seeds, and the evidence to simulate."""
 
 from __future__ import annotations
 

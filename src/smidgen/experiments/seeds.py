@@ -1,4 +1,4 @@
-"""A recipe's runs: one for each of its seeds, on evidence that is simulated for it, and their summary."""
+"""Runs a recipe once per seed, on evidence simulated for that seed, and summarises the runs."""
 
 from __future__ import annotations
 

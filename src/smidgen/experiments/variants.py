@@ -1,4 +1,4 @@
-"""Variants of a recipe: each run into a folder of its own, and all of them in one table and on one page."""
+"""Runs the variants of a recipe, each into its own folder, and compares them in one table and on one page."""
 
 from __future__ import annotations
 

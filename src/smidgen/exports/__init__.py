@@ -1,1 +1,1 @@
-"""The clusters and the model of a run as files for other programs."""
+"""Exports a run's clusters and model to files for other programs."""

@@ -1,4 +1,4 @@
-"""Export to a table: columns of a run's assignments."""
+"""Export to CSV: columns of a run's assignments."""
 
 from __future__ import annotations
 

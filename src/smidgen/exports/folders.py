@@ -1,4 +1,4 @@
-"""Export to folders: one for each cluster, with copies of (or links to) the original images in it."""
+"""Export to folders: one per cluster, with copies of (or links to) the original images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model as ONNX: checked against torch before it is given away, with its preprocessing written in it."""
+"""Export to ONNX: the model with its preprocessing as metadata, verified against PyTorch."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a collection holds before anything is fitted: copies, outliers, poor images, and what a fit would refuse."""
+"""Inspects a collection before a fit: copies, outliers, poor images, and reasons for `fit` to refuse it."""

@@ -1,4 +1,4 @@
-"""What an inspection comes to: why `fit` would refuse a collection, and what is worth knowing before."""
+"""Conclusions from an inspection: why `fit` would refuse a collection, and what to know beforehand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pixels alone say about an image: light, contrast, sharpness, and a fingerprint that survives small changes."""
+"""Properties of an image's pixels: light, contrast, sharpness, and a perceptual hash."""
 
 from __future__ import annotations
 

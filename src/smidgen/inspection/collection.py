@@ -1,4 +1,4 @@
-"""What a collection of images holds, and what `fit` would make of it, before anything is fitted."""
+"""Inspects a collection of images and what `fit` would make of it, before a fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of an image that deserves a look: the kinds of issue, and their table."""
+"""The kinds of image issues, and their table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outliers: images farther from those nearest to them than these are from theirs."""
+"""Outliers: images much farther from their nearest neighbours than these are from theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of an unusual size, and those that are too blurred, dark, bright or flat to be seen."""
+"""Images of unusual size, and images too blurred, dark, bright or uniform to be recognised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of a collection that deserve a look: copies, outliers, and pictures too blurred, dark or flat to be seen.
+"""Finds image issues: copies, outliers, and pictures too blurred, dark or uniform to be recognised.
 
 Nothing here is proof: thresholds are chosen so that few good images are named (see `issues.KINDS`), scores say how
 clear a case is, and the worst come first.

@@ -1,4 +1,4 @@
-"""Inference at speed: batch norm folded into convolutions, fused activations, channels last, bfloat16."""
+"""Fast inference: batch norm folded into convolutions, fused activations, channels last, bfloat16."""
 
 from __future__ import annotations
 

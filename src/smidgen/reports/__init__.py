@@ -1,1 +1,1 @@
-"""A run folder in, tables, figures and one self-contained HTML page out; never imports a model."""
+"""Makes tables, figures and one self-contained HTML page from a run folder; never imports a model."""

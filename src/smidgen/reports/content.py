@@ -1,4 +1,4 @@
-"""What a report says: everything that stands on the page, taken from the run folder, ready for the template."""
+"""The content of a report, taken from the run folder and prepared for the template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training curves: from the lines of `metrics.jsonl` to one small figure for each loss, score and rate."""
+"""Training curves: one small figure for each loss, score and rate in `metrics.jsonl`."""
 
 from __future__ import annotations
 

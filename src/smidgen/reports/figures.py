@@ -1,4 +1,4 @@
-"""Small figures as SVG text that follows the page's colours: training curves, a histogram, a heat map; palettes."""
+"""Small SVG figures in the page's colours: training curves, histogram, heat map; colour palettes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images a report shows: the typical, the uncertain, the mistaken, and a sample for the map."""
+"""Selects the images that a report shows: typical, uncertain, misclassified, and a sample for the map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 2-D map: where each sampled image lies on a plane, so that images with similar embeddings are neighbours."""
+"""The 2-D map: places images on a plane so that images with similar embeddings are neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names as they are shown: hidden characters made visible, clusters called by number or name."""
+"""Display names: hidden characters made visible, clusters called by number or name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: a run folder in, one HTML page out that needs nothing else, with every name escaped."""
+"""The report: one self-contained HTML page from a run folder, with every name escaped."""
 
 from __future__ import annotations
 

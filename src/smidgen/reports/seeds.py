@@ -1,4 +1,4 @@
-"""One recipe run with several seeds: the mean of each figure and how far the seeds lie apart."""
+"""Summary of a recipe's runs over several seeds: mean and spread of each figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says in numbers: assignments as index arrays, the map from clusters to classes, and tables to show."""
+"""A run in numbers: assignments as index arrays, the map from clusters to classes, and display tables."""
 
 from __future__ import annotations
 

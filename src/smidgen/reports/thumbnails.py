@@ -1,4 +1,4 @@
-"""The run's thumbnails as data URIs, made small enough that the whole page keeps its size."""
+"""Thumbnails as data URIs, shrunk until the page fits its size limit."""
 
 from __future__ import annotations
 

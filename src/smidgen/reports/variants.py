@@ -1,4 +1,4 @@
-"""Variants of a recipe side by side: a table of what each came to, and their learning curves over each other."""
+"""Variants of a recipe compared: a table of results, and overlaid learning curves."""
 
 from __future__ import annotations
 

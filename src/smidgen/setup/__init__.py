@@ -1,1 +1,1 @@
-"""What a fit needs before it starts: choices made, images and evidence opened, the problem stated."""
+"""Prepares a fit: makes its choices, opens images and evidence, and states the problem."""

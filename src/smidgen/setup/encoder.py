@@ -1,4 +1,4 @@
-"""Which encoder a fit uses: the frozen one that embeds the images, or the net that the method trains."""
+"""Chooses the encoder: a frozen one that embeds the images, or the network that the method trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images of a fit, opened: those to train on and, where there are any, those to test on."""
+"""Opens the images of a fit: those to train on and, if any, those to test on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which method a fit uses: the one that is asked for, or the one of two that `fusion` stands for."""
+"""Chooses the method: the requested one, or the one of two that `fusion` stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fit is decided by: everything opened and checked before anything is embedded, trained or written."""
+"""The plan of a fit: everything opened and checked before anything is embedded, trained or written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The problem that a method is given to solve: shapes, statistics and evidence of the training images."""
+"""The problem given to a method: shapes, statistics and evidence of the training images."""
 
 from __future__ import annotations
 

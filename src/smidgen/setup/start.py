@@ -1,4 +1,4 @@
-"""What a fit takes from another run, `--init-from`, and which of that does not go with its configuration."""
+"""What a fit loads from another run (`--init-from`), and what of that conflicts with its configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hangs on the loop: the metrics log, and the interface for anything else that happens during training."""
+"""Callbacks of the training loop: their interface, and the metrics log."""
 
 from __future__ import annotations
 

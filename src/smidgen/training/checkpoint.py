@@ -1,4 +1,4 @@
-"""Checkpoints: the whole state of a training as one safetensors file, tensors plus JSON; no pickle."""
+"""Checkpoints: the whole training state in one safetensors file, tensors plus JSON; no pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a training is, and its time: shared out among the stages, and how far each of them is by it."""
+"""Progress and time of a training: splits `max_seconds` between the stages."""
 
 from __future__ import annotations
 

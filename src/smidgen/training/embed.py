@@ -1,4 +1,4 @@
-"""A function of all images, in batches of one fixed shape: as one tensor on the host, or by blocks on the device."""
+"""Maps a function over all images in batches of one fixed shape: one tensor on the host, or blocks on the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals: a training that is asked to stop does so at the next safe moment, with its state on the disk."""
+"""Signals: training stops at the next safe moment, with its state saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimisers of one stage: rates by schedules, gradients, and what they forget of renewed parameters."""
+"""The optimisers of one stage: learning-rate schedules, gradients, and resetting state of renewed parameters."""
 
 from __future__ import annotations
 
