@@ -120,10 +120,10 @@ class RunFolder:
 
     def _empty(self, entries: Sequence[Path]) -> None:
         own = [e for e in entries if e.name in _OWN_NAMES or _is_leftover(e)]
-        strangers = sorted(e.name for e in entries if e not in own and not e.name.startswith("."))
-        if strangers:
+        foreign = sorted(e.name for e in entries if e not in own and not e.name.startswith("."))
+        if foreign:
             raise RunError(
-                f"{str(self.path)!r} also holds {strangers[0]!r}, which no run wrote: move it away or choose"
+                f"{str(self.path)!r} also holds {foreign[0]!r}, which no run wrote: move it away or choose"
                 " another --out."
             )
         # config.toml goes last: until then the folder is still known as a run's.

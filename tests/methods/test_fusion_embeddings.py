@@ -143,6 +143,6 @@ def test_time_that_runs_short_still_forms_clusters_and_hands_over_to_the_evidenc
     trainer = Trainer(method, IMAGES, Settings(seed=0, max_seconds=1e-3), callbacks=[])
     trainer.train()
     assert trainer.progress.cuts == {"cluster": [24, 120], "select": [24, 120], "refine": [1, 40]}
-    assert clustering_accuracy(CLASSES, method.eval().heads.vote(method.projected).argmax(1)) > 0.9
+    assert clustering_accuracy(CLASSES, method.eval().heads.ensemble(method.projected).argmax(1)) > 0.9
     parts = {"images": Part(torch.zeros(0), torch.arange(64))}  # at the first step, by the clock: votes count no more
     assert method.loss(parts, stage="refine", step=0, progress=39)["begun"].item() == 0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from smidgen.methods.voting_heads import VotingHeads, steered, swapped_loss
+from smidgen.methods.voting_heads import VotingHeads, swapped_loss, updated_temperature
 
 
 def test_heads_that_say_nothing_lose_the_logarithm_of_the_clusters():
@@ -27,9 +27,9 @@ def test_the_loss_is_the_same_from_either_side():
 
 def test_the_temperature_rises_while_heads_are_too_sure_and_never_above_one():
     at = torch.tensor(0.9)
-    assert steered(at, torch.tensor(0.5), softness=0.7, gain=0.02) == pytest.approx(0.904)
-    assert steered(at, torch.tensor(0.9), softness=0.7, gain=0.02) == pytest.approx(0.896)
-    assert steered(at, torch.tensor(0.0), softness=1.0, gain=9.0) == 1
+    assert updated_temperature(at, torch.tensor(0.5), softness=0.7, gain=0.02) == pytest.approx(0.904)
+    assert updated_temperature(at, torch.tensor(0.9), softness=0.7, gain=0.02) == pytest.approx(0.896)
+    assert updated_temperature(at, torch.tensor(0.0), softness=1.0, gain=9.0) == 1
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def test_the_heads_of_least_loss_are_kept(heads):
 def test_voters_come_to_speak_of_the_same_clusters(heads):
     heads.scores = torch.tensor([0.2, 0.1, 0.3])
     features = torch.eye(3).repeat(5, 1)
-    heads.agree(features)
+    heads.align_heads(features)
     assert heads.voters.tolist() == [1, 0]
-    votes = heads.vote(features)
+    votes = heads.ensemble(features)
     assert votes.argmax(1).tolist() == [1, 2, 0] * 5  # as the best of them has it
     assert votes.amax(1).min() > 0.9
     weight, bias = heads.as_layer()
@@ -63,18 +63,18 @@ def test_voters_come_to_speak_of_the_same_clusters(heads):
 
 def test_clusters_are_put_into_the_order_of_the_classes(heads):
     features = torch.eye(3)
-    heads.agree(features)
-    evidence = heads.vote(features).T.double()  # the image of class k is image k
-    heads.name(evidence)
-    assert heads.vote(features).argmax(1).tolist() == [0, 1, 2]
+    heads.align_heads(features)
+    evidence = heads.ensemble(features).T.double()  # the image of class k is image k
+    heads.match_to_classes(evidence)
+    assert heads.ensemble(features).argmax(1).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("neighbours", "agreement"), [([[1], [0], [3], [2]], 1.0), ([[2], [1], [0], [3]], 0.5)])
 def test_votes_are_made_as_sure_as_neighbours_agree(heads, neighbours, agreement):
     features = torch.eye(3)[[0, 0, 1, 1]]
-    heads.agree(features)
-    heads.sharpen(features, torch.tensor(neighbours))
-    assert heads.vote(features).amax(1).mean().item() == pytest.approx(agreement, abs=0.02)
+    heads.align_heads(features)
+    heads.calibrate(features, torch.tensor(neighbours))
+    assert heads.ensemble(features).amax(1).mean().item() == pytest.approx(agreement, abs=0.02)
 
 
 def test_only_losses_that_count_are_scored(heads):

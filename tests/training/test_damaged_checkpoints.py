@@ -56,7 +56,7 @@ def test_a_checkpoint_of_the_wrong_form_is_passed_over(change, make_trainer, tmp
     trainer.train()
     assert trainer.steps == 13
     assert len(said) == 1
-    assert "it is passed over" in said[0]
+    assert "it is skipped" in said[0]
 
 
 def test_the_wrong_checksum_alone_passes_a_checkpoint_over(make_trainer, tmp_path):

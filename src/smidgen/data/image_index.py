@@ -79,15 +79,15 @@ class ImageIndex:
         return rows
 
     def _find_below(self, rows: np.ndarray, keys: Sequence[ImageKey], folders: Mapping[int, str], source: str) -> None:
-        """Fill in the rows of images that a table of smidgen's names from another folder, and leave out strangers."""
+        """Fill in rows of images that a table of smidgen's names from another folder; skip images not in it."""
         for i, folder in folders.items():
             if rows[i] == _UNKNOWN and folder and self._folder is not None:
                 path = os.path.relpath(os.path.join(folder, path_from_id(str(keys[i]))), self._folder)  # noqa: PTH118
                 rows[i] = self._spelt_alike(plain_path(path))
-        strangers = [i for i in folders if rows[i] == _UNKNOWN]
-        if strangers and len(strangers) < len(folders):
-            rows[strangers] = _SKIPPED
-            some = f"{len(strangers):,} of its {len(folders):,} images"
+        unknown = [i for i in folders if rows[i] == _UNKNOWN]
+        if unknown and len(unknown) < len(folders):
+            rows[unknown] = _SKIPPED
+            some = f"{len(unknown):,} of its {len(folders):,} images"
             message = f"{source}: {some} are not among the {self._kind}, and are ignored."
             warnings.warn(InputWarning(message), stacklevel=3)
 

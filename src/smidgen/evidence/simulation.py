@@ -25,8 +25,8 @@ class Simulation:
     disjoint: no image in two bags; otherwise each class is walked in shuffled order, again and again, and bags overlap
     once it has been walked. short: what to do when a class has fewer images than a bag wants; a "smaller" bag, or the
     same image more than once ("replace").
-    counts, proportions, class_counts: what is told of each bag. presence: of how many classes of each bag it is told
-    whether they are there, half of them classes that are.
+    counts, proportions, class_counts: which statements to write about each bag. presence: for how many classes per bag
+    to state whether they are present; half of them are.
     labels_per_class, label_fraction: labelled images, at most one of the two. pairs: how many, half of the same class.
     partial: how many classes are named for an image, the right one among them; 0 for none. partial_fraction: of how
     many of the images.
@@ -95,13 +95,13 @@ def simulate(
     >>> [least for _, least, _ in evidence.counts].count(1)
     2
     """
-    streams = dict(zip(("bags", "told", "labels", "pairs", "partial"), generator.spawn(5), strict=True))
+    streams = dict(zip(("bags", "statements", "labels", "pairs", "partial"), generator.spawn(5), strict=True))
     classes = np.asarray(classes)
     if not (classes >= 0).any():
         raise InputError("Evidence is simulated from images whose classes are known, and here none is.")
     notes: list[str] = []
     bags = draw_bags(settings, classes, streams["bags"], notes)
-    about_bags = _told_of_bags(settings, bags, classes, ids, class_names, streams["told"])
+    about_bags = _bag_statements(settings, bags, classes, ids, class_names, streams["statements"])
     labels = _labels(settings, classes, ids, class_names, streams["labels"], notes)
     pairs = _pairs(settings, classes, ids, streams["pairs"], notes) if settings.pairs else ()
     sets = _partial(settings, classes, ids, class_names, streams["partial"]) if settings.partial else ()
@@ -117,18 +117,20 @@ def draw_bags(
     """Return the rows of the images of each bag; a sentence is added to `notes` for what could not be done as asked."""
     if not settings.n_bags:
         return []
-    decks = {int(k): _Deck(np.flatnonzero(classes == k), settings, generator) for k in np.unique(classes[classes >= 0])}
+    shufflers = {
+        int(k): _Shuffler(np.flatnonzero(classes == k), settings, generator) for k in np.unique(classes[classes >= 0])
+    }
     least, largest = settings.ucc
-    if largest > len(decks):
-        raise InputError(f"Bags of up to {largest} classes were asked for, but there are {len(decks)} classes.")
-    tuples = {u: _walk_tuples(np.array(sorted(decks)), u, generator) for u in range(least, largest + 1)}
+    if largest > len(shufflers):
+        raise InputError(f"Bags of up to {largest} classes were asked for, but there are {len(shufflers)} classes.")
+    tuples = {u: _walk_tuples(np.array(sorted(shufflers)), u, generator) for u in range(least, largest + 1)}
     counts = generator.permutation(np.resize(np.arange(least, largest + 1), settings.n_bags))
     bags: list[np.ndarray] = []
     smaller = 0
     for u in counts.tolist():
         size = max(u, int(generator.integers(settings.sizes[0], settings.sizes[1] + 1)))
         wanted = _numbers(u, size, settings, generator)
-        drawn = [decks[k].draw(n) for k, n in zip(next(tuples[u]), wanted, strict=True)]
+        drawn = [shufflers[k].draw(n) for k, n in zip(next(tuples[u]), wanted, strict=True)]
         if any(len(rows) == 0 for rows in drawn):
             notes.append(
                 f"Only {len(bags):,} of {settings.n_bags:,} bags could be made: the images of a class ran out."
@@ -144,29 +146,29 @@ def draw_bags(
     return bags
 
 
-class _Deck:
-    """The images of one class, dealt in shuffled order without repeats inside a hand where possible."""
+class _Shuffler:
+    """The images of one class, drawn in shuffled order, without repeats within one draw where possible."""
 
     def __init__(self, rows: np.ndarray, settings: Simulation, generator: np.random.Generator) -> None:
         self.rows, self.settings, self.generator = rows, settings, generator
         self.left = generator.permutation(rows)
 
     def draw(self, n: int) -> np.ndarray:
-        hand, self.left = self.left[:n], self.left[n:]
-        missing = n - len(hand)
+        drawn, self.left = self.left[:n], self.left[n:]
+        missing = n - len(drawn)
         if missing == 0 or self.settings.disjoint:
-            return hand
-        fresh = self.generator.permutation(np.setdiff1d(self.rows, hand))  # what the hand does not hold yet
-        rest, deck = fresh[:missing], np.concatenate([fresh[missing:], hand])
-        self.left = self.generator.permutation(deck)
-        hand = np.concatenate([hand, rest])
-        if self.settings.short == "replace" and len(hand) < n:
-            hand = np.concatenate([hand, self.generator.choice(self.rows, n - len(hand))])
-        return hand
+            return drawn
+        fresh = self.generator.permutation(np.setdiff1d(self.rows, drawn))  # not drawn yet
+        rest, next_round = fresh[:missing], np.concatenate([fresh[missing:], drawn])
+        self.left = self.generator.permutation(next_round)
+        drawn = np.concatenate([drawn, rest])
+        if self.settings.short == "replace" and len(drawn) < n:
+            drawn = np.concatenate([drawn, self.generator.choice(self.rows, n - len(drawn))])
+        return drawn
 
 
 def _walk_tuples(classes: np.ndarray, u: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield tuples of u classes for ever: all of them in shuffled order, shuffled again each time round."""
+    """Yield tuples of u classes without end: all of them in shuffled order, reshuffled for each pass."""
     places = class_tuples(len(classes), u)
     if places is None:
         while True:
@@ -184,7 +186,7 @@ def _numbers(u: int, size: int, settings: Simulation, generator: np.random.Gener
     return between_cuts(np.sort(generator.choice(np.arange(1, size), u - 1, replace=False)).tolist(), size)
 
 
-def _told_of_bags(
+def _bag_statements(
     settings: Simulation,
     bags: list[np.ndarray],
     classes: np.ndarray,
@@ -204,9 +206,9 @@ def _told_of_bags(
     if settings.counts:
         counts = _wrong_counts((held > 0).sum(1), settings, np.array([len(np.unique(bag)) for bag in bags]), generator)
         tables["counts"] = tuple((name, count, count) for name, count in zip(names, counts.tolist(), strict=True))
-    told = held if not settings.wrong else _wrong_shares(held, settings.wrong, generator)
-    rows = [(name, class_names[k], int(told[b, k]), int(told[b].sum())) for b, name in enumerate(names)
-            for k in np.flatnonzero(told[b]).tolist()]  # fmt: skip
+    stated = held if not settings.wrong else _wrong_shares(held, settings.wrong, generator)
+    rows = [(name, class_names[k], int(stated[b, k]), int(stated[b].sum())) for b, name in enumerate(names)
+            for k in np.flatnonzero(stated[b]).tolist()]  # fmt: skip
     if settings.proportions:
         tables["proportions"] = tuple((name, label, round(n / total, 6)) for name, label, n, total in rows)
     if settings.class_counts:
@@ -270,12 +272,12 @@ def _labels(
         if poor:
             notes.append(f"Fewer than {settings.labels_per_class} labels were possible for {', '.join(poor[:5])}.")
         rows = np.concatenate([own[: settings.labels_per_class] for own in of_class])
-    told = classes[rows].copy()
+    stated = classes[rows].copy()
     wrong = generator.random(len(rows)) < settings.wrong
     if len(class_names) > 1:
         shift = generator.integers(1, len(class_names), len(rows))
-        told = np.where(wrong, (told + shift) % len(class_names), told)
-    return tuple((str(ids[i]), class_names[k]) for i, k in zip(rows.tolist(), told.tolist(), strict=True))
+        stated = np.where(wrong, (stated + shift) % len(class_names), stated)
+    return tuple((str(ids[i]), class_names[k]) for i, k in zip(rows.tolist(), stated.tolist(), strict=True))
 
 
 def _partial(
@@ -346,18 +348,18 @@ def _wrong_answers(
     n_images: int,
     notes: list[str],
 ) -> list[bool]:
-    """Turn answers round at a rate; those that would make the pairs contradict each other are turned back."""
+    """Flip answers at a rate; flips that would make pairs contradict each other are undone."""
     right = np.array(answers, dtype=bool)
-    told = right ^ (generator.random(len(right)) < rate)
+    stated = right ^ (generator.random(len(right)) < rate)
     ends = np.array(rows, dtype=np.int64).reshape(-1, 2)
     while True:
-        graph = coo_matrix((np.ones(int(told.sum())), ends[told].T), shape=(n_images, n_images))
+        graph = coo_matrix((np.ones(int(stated.sum())), ends[stated].T), shape=(n_images, n_images))
         _, group = csgraph.connected_components(graph, directed=False)
-        torn = ~told & (group[ends[:, 0]] == group[ends[:, 1]])
-        if not torn.any():
+        contradictory = ~stated & (group[ends[:, 0]] == group[ends[:, 1]])
+        if not contradictory.any():
             break
-        in_torn = np.isin(group[ends[:, 0]], group[ends[torn, 0]])
-        told = np.where(in_torn, right, told)
-    if (right != told).mean() < 0.5 * rate:
-        notes.append(f"Only {(right != told).mean():.1%} of the pairs are wrong: more would contradict each other.")
-    return told.tolist()
+        in_contradictory = np.isin(group[ends[:, 0]], group[ends[contradictory, 0]])
+        stated = np.where(in_contradictory, right, stated)
+    if (right != stated).mean() < 0.5 * rate:
+        notes.append(f"Only {(right != stated).mean():.1%} of the pairs are wrong: more would contradict each other.")
+    return stated.tolist()

@@ -58,7 +58,7 @@ class BagConfig(Options):
     bandwidth: Positive = option(0.1, "σ, of the kernel of each density")
     start_bandwidth: Weight = option(0.0, "if above 0, the bandwidth falls from here over the first half of training")
     log_output: bool = option(False, "whether heads see log densities, which have a gradient where densities have none")
-    attention: bool = option(False, "whether images weigh in their bag as a gated attention says")
+    attention: bool = option(False, "whether images of a bag are weighted by gated attention (Ilse et al.)")
     head_activation: HeadActivation = option("relu", "between the layers of heads for bags")
     reconstruction: Literal["mse", "ssim", "none"] = option("mse", "the decoder's loss; none for no decoder")
     decoder_norm: bool = option(False, "whether the decoder has batch norm")
@@ -74,7 +74,7 @@ class BagConfig(Options):
     augment: bool = option(False, "show images as random views")
     augment_until: Share = option(
         1.0,
-        "the share of training after which images are shown as they are, because densities of turned images are wider",
+        "the fraction of training after which augmentation is switched off, since it widens the densities of features",
     )
     schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = option("constant", "of the learning rate")
     learning_rate: Weight = option(1e-4, "of Adam, at its peak")

@@ -111,7 +111,7 @@ class BagSource(nn.Module):
 
     @property
     def uninformed(self) -> float:
-        """The mean cross-entropy of counts for a head that says of each bag how often each count occurs.
+        """The mean cross-entropy of predicting the empirical distribution of counts for every bag.
 
         Fresh bags have each count as often.
         """

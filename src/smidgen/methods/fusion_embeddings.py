@@ -11,8 +11,8 @@ the equations; what evidence adds (`evidence.terms`) is ours.
 
 Equation → function
     ½ CE(Sinkhorn(z_neighbour / T), z) + ½ CE(Sinkhorn(z / T), z_neighbour)      voting_heads.swapped_loss
-    T ← T + γ (softness − loss / ln clusters)                                    voting_heads.steered
-    mean over the best heads of softmax(z), clusters matched to the best head's  voting_heads.VotingHeads.vote
+    T ← T + γ (softness − loss / ln clusters)                                    voting_heads.updated_temperature
+    mean over the best heads of softmax(z), clusters matched to the best head's  voting_heads.VotingHeads.ensemble
     q_i ∝ p_i Σ_T P(T | bag) [k ∈ T] / p_i(T);  −Σ_k q_ik log p_ik               bag_posteriors, _bag_losses
     −log P(evidence | p), each averaged over its own items                       terms.EvidenceTerms
 """
@@ -93,7 +93,9 @@ class FusionEmbeddingsConfig(FusionConfig):
     gain: Weight = option(0.02, "how fast the temperature follows the softness")
     hidden: Count = option(512, "units of the layer of the net that learns from evidence")
     dropout: ShareBelowOne = option(0.5, "of that layer")
-    warm: Share = option(0.3, "share of the refinement over which the votes are believed less and less")
+    warm: Share = option(
+        0.3, "share of the refinement over which the ensemble's assignments lose their weight as targets"
+    )
     leak: Share = option(0.1, "how often an image is like a class that its bag does not hold")
 
 
@@ -176,8 +178,8 @@ class FusionEmbeddings(Method):
         elif stage == "select":
             self.heads.keep_best()
         else:
-            self._agree()
-            self.start = self.heads.vote(self.projected).detach()
+            self._align_heads()
+            self.start = self.heads.ensemble(self.projected).detach()
             self._anchor()
             self.refined.fill_(True)
 
@@ -223,21 +225,21 @@ class FusionEmbeddings(Method):
         cooled = (share - COOLING[0]) / (COOLING[1] - COOLING[0])
         return first + (last - first) * min(1.0, max(0.0, cooled))
 
-    def _agree(self) -> None:
-        """Let the best heads agree on their clusters, named by the evidence, and make their votes sure."""
-        self.heads.agree(self.projected)
+    def _align_heads(self) -> None:
+        """Align the best heads, match their clusters to classes of the evidence, and calibrate the ensemble."""
+        self.heads.align_heads(self.projected)
         if self.terms.names_classes:
-            self.heads.name(self.terms.class_evidence(self._around().cpu()))
-        self.heads.sharpen(self.projected, self.neighbours[:, :10])
+            self.heads.match_to_classes(self.terms.class_evidence(self._neighbour_mean().cpu()))
+        self.heads.calibrate(self.projected, self.neighbours[:, :10])
 
     @torch.no_grad()
-    def _around(self) -> Tensor:
-        """Return what an image's neighbours are said to be, on average: a few labels should not hang on images."""
-        own = self.heads.vote(self.projected)
-        around = torch.zeros_like(own)
+    def _neighbour_mean(self) -> Tensor:
+        """Return the mean assignment of each image's neighbours: more robust than its own if labels are few."""
+        own = self.heads.ensemble(self.projected)
+        mean = torch.zeros_like(own)
         for near in self.neighbours.T:
-            around += own[near.long()] / self.neighbours.shape[1]
-        return around
+            mean += own[near.long()] / self.neighbours.shape[1]
+        return mean
 
     # --------------------------------------------------------------------------------------------------- the evidence
 
@@ -266,12 +268,12 @@ class FusionEmbeddings(Method):
         projected = {name: self.projected[part.indices] for name, part in parts.items()}
         sizes = [len(x) for x in projected.values()]
         logits = dict(zip(projected, self.net(torch.cat([*projected.values()])).split(sizes), strict=True))
-        trust = max(0.0, 1 - progress / max(1e-9, self.config.warm * self.config.refine_steps))
-        losses = self._own_losses(parts["images"], projected["images"], logits["images"], trust)
+        distill_weight = max(0.0, 1 - progress / max(1e-9, self.config.warm * self.config.refine_steps))
+        losses = self._unsupervised_losses(parts["images"], projected["images"], logits["images"], distill_weight)
         p = {name: values.softmax(1) for name, values in logits.items()}
         known = self.terms.losses(parts, p, kinds=self._likelihoods)
         if "bags" in parts:
-            known |= self._bag_losses(parts["bags"], projected["bags"], logits["bags"], trust)
+            known |= self._bag_losses(parts["bags"], projected["bags"], logits["bags"], distill_weight)
         if "anchors" in parts:
             known["pure_bags"] = F.cross_entropy(logits["anchors"], self.anchors[parts["anchors"].indices])
         own = losses["begun"] + losses["own"] + self.config.refine_balance * losses["balance"]
@@ -283,21 +285,26 @@ class FusionEmbeddings(Method):
         by_posterior = ("proportions", *(("counts",) if self.sets.shape[1] else ()))
         return tuple(name for name in self.terms.names() if name not in by_posterior)
 
-    def _own_losses(self, part: Part, projected: Tensor, logits: Tensor, trust: float) -> dict[str, Tensor]:
-        """Return how far the net is from the votes, from its slow average where that is sure, and from balance."""
+    def _unsupervised_losses(
+        self, part: Part, projected: Tensor, logits: Tensor, distill_weight: float
+    ) -> dict[str, Tensor]:
+        """Return the losses without evidence: distillation of the ensemble, the teacher's pseudo-labels, balance."""
         log_p = logits.log_softmax(1)
         with torch.no_grad():
             confidence, labels = self.teacher.net(projected).softmax(1).max(1)
             sure = (confidence > self.config.threshold).float()
-        own = (F.nll_loss(log_p, labels, reduction="none") * sure).sum() / sure.sum().clamp_min(1)
-        begun = -(self.start[part.indices] * log_p).sum(1).mean()
-        return {"begun": trust * begun, "own": (1 - trust) * own, "balance": -entropy(log_p.exp().mean(0))}
+        pseudo_label = (F.nll_loss(log_p, labels, reduction="none") * sure).sum() / sure.sum().clamp_min(1)
+        distill = -(self.start[part.indices] * log_p).sum(1).mean()
+        balance = -entropy(log_p.exp().mean(0))
+        return {"begun": distill_weight * distill, "own": (1 - distill_weight) * pseudo_label, "balance": balance}
 
-    def _bag_losses(self, part: Part, projected: Tensor, logits: Tensor, trust: float) -> dict[str, Tensor]:
-        """Return the cross-entropy with what images are likely to be, given the counts or proportions of their bags."""
+    def _bag_losses(self, part: Part, projected: Tensor, logits: Tensor, distill_weight: float) -> dict[str, Tensor]:
+        """Return the cross-entropy with the posterior of images, given the counts or proportions of their bags."""
         assert part.offsets is not None
         with torch.no_grad():
-            believed = trust * self.start[part.indices] + (1 - trust) * self.teacher.net(projected).softmax(1)
+            believed = distill_weight * self.start[part.indices] + (1 - distill_weight) * self.teacher.net(
+                projected
+            ).softmax(1)
         targets = {}
         known = self.terms.known("counts", part)
         if known is not None and self.sets.shape[1]:
@@ -321,7 +328,7 @@ class FusionEmbeddings(Method):
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Let the heads vote, if that has not been done."""
         if not self.refined:
-            self._agree()
+            self._align_heads()
 
     # ------------------------------------------------------------------------------------------------------- results
 
@@ -354,7 +361,7 @@ class FusionEmbeddings(Method):
         """Return the voters' assignments (batch, clusters), or with evidence those of the net's slow average."""
         with torch.autocast(images.device.type, enabled=False):
             projected = self.projection(images)
-            learned, voted = self.teacher.net(projected).softmax(1), self.heads.vote(projected)
+            learned, voted = self.teacher.net(projected).softmax(1), self.heads.ensemble(projected)
             return torch.where(self.refined, learned, voted)  # no `if`: an export follows tensors only
 
 

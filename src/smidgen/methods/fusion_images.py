@@ -19,7 +19,7 @@ Equation → function
 The first stage works with ε = 0 until clusters have formed (`settle`). Then ε lets it disbelieve wrong neighbours, and
 clusters are matched to the classes that evidence names, so that one label per class never pulls at half-formed
 clusters: only from here on do kinds of evidence that name classes add their terms. In the second stage proportions
-speak by the exact law of how many images of each class a bag holds, too: a mean hardly feels one image in thirty.
+also use the exact law of a bag's class counts, as a bag's mean barely changes when one image in thirty is wrong.
 """
 
 from __future__ import annotations

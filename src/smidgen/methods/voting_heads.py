@@ -1,11 +1,12 @@
-"""Linear heads side by side of which the best vote: how `fusion` finds clusters among ready embeddings.
+"""An ensemble of linear heads trained in parallel: how `fusion` clusters ready embeddings.
 
-Most heads that are trained to say of an image what they say of its neighbour end in poor optima when they are sure too
-soon. Kept soft, near the temperature above which they say nothing, nearly all of them find the same, better one. So the
-temperature is steered by how unsure the heads are.
+Heads trained for neighbour agreement mostly collapse to poor optima when they become confident too early. Kept soft,
+near the temperature above which assignments become uniform, nearly all find the same, better optimum. So the
+temperature is adapted to keep the loss at a target.
 
 Source. Swapped balanced targets after SeLa and SwAV (Asano et al., ICLR 2020; Caron et al., NeurIPS 2020), softness as
-in deterministic annealing (Rose, Proc. IEEE 1998), written from their equations; steering by the loss is ours.
+in deterministic annealing (Rose, Proc. IEEE 1998), written from their equations; adapting the temperature is
+ours.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from smidgen.nets.heads import LinearHeads
 
 
 def swapped_loss(first: Tensor, second: Tensor, *, temperature: float | Tensor) -> Tensor:
-    """Return how badly each image predicts its neighbour's balanced assignment, for each head.
+    """Return the loss of predicting each image's balanced assignment from its neighbour, for each head.
 
     first, second: logits (batch, heads, clusters) of images and of one neighbour each. Targets are three Sinkhorn
     iterations on the other's logits / temperature, without gradient. Returns (heads,), in nats.
@@ -34,18 +35,18 @@ def swapped_loss(first: Tensor, second: Tensor, *, temperature: float | Tensor) 
     return -(targets * found).sum(-1).mean((0, 2))
 
 
-def steered(temperature: Tensor, loss: Tensor, *, softness: float, gain: float) -> Tensor:
-    """Return a temperature that moves a loss, as a share of ln(clusters), towards `softness`; from 0.3 to 1.
+def updated_temperature(temperature: Tensor, loss: Tensor, *, softness: float, gain: float) -> Tensor:
+    """Return the temperature, 0.3 … 1, changed so that a loss / ln(clusters) moves towards the target `softness`.
 
-    Above 1 the balanced targets would be softer than what made them, and every head would end in saying nothing.
+    Above 1 the balanced targets would be softer than the predictions, and every head would become uniform.
     """
     return (temperature + gain * (softness - loss)).clamp(0.3, 1.0)
 
 
 class VotingHeads(LinearHeads):
-    """Heads with what is known of them: which are kept, which vote, and in which order their clusters are.
+    """Linear heads with their selection (which are kept, which vote) and the alignment of their clusters.
 
-    heads: how many are trained; kept: how many of them are after `keep_best`; votes: how many decide.
+    heads: how many are trained; kept: how many remain after `keep_best`; votes: how many form the ensemble.
     """
 
     training_only = ("running_loss", "scores", "kept", "temperature")
@@ -74,17 +75,17 @@ class VotingHeads(LinearHeads):
     def losses(
         self, first: Tensor, second: Tensor, *, step: int, kept_only: bool, softness: float, gain: float, scored: bool
     ) -> Tensor:
-        """Return the swapped loss of each head, (heads,), and follow it; the temperature moves towards a softness.
+        """Return the swapped loss of each head, (heads,); updates the running losses and the temperature.
 
         first, second: embeddings (batch, features) of images and of one neighbour each. step: of the stage.
-        kept_only: whether only the kept heads learn. scored: whether the losses tell which heads are best: of heads
-        that have been made surer they do not.
+        kept_only: whether only the kept heads learn. scored: whether the losses rank the heads; once the softness is
+        lowered they do not.
         """
         rows = self.kept if kept_only else torch.arange(self.heads, device=self.kept.device)
         losses = swapped_loss(self(first)[:, rows], self(second)[:, rows], temperature=self.temperature)
         with torch.no_grad():
             share = losses.mean() / max(math.log(self.n_clusters), 1e-6)
-            self.temperature.copy_(steered(self.temperature, share, softness=softness, gain=gain))
+            self.temperature.copy_(updated_temperature(self.temperature, share, softness=softness, gain=gain))
             followed = self.running_loss[rows].lerp(losses, 1 / min(step + 1, 30))
             self.running_loss[rows] = followed
             if scored:
@@ -92,12 +93,12 @@ class VotingHeads(LinearHeads):
         return losses
 
     def keep_best(self) -> None:
-        """Go on with the heads of least loss."""
+        """Keep the heads with the lowest loss."""
         self.kept = self.running_loss.argsort()[: len(self.kept)]
 
     @torch.no_grad()
-    def agree(self, embeddings: Tensor) -> None:
-        """Choose the voters by their loss and bring their clusters into one order, by their votes on all images."""
+    def align_heads(self, embeddings: Tensor) -> None:
+        """Choose the voters by loss, and align their clusters by their predictions for all images."""
         self.voters = self.kept[self.scores[self.kept].argsort()][: len(self.voters)]
         votes = self(embeddings)[:, self.voters].softmax(-1).double().cpu()
         for voter in range(len(self.voters)):
@@ -106,21 +107,21 @@ class VotingHeads(LinearHeads):
         self.sharpness.fill_(1)
 
     @torch.no_grad()
-    def name(self, evidence: Tensor) -> None:
-        """Put the clusters into the order of the classes, by how much speaks for each: (clusters, classes)."""
+    def match_to_classes(self, evidence: Tensor) -> None:
+        """Match clusters to classes and reorder them, by the evidence for each pair, (clusters, classes)."""
         order = in_order_of_classes(evidence.numpy())
         self.order = self.order[:, torch.tensor(order, device=self.order.device)]
 
     @torch.no_grad()
-    def sharpen(self, embeddings: Tensor, neighbours: Tensor) -> None:
-        """Make the votes as sure, on average, as neighbours (images, k) agree: the heads were kept soft."""
-        votes = self.vote(embeddings)
+    def calibrate(self, embeddings: Tensor, neighbours: Tensor) -> None:
+        """Calibrate the mean confidence to the agreement of neighbours (images, k): the heads were kept soft."""
+        votes = self.ensemble(embeddings)
         labels = votes.argmax(1)
         agreement = (labels[neighbours.long()] == labels[:, None]).float().mean()
         self.sharpness.fill_(sharpness_for(votes, float(agreement)))
 
-    def vote(self, embeddings: Tensor) -> Tensor:
-        """Return the mean assignment by the voters, made sharper, (batch, clusters)."""
+    def ensemble(self, embeddings: Tensor) -> Tensor:
+        """Return the sharpened mean assignment of the voters, (batch, clusters)."""
         p = self(embeddings)[:, self.voters].softmax(-1)
         mean = p.gather(2, self.order.expand(p.shape[0], -1, -1)).mean(1)
         return sharpened(mean, self.sharpness)

@@ -83,7 +83,7 @@ class FoldedConv(nn.Module):
 
 
 def _kernel_activation(activation: nn.Module) -> tuple[str, list[float], str] | None:
-    """Return how the CPU library is told of an activation, None if it does not know it."""
+    """Return oneDNN's name of an activation, None if it is not supported."""
     if isinstance(activation, nn.ReLU6):
         return "hardtanh", [0.0, 6.0], ""
     names = {nn.Identity: "none", nn.ReLU: "relu", nn.SiLU: "swish", nn.Hardswish: "hardswish"}

@@ -17,11 +17,11 @@ from smidgen.methods.base import Method, Stage
 
 @dataclass
 class Moment:
-    """Where a training is, as callbacks see it.
+    """The state of a training that callbacks receive.
 
     step: steps done in this stage. total_step: steps done in all. losses: the scalars of the last step. rate: the
-    learning rate of the first parameter group. extras: what callbacks add for the log at this step. assignments:
-    (sample, clusters) of some training images, where a callback before this one has looked at them.
+    learning rate of the first parameter group. extras: values that callbacks add to the log at this step.
+    assignments: (sample, clusters) of some training images, if an earlier callback has computed them.
     """
 
     method: Method
@@ -36,34 +36,34 @@ class Moment:
 
 
 class Callback:
-    """Something that happens during training; whatever it remembers must survive a resume through its state."""
+    """A hook into training; anything it remembers must be in its `state`, to survive a resume."""
 
     def before_begin(self, stage: Stage, step: int) -> None:
-        """Act before the method looks at the whole training set, which may take a while."""
+        """Called before the method's `begin`, which may pass over the whole training set."""
 
     def wants_to_see(self, stage: Stage, step: int) -> bool:
-        """Return whether `after_step` of this step uses the method itself: it is then called before the next step.
+        """Return whether `after_step` needs the method as it is at this step, and so must run before the next.
 
-        Otherwise it may be called some steps later, with the losses of its own step.
+        Otherwise it may run some steps later, with the losses of its step.
         """
         return False
 
     def after_step(self, moment: Moment) -> None:
-        """Act after an optimiser step."""
+        """Called after an optimiser step."""
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold, as JSON values."""
+        """Return the state for a checkpoint, as JSON values."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state; an empty one is the beginning of a training."""
+        """Restore a state; an empty one is the start of training."""
 
 
 class MetricsLog(Callback):
     """Writes `metrics.jsonl`: one line per interval with the means of its losses, and at the last step of a stage.
 
-    On going back to a checkpoint the file is cut to what it held then, so that an interrupted run's log is that of an
-    uninterrupted one.
+    On restoring a checkpoint the file is truncated to its length at that time, so that an interrupted run ends with the
+    log of an uninterrupted one.
     """
 
     def __init__(self, path: Path | None, *, every: int = 20) -> None:
@@ -71,7 +71,7 @@ class MetricsLog(Callback):
         self._bytes, self._sums = 0, dict[str, list[float]]()  # the file is left alone until `restore`
 
     def after_step(self, moment: Moment) -> None:
-        """Add the step to the interval, and write a line where the interval ends."""
+        """Add the step to the interval; write a line at its end."""
         for name, value in moment.losses.items():
             total, steps = self._sums.get(name, (0.0, 0))
             self._sums[name] = [total + value, steps + 1]  # of the steps that had this loss
@@ -104,7 +104,7 @@ class MetricsLog(Callback):
         return {"bytes": self._bytes, "sums": self._sums}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Cut the file back."""
+        """Truncate the file."""
         self._bytes, self._sums = state.get("bytes", 0), dict(state.get("sums", {}))
         if self.path is not None and self.path.exists() and self.path.stat().st_size > self._bytes:
             os.truncate(self.path, self._bytes)  # never longer: that would fill a file that was cut by hand with zeros
@@ -113,16 +113,16 @@ class MetricsLog(Callback):
 class Ticker(Callback):
     """Calls a function with (stage name, steps done, steps of the stage, losses) after every step.
 
-    And with no losses before the method looks at the whole training set.
+    Also without losses, before the method's `begin`.
     """
 
     def __init__(self, tick: Callable[[str, int, int, Mapping[str, float]], None]) -> None:
         self._tick = tick
 
     def before_begin(self, stage: Stage, step: int) -> None:
-        """Tell that no step is being made for now."""
+        """Report that `begin` runs, and no step."""
         self._tick(stage.name, step, stage.steps, {})
 
     def after_step(self, moment: Moment) -> None:
-        """Tell."""
+        """Report the step."""
         self._tick(moment.stage.name, moment.step, moment.stage.steps, moment.losses)

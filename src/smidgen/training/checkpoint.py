@@ -22,7 +22,7 @@ Check = Callable[[Snapshot], None]
 
 
 def capture(method: nn.Module, optimisers: Sequence[torch.optim.Optimizer], progress: dict[str, Any]) -> Snapshot:
-    """Return a copy of the state of a training: net, buffers, optimisers and `progress` (JSON values)."""
+    """Return a copy of the training state: network, buffers, optimisers and `progress` (JSON values)."""
     tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
     numbers: dict[str, Any] = {}
     for o, optimiser in enumerate(optimisers):
@@ -37,7 +37,7 @@ def capture(method: nn.Module, optimisers: Sequence[torch.optim.Optimizer], prog
 
 
 def restore(snapshot: Snapshot, method: nn.Module, optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
-    """Put a snapshot back into a method and its optimisers, and return its `progress`."""
+    """Load a snapshot into a method and its optimisers, and return its `progress`."""
     tensors, rest = snapshot
     load_state(method, {name[7:]: value for name, value in tensors.items() if name.startswith("method.")})
     for o, optimiser in enumerate(optimisers):
@@ -47,7 +47,7 @@ def restore(snapshot: Snapshot, method: nn.Module, optimisers: Sequence[torch.op
 
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, slots: dict[str, Any], *, prefix: str) -> None:
-    """Put back what an optimiser knows of each of its parameters. slots: by "optimiser.parameter.slot"."""
+    """Load an optimiser's state of each parameter. slots: by "optimiser.parameter.slot"."""
     groups = optimiser.state_dict()["param_groups"]
     parameters = dict(zip((p for g in groups for p in g["params"]), _parameters(optimiser), strict=True))
     state: dict[int, dict[str, Any]] = {}
@@ -152,13 +152,13 @@ class Checkpoints:
                 return snapshot
             except Damaged as error:
                 if path not in self._said:
-                    self._log(f"The checkpoint {str(path)!r} is damaged ({error}): it is passed over.")
+                    self._log(f"The checkpoint {str(path)!r} is damaged ({error}): it is skipped.")
                 self._said.add(path)
         return None
 
 
 class _Rest(msgspec.Struct, forbid_unknown_fields=True):
-    """What a checkpoint holds beside tensors."""
+    """The content of a checkpoint besides tensors."""
 
     progress: dict[str, Any]
     optimisers: dict[str, bool | int | float | str | None]

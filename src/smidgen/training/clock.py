@@ -13,7 +13,7 @@ from smidgen.options import CountOrZero, Weight
 
 @dataclass
 class Progress:
-    """How far a training is; with tensors and callbacks' states this is all a resume needs."""
+    """The position of a training; with tensors and callbacks' states this is all a resume needs."""
 
     stage: CountOrZero = 0
     step: CountOrZero = 0
@@ -31,7 +31,7 @@ class Progress:
 
 
 class Clock:
-    """Keeps the time of a training: all of it in `progress`, but for what has gone by since the clock was made.
+    """Measures the time of a training; `progress` stores it, except for the time since the clock was made.
 
     max_seconds: how long all stages may take together, None for as long as their steps do. log: called with a
     sentence where a stage ends before its steps are done.
@@ -46,35 +46,35 @@ class Clock:
         return self.progress.seconds + time.monotonic() - self._started
 
     def note(self) -> None:
-        """Write the seconds spent into `progress`, for a checkpoint."""
+        """Store the seconds spent in `progress`, for a checkpoint."""
         self.progress.seconds = self.seconds()
         self._started = time.monotonic()
 
     def allow(self, share: float) -> None:
-        """Give the stage that begins a share of the seconds that are left, if they are limited."""
+        """Allot a share of the remaining seconds, if they are limited, to the stage that begins."""
         if self._max_seconds is not None:
             self.progress.began = self.seconds()
             self.progress.allowed = max(1e-3, share * (self._max_seconds - self.progress.began))
 
     def reached(self, stage: Stage) -> int:
-        """Return how far the stage is, in steps: those made, or more by the clock.
+        """Return the effective step of the stage: the steps made, or more where time is ahead of them.
 
-        Where even the least steps take longer than there is time, they go evenly through the whole stage.
+        Where there is no time even for the least steps, these are spread evenly over the stage.
         """
         by_clock = min(int(self._share_spent() * stage.steps), stage.steps - 1)
         by_least = (self.progress.step + 1) * stage.steps // least_steps(stage) - 1
         return max(self.progress.step, min(by_clock, by_least))
 
     def length(self, stage: Stage) -> int:
-        """Return how many steps the stage has: as many as planned, or as it had when its time was up."""
+        """Return the number of steps of the stage: as planned, or fewer if its time was up."""
         return self.progress.cut or stage.steps
 
     def ends(self, stage: Stage) -> bool:
-        """Return whether the stage has to end here, before its steps are done."""
+        """Return whether the stage must end now, before its steps are done."""
         return self._share_spent() >= 1 and least_steps(stage) <= self.progress.step < stage.steps
 
     def cut(self, stage: Stage) -> None:
-        """End the stage at the step that it is at, and say so."""
+        """End the stage at the current step, and log it."""
         step = self.progress.step
         self.progress.cut, self.progress.stopped_early = step, True
         self.progress.cuts = {**self.progress.cuts, stage.name: [step, stage.steps]}
@@ -82,16 +82,16 @@ class Clock:
         self._log(f"Time is up: stage {stage.name!r} ends after {step:,} of its {stage.steps:,} steps{least}.")
 
     def _share_spent(self) -> float:
-        """Return the share of the stage's seconds that is over, above 1 if they are exceeded; 0 without a limit."""
+        """Return the fraction of the stage's time that is used, above 1 if it is exceeded; 0 without a limit."""
         allowed = self.progress.allowed
         return 0.0 if allowed is None else (self.seconds() - self.progress.began) / allowed
 
 
 def least_steps(stage: Stage) -> int:
-    """Return the fewest steps that a stage has, however little time there is."""
+    """Return the minimum number of steps of a stage, even if time is short."""
     return max(1, math.ceil(stage.least * stage.steps))
 
 
 def work(stage: Stage) -> float:
-    """Return what a stage's time is measured out by: its steps by their cost."""
+    """Return the weight of a stage in sharing out time: steps times cost."""
     return max(1, stage.steps) * stage.cost

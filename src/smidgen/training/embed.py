@@ -21,7 +21,7 @@ Function = Callable[[Tensor], Tensor]
 class EmbedAll:
     """Maps any function, by default the method's `encode`, over all images, in order and in evaluation mode.
 
-    known: what functions, such as `encode`, have been found to make of all images.
+    known: results of functions, such as `encode`, on all images, where they have been computed already.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ def map_blocks(
     The last batch is padded: a float32 net's output changes with the batch size, and an image's result should not
     depend on which others came with it. (To the last bit it does not where layers have a multiple of 16 inputs: BLAS
     may add up other rows in an order that depends on where they lie in memory.) Where the memory of an accelerator
-    runs out, the batch is halved. Of no images at all one empty block comes, so that the shape of results is known.
+    runs out, the batch is halved. Without images, one empty block is yielded, which has the shape of results.
     """
     size, done, n_images = EMBED_BATCH, 0, len(images)
     while True:
@@ -122,7 +122,7 @@ def map_blocks(
 
 @torch.no_grad()
 def _run(function: Function, batch: Tensor, method: Method, device: torch.device, bfloat16: bool) -> Tensor:
-    """Return `function` of a batch, the method in evaluation mode meanwhile."""
+    """Return `function` of a batch, with the method in evaluation mode."""
     training = method.training
     context = torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else contextlib.nullcontext()
     method.eval()

@@ -21,7 +21,7 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-    """Turns SIGTERM and SIGINT into `Interrupted`: at once, or inside `deferred` into a number that is `pending`."""
+    """Turns SIGTERM and SIGINT into `Interrupted`; inside `deferred` the signal's number becomes `pending` instead."""
 
     def __init__(self, *, patience: float = 3.0) -> None:
         self.pending: int | None = None
@@ -40,9 +40,9 @@ class Interrupts:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Hold a signal back, for whoever looks at `pending`; not a second one, and none longer than the patience.
+        """Defer a signal to `pending`, for the caller to check; a second one, or one past `patience`, is raised.
 
-        patience: in seconds; what is deferred may be a step of a large net, and a killer does not wait for ever.
+        patience: in seconds; a step of a large net may take longer than a supervisor waits before it sends SIGKILL.
         """
         self._deferring = True
         try:
@@ -52,7 +52,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Interrupts]:
-        """Listen while the body runs; elsewhere than in the main thread signals cannot be caught, so nothing is."""
+        """Handle signals while the body runs; in threads other than the main one, Python cannot catch any."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

@@ -1,4 +1,4 @@
-"""The one training loop: it serves any method, survives interruptions exactly and never steps on a broken gradient."""
+"""The training loop: works for any method, resumes exactly, and never steps on a non-finite gradient."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _RETRIES = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train, whatever the method.
+    """Settings of the training loop, independent of the method.
 
     clip: largest norm of the gradient, None for none. checkpoint_every: steps between checkpoints.
-    max_seconds: how long all stages may take together, None for as long as their steps do. What is left of it is shared
-    out by the planned steps and their cost when a stage has begun, so that each has its turn, with one step at least,
-    or the share of its steps that it cannot do without (`Stage.least`). A stage ends when its steps are done or its
-    time is up, and its learning rate, and what `begin` is called for, are those of whichever is further: a schedule
-    comes to its end either way. Such a training follows the clock and cannot be repeated bit for bit.
+    max_seconds: time limit of all stages together, None for no limit. When a stage begins, the remaining time is split
+    between the stages in proportion to planned steps times cost; each gets at least one step, or the fraction of its
+    steps that is always run (`Stage.least`). A stage ends when its steps are done or its time is up; the learning rate
+    and the calls of `begin` follow whichever is further, so that schedules always reach their end. Such a training
+    depends on the clock and is not reproducible bit for bit.
     read_every: steps between readings of the losses, each of which waits for the device; None for every step on the CPU
-    and every 20 elsewhere. They are read before anything is saved, too. Nothing depends on it but speed.
+    and every 20 elsewhere. They are read before anything is saved, too. It affects speed only.
     """
 
     seed: int = 0
@@ -62,7 +62,7 @@ class Settings:
 
 @dataclass
 class _Unread:
-    """A step that was made, whose losses are still on the device.
+    """A completed step whose losses are still on the device.
 
     numbers: the losses of these names, the norm of the gradient before the step, and that of the weights after it.
     """
@@ -75,7 +75,7 @@ class _Unread:
 
 @dataclass
 class _Saved:
-    """The progress that a checkpoint holds."""
+    """The progress stored in a checkpoint."""
 
     position: Progress
     callbacks: list[dict[str, Any]]
@@ -106,10 +106,10 @@ class Trainer:
         self._good: Snapshot | None = None  # the last good state in memory
 
     def train(self) -> float:
-        """Run what is left of the method's stages, then its `finish`; return the seconds spent, before resumes too.
+        """Run the remaining stages, then `finish`; return the seconds spent, including those before resumes.
 
-        Goes on from the newest checkpoint if there is one. Raises TrainingError if the loss stays infinite or not a
-        number after three halvings of the learning rate, ContractError if the method does not keep its contract,
+        Continues from the newest checkpoint if there is one. Raises TrainingError if the loss is still not finite after
+        three halvings of the learning rate, ContractError if the method does not keep its contract,
         RunError if a checkpoint cannot be written or read, and Interrupted on a signal, with the state on the disk.
         """
         stages = check_stages(self.method, self.method.stages())
@@ -131,7 +131,7 @@ class Trainer:
 
     @property
     def progress(self) -> Progress:
-        """How far the training is."""
+        """The position of the training."""
         return self.clock.progress
 
     @property
@@ -270,7 +270,7 @@ class Trainer:
         return check_requests(self.method, requests, n_images=len(self.loader))
 
     def _gather_ahead(self, stage: Stage, step: int) -> None:
-        """Have the images of the next step gathered meanwhile, unless the clock or `begin` may change what it is."""
+        """Prefetch the images of the next step, unless the clock or `begin` may change which they are."""
         is_known = self.progress.allowed is None and step < stage.steps and step not in stage.begins
         if self.loader.works_ahead and is_known:
             key = self.settings.seed, stage.name, step
@@ -284,13 +284,13 @@ class Trainer:
         )
 
     def _must_read(self, stage: Stage) -> bool:
-        """Return whether the losses are to be read now: it is time, or something wants to see them."""
+        """Return whether to read the losses now: the interval is over, or a callback needs them."""
         every = self.settings.read_every or (1 if self.settings.device.type == "cpu" else READ_EVERY)
         is_wanted = any(callback.wants_to_see(stage, self.progress.step) for callback in self.callbacks)
         return len(self._unread) >= every or is_wanted or self._must_save(stage) or self.interrupts.pending is not None
 
     def _read(self, stage: Stage) -> bool:
-        """Hand the steps made since the last time to the callbacks, and return True; go back where one is broken.
+        """Pass the steps since the last reading to the callbacks, and return True; go back if a loss is not finite.
 
         A finite gradient can still throw the weights to infinity, and no checkpoint may hold that: so all losses, the
         gradient and the weights must be finite. This is where the host waits for the device.
@@ -347,7 +347,7 @@ class Trainer:
         self.method.after_restore()
 
     def _check(self, snapshot: Snapshot) -> None:
-        """Raise Damaged if a checkpoint says something that cannot be of this training."""
+        """Raise Damaged if a checkpoint cannot belong to this training."""
         saved, stages = convert(snapshot[1]["progress"], _Saved), self.method.stages()
         position, lengths = saved.position, [stage.steps for stage in stages]
         at_end = position.stage == len(stages) and position.step == 0
@@ -379,7 +379,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _batch_size(method: Method) -> str:
-    """Return the option that says how many images a step has, and its value."""
+    """Return the option that sets the number of images per step, and its value."""
     config = method.config
     return f"`{config.BATCH}` ({config[config.BATCH]})" if isinstance(config, Options) else "the batch size"
 

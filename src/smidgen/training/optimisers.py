@@ -57,12 +57,12 @@ class Optimisers(Sequence[torch.optim.Optimizer]):
                 group["weight_decay"] = group["initial_weight_decay"] * share
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Clear all gradients."""
         for optimiser in self:
             optimiser.zero_grad(set_to_none=True)
 
     def clip(self, largest: float | None) -> Tensor:
-        """Scale the gradient down to a norm of at most `largest`, and return the norm that it had."""
+        """Clip the gradient to a norm of at most `largest`, and return its norm before that."""
         return nn.utils.clip_grad_norm_(self.parameters, math.inf if largest is None else largest)
 
     def step(self) -> None:
@@ -75,7 +75,7 @@ class Optimisers(Sequence[torch.optim.Optimizer]):
         return nn.utils.get_total_norm([parameter.detach() for parameter in self.parameters])
 
     def renew(self, renewed: Iterable[nn.Parameter]) -> None:
-        """Make the optimisers again, without what they remember of some parameters, or of any that is no longer there.
+        """Recreate the optimisers without their state of some parameters, and of those that no longer exist.
 
         Momentum of weights that have been drawn anew would pull them to where the old ones were going.
         """
