@@ -98,8 +98,16 @@ def help_texts(config_class: type) -> dict[str, str]:
 class Options(Mapping[str, Any]):
     """The configuration of a method, whose fields are checked when it is made.
 
-    Subclasses are `dataclass(frozen=True, eq=False)`: as a mapping, name → value, it equals any other with the same
-    options, such as those read from `config.toml`.
+    Subclasses are `dataclass(frozen=True, eq=False)`, every one with this decorator: as a mapping, name → value, it
+    equals any other with the same options, such as those read from `config.toml`. A field is an `option` of a type that
+    `convert` knows; `Count`, `Share` and the like have a range.
+
+    >>> @dataclasses.dataclass(frozen=True, eq=False)
+    ... class ToyConfig(Options):
+    ...     steps: Count = option(300, "steps of training")
+    >>> ToyConfig(steps=0)
+    Traceback (most recent call last):
+    smidgen.errors.InputError: `steps` must be a whole number, 1 or above, got 0.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

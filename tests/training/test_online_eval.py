@@ -42,6 +42,14 @@ def test_it_looks_every_so_often_and_at_the_end(step, steps, looks):
     assert at.extras == {}
 
 
+@pytest.mark.parametrize("step", [10, 100])
+def test_a_stage_without_meaningful_assignments_is_not_evaluated(step):
+    at = moment(step)
+    at.stage = Stage("train", 100, assigns=False)
+    online_eval(40).after_step(at)
+    assert at.assignments is None
+
+
 def test_it_looks_twenty_times_at_most_in_a_long_stage():
     seen = 0
     for step in range(1, 1001):

@@ -31,7 +31,10 @@ METHODS: dict[str, tuple[str, str, str]] = {
     "swav": ("SwAV", "SwAVConfig", "one view of an image predicts the balanced prototypes of another"),
     "ucc": ("UCC", "UCCConfig", "densities of features tell how many classes a bag holds, as published"),
 }
-"""Name → (class, its config, one line), in the module of the same name; nothing is imported before it is asked for."""
+"""Name → (class, its configuration, one line for `smidgen list`); nothing is imported before it is asked for.
+
+Both are names in the module of the method's name, with `_` for `-`; the class has the method's name as its `name`.
+"""
 
 FUSION = "fusion"
 """The name that stands for one of two methods, the one that suits the data."""

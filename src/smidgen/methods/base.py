@@ -44,6 +44,9 @@ class Stage:
     cost: rough time per step, including what precedes it, relative to the other stages; used to split `max_seconds`
         between stages.
     least: the fraction of its steps, 0 … 1, that is always run, even if time is up, as the stage is useless without.
+    assigns: whether `Method.assign` is meaningful during the stage; False where `finish` makes the clusters. Where it
+        is True, assignments are evaluated during training, and even ones raise an alarm.
+    Raises ContractError if `steps` is not a whole number, 0 or above.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Stage:
     loss_should_decrease: bool = True
     cost: float = 1.0
     least: float = 0.0
+    assigns: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 0:
@@ -144,6 +148,11 @@ class Embed(Protocol):
 class Method(nn.Module, ABC):
     """A clustering method. Subclasses are final; `fitting.fit` and the one loop of `training` drive them.
 
+    A subclass has a `name`, the one in `methods.METHODS`, and is called with (config, problem): its own
+    `options.Options`, and what is to be clustered. It sets `self.config` and `self.problem` after `super().__init__()`.
+    Torch's generator is seeded by then, so new layers are the same for the same seed. The loop moves parameters and
+    buffers to the device; parts, and the generators of `begin` and `finish`, are there already.
+
     Whatever must survive an interruption lives in parameters and registered buffers. A batch may depend only on
     (seed, stage, step) and on buffers changed in `begin`.
     """
@@ -173,15 +182,19 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Return the parts of the batch for this step, all their tensors on the CPU.
+        """Return the parts of the batch for this step by name, one at least; see `data.batches.Request`.
 
+        All their tensors are on the CPU; indices are int64 rows of the training set. Views are `data.views.View`s.
         generator: of the CPU. progress: how far the stage is, in steps: `step`, or more where the clock is ahead
         (`max_seconds`); what changes in the course of a stage goes by it.
         """
 
     @abstractmethod
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
-        """Return named scalars; `total` is differentiated, the others are logged. progress: as in `request`."""
+        """Return named scalars, each a tensor; `total` is differentiated, the others are logged.
+
+        parts: what was requested, under the same names; see `data.batches.Part`. progress: as in `request`.
+        """
 
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Return the optimisers of a stage; their learning rates are the schedule's peak.
@@ -197,7 +210,10 @@ class Method(nn.Module, ABC):
         """Act after the step: normalise prototypes, move averages, fill queues."""
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
-        """Act once after training: choose the best head, run k-means."""
+        """Act once after training: choose the best head, run k-means. Results belong in buffers.
+
+        generator: of the device that is trained on, as in `begin`.
+        """
 
     @property
     def starting_point(self) -> StartingPoint | None:
@@ -220,11 +236,17 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1]."""
+        """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1].
+
+        Ready embeddings come as (batch, features, 1, 1), in any range.
+        """
 
     @abstractmethod
     def assign(self, images: Tensor) -> Tensor:
-        """Return assignments (batch, n_clusters), rows summing to one, of images in [0, 1]."""
+        """Return assignments (batch, n_clusters), none below 0, rows summing to one, of images as in `encode`.
+
+        Also called before `finish`, to evaluate the clusters as they form, unless `Stage.assigns` is False.
+        """
 
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and embeddings, by a single forward pass of the encoder where there is one."""

@@ -46,8 +46,9 @@ class OnlineEval(Callback):
         self._score, self._device, self._every = score, device, every
 
     def wants_to_see(self, stage: Stage, step: int) -> bool:
-        """Return whether this step is evaluated."""
-        return step % max(self._every, stage.steps // MOST_EVALUATIONS) == 0 or step == stage.steps
+        """Return whether this step is evaluated; no step of a stage without meaningful assignments is."""
+        is_time = step % max(self._every, stage.steps // MOST_EVALUATIONS) == 0 or step == stage.steps
+        return stage.assigns and is_time
 
     def after_step(self, moment: Moment) -> None:
         """Evaluate, if it is time to."""
