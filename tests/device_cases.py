@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from smidgen.evidence.resolved import Resolved
-from smidgen.methods import make_config, make_method
+from smidgen.methods import METHODS, make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.model import Model, Preprocessing
 from smidgen.training.callbacks import Callback
@@ -123,6 +123,7 @@ FITS = {
     "rcc fast": ("rcc", IMAGES, "proportions", {"preset": "fast"}),
     "rcc with labels inside bags": ("rcc", IMAGES, "labels", {"preset": "fast", "assign_in_bags": 0.0}),
 }
+FITS |= {name: (name, IMAGES, "labels", {}) for name in METHODS.keys() - {method for method, *_ in FITS.values()}}
 
 
 class Kill(Callback):
