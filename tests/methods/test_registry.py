@@ -126,7 +126,7 @@ def test_every_option_has_a_help_text(method):
 
 def test_a_default_of_its_own_keeps_the_help_text_and_another_text_replaces_it():
     texts = help_texts(RCCConfig)
-    assert texts["bag_size"] == "how many images a fresh bag holds, as 32 or 8-40"
+    assert texts["bag_size"] == "images per sampled bag, as 32 or 8-40"
     assert texts["weight_decay"] == "of Adam, ours"
     assert RCCConfig().bag_size == "36"
 

@@ -1,4 +1,4 @@
-"""What UCC and RCC share: settings, the bags of a step, the net, the count head with its loss, and clusters."""
+"""Base class of UCC and RCC: settings, sampling of bags, the network, the count head and its loss, and clusters."""
 
 from __future__ import annotations
 
@@ -44,34 +44,34 @@ class BagConfig(Options):
 
     encoder: str = option(
         "wide-residual",
-        "the net before the features, see `smidgen list encoders`; with unet the decoder copies the image through skip"
-        " connections and the features need not carry it, for comparison, and unet-no-skips is that net without them",
+        "the encoder before the feature layer, see `smidgen list encoders`; with unet the decoder copies the image"
+        " through skip connections and the features need not carry it, for comparison, and unet-no-skips is that net without them",
     )
     features: Count = option(10, "J, numbers per image")
-    activation: Activation = option("sigmoid", "what bounds the features")
-    feature_bias: bool = option(False, "whether the layer that makes the features has a bias")
+    activation: Activation = option("sigmoid", "activation that bounds the features")
+    feature_bias: bool = option(False, "whether the feature layer has a bias")
     points: Several = option(
         11,
-        "where a density is evaluated (the authors' later code: 21, and bandwidth .0167, 32 features, bags of 64,"
-        " attention)",
+        "number of points at which each density is evaluated (the authors' later code: 21, and bandwidth .0167, 32"
+        " features, bags of 64, attention)",
     )
-    bandwidth: Positive = option(0.1, "σ, of the kernel of each density")
+    bandwidth: Positive = option(0.1, "σ, the kernel bandwidth of each density")
     start_bandwidth: Weight = option(0.0, "if above 0, the bandwidth falls from here over the first half of training")
-    log_output: bool = option(False, "whether heads see log densities, which have a gradient where densities have none")
+    log_output: bool = option(False, "whether heads receive log densities, whose gradient does not vanish")
     attention: bool = option(False, "whether images of a bag are weighted by gated attention (Ilse et al.)")
     head_activation: HeadActivation = option("relu", "between the layers of heads for bags")
     reconstruction: Literal["mse", "ssim", "none"] = option("mse", "the decoder's loss; none for no decoder")
     decoder_norm: bool = option(False, "whether the decoder has batch norm")
-    ucc: str = option("1-4", "how many classes a fresh bag holds, as 4 or 1-4")
-    bag_size: str = option("32", "how many images a fresh bag holds, as 32 or 8-40")
-    random_shares: bool = option(False, "whether the classes of a fresh bag have random shares, not equal ones")
+    ucc: str = option("1-4", "classes per sampled bag, as 4 or 1-4")
+    bag_size: str = option("32", "images per sampled bag, as 32 or 8-40")
+    random_shares: bool = option(False, "whether classes in sampled bags have random instead of equal proportions")
     bags: Count = option(20, "bags per step")
-    images: Count = option(1024, "the most images that a step's bags of evidence have together")
+    images: Count = option(1024, "most images in the evidence bags of one step")
     steps: Count = option(2000, "optimiser steps after the warm-up")
-    warmup_steps: CountOrZero = option(0, "steps of reconstruction alone, before the others")
-    freeze_encoder: bool = option(False, "whether only the layers after the encoder learn once warmed up")
-    frozen_stages: CountOrZero = option(0, "how many of a pretrained encoder's first stages stay as they are")
-    augment: bool = option(False, "show images as random views")
+    warmup_steps: CountOrZero = option(0, "steps of reconstruction only, before the others")
+    freeze_encoder: bool = option(False, "whether the encoder is frozen after the warm-up")
+    frozen_stages: CountOrZero = option(0, "number of first stages of a pretrained encoder that are frozen")
+    augment: bool = option(False, "augment images by random views")
     augment_until: Share = option(
         1.0,
         "the fraction of training after which augmentation is switched off, since it widens the densities of features",
@@ -79,7 +79,7 @@ class BagConfig(Options):
     schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = option("constant", "of the learning rate")
     learning_rate: Weight = option(1e-4, "of Adam, at its peak")
     encoder_rate: Weight = option(
-        1.0, "the share of the learning rate that the encoder has, and features taken from another run"
+        1.0, "factor on the learning rate of the encoder, and of features loaded from another run"
     )
     weight_decay: Weight = option(0.0, "of Adam")
 

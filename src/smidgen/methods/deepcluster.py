@@ -62,24 +62,25 @@ MOST_ALIGNED = 2000
 class DeepClusterConfig(Options):
     """Settings of `deepcluster`; the defaults are the paper's, but for 100 passes over 50,000 images instead of 500."""
 
-    encoder: str = option("alexnet", "the net that is trained, see `smidgen list encoders`")
-    sobel: bool | None = option(None, "show the net gradients, not colours; none is where images have colours")
+    encoder: str = option("alexnet", "the trained encoder, see `smidgen list encoders`")
+    sobel: bool | None = option(None, "feed Sobel gradients instead of colours; none does so if images have colours")
     groups: CountOrZero | None = option(
-        None, "k, the clusters whose numbers are learned; none is ten times as many as are wanted, 0 as many as are"
+        None, "k, number of pseudo-classes; none is ten times the number of clusters, 0 as many as clusters"
     )
     steps: Count = option(20_000, "optimiser steps")
-    relabellings: Count | None = option(None, "how often images are relabelled; none is once per pass over the images")
+    relabellings: Count | None = option(None, "number of label updates; none is one per pass over the images")
     batch_size: Several = option(256, "images per step")
-    components: Count = option(256, "whitened principal components of features that are clustered; v2 clusters all")
-    iterations: Count = option(20, "of k-means at each relabelling")
+    components: Count = option(256, "whitened principal components to cluster; v2 uses all features")
+    iterations: Count = option(20, "k-means iterations per label update")
     top_layer: Literal["new", "centroids"] = option(
-        "new", "drawn anew at each relabelling, or DeepCluster-v2's: the centroids themselves, which do not learn"
+        "new",
+        "re-initialised at each label update, or DeepCluster-v2's: the centroids, which are not trained",
     )
-    temperature: Positive = option(0.1, "T of the centroids as a top layer")
-    even: bool = option(True, "draw images evenly over the groups")
-    crop: Share = option(0.08, "smallest share of a photograph's area that a view shows")
-    dropout: ShareBelowOne = option(0.2, "share of ready embeddings' numbers that is left out of a view")
-    neighbours: CountOrZero = option(0, "nearest images that a label is learned from, 0 for the image itself")
+    temperature: Positive = option(0.1, "T, temperature of the centroids as a top layer")
+    even: bool = option(True, "sample images uniformly over pseudo-classes")
+    crop: Share = option(0.08, "smallest fraction of a photograph's area in a view")
+    dropout: ShareBelowOne = option(0.2, "dropout rate of ready embeddings in a view")
+    neighbours: CountOrZero = option(0, "nearest neighbours that stand in for an image, 0 for the image itself")
     learning_rate: Weight = option(0.05, "of SGD, for net and top layer")
     momentum: ShareBelowOne = option(0.9, "of SGD for the net; the top layer has none")
     weight_decay: Weight = option(1e-5, "of SGD")

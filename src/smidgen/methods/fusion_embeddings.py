@@ -75,33 +75,27 @@ class FusionEmbeddingsConfig(FusionConfig):
     refine_learning_rate: Weight | None = 1e-3
     weight_decay: Weight = 1e-2
     components: Count = 256
-    neighbours: Count = option(
-        30, "how many nearest images count as neighbours, at most half of a cluster's share of the images"
-    )
+    neighbours: Count = option(30, "number of nearest neighbours per image, at most half of the mean cluster size")
     refine_balance: Weight = 0.5
     threshold: Share = 0.8
     decay: Share = 0.99
     evidence: Weight = 1.0
     wrong: Share = 0.1
     bag_images: Count = 1536
-    kept: Count = option(8, "how many of the heads are trained beyond the first half of their stage")
-    votes: Count = option(5, "how many of the heads decide")
-    softness: Share = option(
-        0.7, "how unsure the heads are kept: their loss as a share of ln(clusters), 0 sure, 1 saying nothing"
-    )
-    final_softness: Share = option(0.5, "how unsure the heads end, as `softness`")
-    gain: Weight = option(0.02, "how fast the temperature follows the softness")
-    hidden: Count = option(512, "units of the layer of the net that learns from evidence")
+    kept: Count = option(8, "number of heads trained beyond the first half of their stage")
+    votes: Count = option(5, "number of heads in the ensemble")
+    softness: Share = option(0.7, "target of the heads' loss / ln(clusters): 0 is confident, 1 uniform")
+    final_softness: Share = option(0.5, "`softness` at the end of the stage")
+    gain: Weight = option(0.02, "step size of the temperature towards `softness`")
+    hidden: Count = option(512, "hidden units of the network that learns from evidence")
     dropout: ShareBelowOne = option(0.5, "of that layer")
-    warm: Share = option(
-        0.3, "share of the refinement over which the ensemble's assignments lose their weight as targets"
-    )
-    leak: Share = option(0.1, "how often an image is like a class that its bag does not hold")
+    warm: Share = option(0.3, "fraction of the refinement over which distillation of the ensemble fades out")
+    leak: Share = option(0.1, "probability that an image looks like a class that its bag does not hold")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ProjectedStart(StartingPoint):
-    """What a run offers to its like beside the net that others take: the projection alone."""
+    """What a run offers to other `fusion-embeddings` runs: also the projection alone."""
 
     projection: Projection
 

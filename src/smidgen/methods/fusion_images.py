@@ -76,19 +76,19 @@ class FusionImagesConfig(FusionConfig):
     evidence: Weight = 1.0
     wrong: Share = 0.1
     bag_images: Count = 320
-    encoder: str = option("conv", "the net that is trained, see `smidgen list encoders`")
+    encoder: str = option("conv", "the trained encoder, see `smidgen list encoders`")
     labelled_factor: Weight = option(
         2.0,
-        "how many times as many steps the refinement has where there are labels and no bags: they cost less than those"
-        " with bags, and labels gain by more of them",
+        "factor on the refinement's steps if there are labels and no bags: such steps cost less than those with"
+        " bags, and labels profit from more of them",
     )
-    settle: Share = option(0.6, "share of the first stage after which clusters have formed")
-    doubt: Share = option(0.3, "ε, the share of neighbours that may be wrong once clusters have formed")
+    settle: Share = option(0.6, "fraction of the first stage after which clusters are taken to have formed")
+    doubt: Share = option(0.3, "ε, assumed fraction of wrong neighbours once clusters have formed")
     balance: Weight = option(5.0, "weight of the entropy of the mean assignment in the first stage")
 
 
 def neighbour_loss(p: Tensor, q: Tensor, *, doubt: float = 0.0) -> Tensor:
-    """Return L_nb = −mean_i log((1 − ε) Σ_k p_ik q_ik + ε / clusters) for each head: how far neighbours disagree.
+    """Return L_nb = −mean_i log((1 − ε) Σ_k p_ik q_ik + ε / clusters) for each head: the disagreement of neighbours.
 
     p, q: assignments (batch, heads, clusters), rows sum to one. doubt: ε. Returns (heads,), ≥ 0; the logarithm's
     argument is clamped at 1e-6.

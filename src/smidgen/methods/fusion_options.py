@@ -1,4 +1,4 @@
-"""The options that both methods of `fusion` have; they mean the same in both, and have a default in each."""
+"""Options that both methods of `fusion` share, with the same meaning; each method has its own defaults."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight,
 class FusionConfig(Options):
     """Settings of `fusion-images` and of `fusion-embeddings`.
 
-    Both train linear heads in a first stage and then refine what these say.
+    Both train linear heads in a first stage and then refine their assignments.
     """
 
-    heads: Count = option(MISSING, "linear heads that are trained side by side in the first stage")
+    heads: Count = option(MISSING, "linear heads trained in parallel in the first stage")
     steps: Count = option(MISSING, "optimiser steps of the first stage")
     batch_size: Several = option(MISSING, "images per step, besides those of evidence")
     learning_rate: Weight = option(MISSING, "of AdamW, at its peak")
@@ -22,14 +22,14 @@ class FusionConfig(Options):
     refine_batch_size: Several | None = option(MISSING, "images per step of the refinement; none for `batch_size`")
     refine_learning_rate: Weight | None = option(MISSING, "of AdamW in the refinement; none for `learning_rate`")
     weight_decay: Weight = option(MISSING, "of AdamW")
-    components: Count = option(MISSING, "principal components, of the pixels or embeddings, by which images are near")
-    neighbours: Count = option(MISSING, "how many nearest images count as neighbours")
+    components: Count = option(MISSING, "principal components of pixels or embeddings in which neighbours are found")
+    neighbours: Count = option(MISSING, "number of nearest neighbours per image")
     refine_balance: Weight = option(MISSING, "weight of the entropy of the mean assignment in the refinement")
-    threshold: Share = option(MISSING, "the confidence above which the net's slow average labels an image")
-    decay: Share = option(MISSING, "of the net's slow average")
-    evidence: Weight = option(MISSING, "weight of every kind of evidence")
-    wrong: Share = option(MISSING, "the share of the evidence that may be wrong")
-    bag_images: Count = option(MISSING, "the most images that the bags of a step may have together, one bag at least")
+    threshold: Share = option(MISSING, "confidence above which the EMA teacher's prediction is used as a pseudo-label")
+    decay: Share = option(MISSING, "of the EMA teacher")
+    evidence: Weight = option(MISSING, "loss weight of each kind of evidence")
+    wrong: Share = option(MISSING, "assumed fraction of wrong evidence")
+    bag_images: Count = option(MISSING, "most images in the bags of one step, but at least one bag")
 
     def images_per_step(self, stage: str) -> int:
         """Return the batch size of a stage."""

@@ -29,17 +29,17 @@ class KMeansConfig(Options):
 
     features: Literal["auto", "pixels", "pca", "encoder"] = option(
         "auto",
-        "what is clustered; auto is the embeddings of an encoder where one is named or taken from another run"
-        " (`--init-from`), otherwise pixels",
+        "what to cluster; auto is embeddings if an encoder is named or loaded from another run (`--init-from`),"
+        " otherwise pixels",
     )
     encoder: str | None = option(
         None,
-        "with random weights unless it is a pretrained one or another run's; none with `features=encoder` is conv",
+        "has random weights unless pretrained or loaded from another run; none with `features=encoder` is conv",
     )
-    components: Count = option(50, "principal components that are clustered, with `features=pca`")
-    n_init: Count = option(10, "starts, the best of which is kept")
-    max_iterations: Count = option(300, "iterations of each start, at most")
-    spherical: bool = option(False, "scale features to length one")
+    components: Count = option(50, "number of principal components, with `features=pca`")
+    n_init: Count = option(10, "number of restarts, of which the best is kept")
+    max_iterations: Count = option(300, "most iterations per restart")
+    spherical: bool = option(False, "normalise features to unit length")
 
 
 class KMeans(Method):

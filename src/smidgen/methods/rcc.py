@@ -51,14 +51,13 @@ class RCCConfig(BagConfig):
 
     encoder: str = option(
         "wide-residual",
-        "the net before the features, see `smidgen list encoders`; the report's was a pretrained ResNeXt, and any of"
-        " timm's can be. With unet the decoder copies the image through skip connections and the features need not"
+        "the encoder before the feature layer, see `smidgen list encoders`; the report's was a pretrained ResNeXt, and"
+        " any of timm's can be. With unet the decoder copies the image through skip connections and the features need not"
         " carry it, for comparison, and unet-no-skips is that net without them",
     )
     counts: Literal["mse", "dllp"] = option(
         "mse",
-        "how class counts are learned, mse of raw counts from densities as in the report or dllp from a softmax per"
-        " image",
+        "loss of class counts: mse of raw counts from densities as in the report or dllp from a softmax per image",
     )
     bag_size: str = "36"
     head_activation: HeadActivation = "leaky-relu"
@@ -76,8 +75,7 @@ class RCCConfig(BagConfig):
     tie_weight: Weight = option(0.0, "of the loss that ties the class counts to the unique class count")
     assign_in_bags: Share = option(
         1.0,
-        "share of training after which images are labelled inside each bag by its known counts (dllp only); 1 for"
-        " never",
+        "fraction of training after which images in each bag are labelled by its known counts (dllp only); 1 for never",
     )
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -23,12 +23,12 @@ from smidgen.options import Count, Options, Several, Weight, option
 class SupervisedConfig(Options):
     """Settings of `supervised`."""
 
-    encoder: str = option("conv", "the net, see `smidgen list encoders`")
+    encoder: str = option("conv", "the encoder, see `smidgen list encoders`")
     steps: Count = option(1500, "optimiser steps")
     batch_size: Several = option(256, "images per step")
     learning_rate: Weight = option(2e-3, "of AdamW, at its peak")
     weight_decay: Weight = option(1e-2, "of AdamW")
-    augment: bool = option(True, "show images as random views")
+    augment: bool = option(True, "augment images by random views")
 
 
 class Supervised(Method):

@@ -48,7 +48,7 @@ class UCCConfig(BagConfig):
         2000,
         "optimiser steps after the warm-up; the paper trained for up to a million, its released code for 128,000",
     )
-    alpha: Share = option(0.5, "α, the share of the count's cross-entropy; 1 for no decoder, 0 for an autoencoder")
+    alpha: Share = option(0.5, "α, weight of the count's cross-entropy; 1 for no decoder, 0 for an autoencoder")
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
