@@ -204,7 +204,7 @@ def test_what_looks_at_no_image_knows_only_how_often_things_occur():
             ("1.png", "2.png", False),
         ),
     ).resolve(IDS, n_clusters=2)
-    found = EvidenceTerms(evidence, 2, epsilon=0.0).uninformed()
+    found = EvidenceTerms(evidence, 2, epsilon=0.0).chance_losses()
     assert found.keys() == set(LEARNED)
     ln2 = np.log(2)
     assert found["labels"] == pytest.approx(ln2)
@@ -220,7 +220,7 @@ def test_ranges_of_counts_are_the_easier_to_guess_the_wider_they_are():
     def told(least, most):
         bags = tuple((f"bag{b}", f"{4 * b + i}.png") for b in range(2) for i in range(4))
         evidence = Evidence(bags=bags, counts=(("bag0", least, most), ("bag1", least, most)))
-        return EvidenceTerms(evidence.resolve(IDS, n_clusters=4), 4, epsilon=0.0).uninformed()["counts"]
+        return EvidenceTerms(evidence.resolve(IDS, n_clusters=4), 4, epsilon=0.0).chance_losses()["counts"]
 
     assert told(1, 2) == pytest.approx(np.log(2))
     assert told(2, 4) == pytest.approx(np.log(4 / 3))
@@ -229,9 +229,9 @@ def test_ranges_of_counts_are_the_easier_to_guess_the_wider_they_are():
 def test_training_beats_what_looks_at_no_image(known, net, images):
     terms = EvidenceTerms(known, 10)
     before, after = trained(terms, net, images, LEARNED, steps=60)
-    uninformed = terms.uninformed()
-    assert all(after[kind] < uninformed[kind] < before[kind] + 0.1 for kind in ("labels", "proportions"))
+    chance = terms.chance_losses()
+    assert all(after[kind] < chance[kind] < before[kind] + 0.1 for kind in ("labels", "proportions"))
 
 
 def test_without_evidence_there_is_nothing_to_compare_with():
-    assert EvidenceTerms(Resolved.nothing(5), 3).uninformed() == {}
+    assert EvidenceTerms(Resolved.nothing(5), 3).chance_losses() == {}

@@ -119,7 +119,7 @@ def test_proportions_say_the_count_too_where_classes_are_wanted():
     assert least.tolist() == most.tolist() == [2]
     torch.testing.assert_close(shares, torch.tensor([[0.4, 0.6, 0.0]]))
     with pytest.raises(InputError, match="`ucc` needs counts: give --bags"):
-        BagSource(evidence, 3, **options).must_know("ucc", what="counts")
+        BagSource(evidence, 3, **options).validate("ucc", what="counts")
 
 
 @pytest.mark.parametrize("text", ["", "0-4", "4-2", "a", "1-", "-3"])

@@ -191,7 +191,7 @@ def test_what_goes_by_the_share_of_training_goes_by_the_clock_too():
     method = ucc(augment=True, augment_until=0.5, steps=10, start_bandwidth=0.4)
     seen = []
     method.net.describe = lambda features, offsets, *, bandwidth: (
-        seen.append(bandwidth) or torch.zeros(len(offsets) - 1, method.net.described)
+        seen.append(bandwidth) or torch.zeros(len(offsets) - 1, method.net.bag_features)
     )
     for progress in (0, 3, 9):
         seen.append(method.request("train", 2, torch.Generator(), progress=progress)["bags"].view is not None)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from smidgen.errors import InputError
-from smidgen.nets.encoders import is_trained_here, make_encoder
+from smidgen.nets.encoders import is_trained_from_scratch, make_encoder
 from smidgen.nets.sobel import sobel_filter
 
 PRINTED = """
@@ -139,7 +139,7 @@ def test_the_filter_never_learns_and_any_net_of_ours_can_stand_behind_it():
     net(torch.rand(4, 3, 16, 16)).sum().backward()
     torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=1.0).step()
     assert all(now.equal(then) for now, then in zip(net.sobel.state_dict().values(), before, strict=True))
-    assert is_trained_here("sobel:conv")
+    assert is_trained_from_scratch("sobel:conv")
     assert net.encoder.layers[1].in_channels == 2
 
 

@@ -13,7 +13,7 @@ from smidgen.errors import InputError
 from smidgen.nets import pretrained
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.fast import FAST_BATCH
-from smidgen.nets.pretrained import PACKAGED, encoder_size, packaged_weights, pretrained_encoder, weights_in_words
+from smidgen.nets.pretrained import BUNDLED, encoder_size, packaged_weights, pretrained_encoder, weights_in_words
 from smidgen.nets.timm_encoder import Preprocess
 from smidgen.nets.weights import read_weights, timm_keys
 from smidgen.tensor_files import write_tensors
@@ -28,11 +28,11 @@ def wave(size: int) -> torch.Tensor:
     return torch.sin(torch.arange(3.0 * size * size)).view(1, 3, size, size)
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("name", BUNDLED)
 def test_the_packaged_weights_fit_timms_net_with_no_key_missing_or_unexpected(name):
     import timm
 
-    net = timm.create_model(PACKAGED[name].timm)
+    net = timm.create_model(BUNDLED[name].timm)
     state = timm_keys(read_weights(packaged_weights(name)), stages=[len(stage) for stage in net.blocks])
     assert {key: value.shape for key, value in state.items()} == {k: v.shape for k, v in net.state_dict().items()}
 

@@ -33,14 +33,14 @@ class Loss:
     targets: what is given, name → (statements, …) on the host. of: of a kind about images or pairs
     `of((p, …), given)`, with assignments (statements, clusters) for each image of a statement; of one about bags
     `of(p, offsets, given)`; both return (statements,). given: the targets of the statements in the batch.
-    uninformed: returns the losses (statements,) of a model that says the same of every image and bag: it knows how
+    chance_loss: returns the losses (statements,) of a model that says the same of every image and bag: it knows how
     often each answer occurs, and nothing else; None where that has no meaning.
     which: (statements,) bool, those that it is for; None for all. late: whether clusters must have formed.
     """
 
     targets: Mapping[str, Tensor]
     of: Callable[..., Tensor]
-    uninformed: Callable[[], Tensor] | None = None
+    chance_loss: Callable[[], Tensor] | None = None
     which: Tensor | None = None
     late: bool = False
 

@@ -171,14 +171,14 @@ class EvidenceTerms(nn.Module):
         of_images = known[bag_numbers(part.offsets.cpu())]
         return KnownBags(rows, *(to_device(mask.nonzero().flatten(), rows.device) for mask in (known, of_images)))
 
-    def uninformed(self) -> dict[str, float]:
+    def chance_losses(self) -> dict[str, float]:
         """Return the mean losses of a model that says the same of every image and bag.
 
         It knows how often each label, count, share, presence and answer occurs in the evidence, and nothing else; of
         counts with equal frequencies and ε = 0 that is the logarithm of how many are admissible.
         """
         every = {name: loss for losses in self._losses.values() for name, loss in losses.items()}
-        return {name: float(loss.uninformed().mean()) for name, loss in every.items() if loss.uninformed is not None}
+        return {name: float(loss.chance_loss().mean()) for name, loss in every.items() if loss.chance_loss is not None}
 
     def class_evidence(self, p: Tensor) -> Tensor:
         """Return (clusters, classes) float64: how much speaks for a cluster being a class.

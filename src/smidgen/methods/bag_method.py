@@ -21,10 +21,10 @@ from smidgen.nets.bag_net import (
     BagNet,
     CountHead,
     HeadActivation,
-    copied,
     count_accuracy,
     count_cross_entropy,
     frozen,
+    try_copy_weights,
 )
 from smidgen.nets.centroids import Centroids
 from smidgen.nets.encoder import Encoder
@@ -45,7 +45,7 @@ class BagConfig(Options):
     encoder: str = option(
         "wide-residual",
         "the encoder before the feature layer, see `smidgen list encoders`; with unet the decoder copies the image"
-        " through skip connections and the features need not carry it, for comparison, and unet-no-skips is that net without them",
+        " through skip connections, which the features then need not carry (for comparison); unet-no-skips has none",
     )
     features: Count = option(10, "J, numbers per image")
     activation: Activation = option("sigmoid", "activation that bounds the features")
@@ -152,14 +152,14 @@ class BagMethod(Method):
             attention=config.attention,
             decoder=decoder,
         )
-        self.head = CountHead(self.net.described, self.source.admissible, activation=config.head_activation)
+        self.head = CountHead(self.net.bag_features, self.source.admissible, activation=config.head_activation)
         self.clusters = Centroids(problem.n_clusters, config.features)
         self.features_taken = False  # from another run
         self.evidence_use = dataclasses.replace(
             self.evidence_use,
-            bags_drawn_from=("labels",) if self.source.is_fresh else (),
-            chance_losses={"ucc": self.source.uninformed},  # ln 4 in the paper
-            notes=(self.source.repeats,) if self.source.repeats else (),  # classes are too small for the bags
+            bags_drawn_from=("labels",) if self.source.samples_bags else (),
+            chance_losses={"ucc": self.source.chance_loss},  # ln 4 in the paper
+            notes=tuple(filter(None, [self.source.repetition_note])),
         )
         self.register_buffer("recent", torch.zeros(0, config.features))
         self.register_buffer("bag_sizes", torch.tensor(self.source.typical_sizes))  # a saved model knows them by this
@@ -261,13 +261,13 @@ class BagMethod(Method):
             if self.config.activation == "softmax" and start.head is not None:
                 self.features_taken = self.net.take_features(*start.head)
             return
-        self.features_taken = copied(self.net.code, start.bag_net.code)
+        self.features_taken = try_copy_weights(self.net.code, start.bag_net.code)
         if self.features_taken:
-            copied(self.net.attention, start.bag_net.attention)
-            copied(self.net.decoder, start.bag_net.decoder)
+            try_copy_weights(self.net.attention, start.bag_net.attention)
+            try_copy_weights(self.net.decoder, start.bag_net.decoder)
         admissible = start.count_head.admissible.to(self.recent.device)
         if self.has_densities_of(start) and self.head.admissible.equal(admissible):
-            copied(self.head, start.count_head)
+            try_copy_weights(self.head, start.count_head)
 
     def has_densities_of(self, start: BagStart) -> bool:
         """Return whether the features are another run's, and heads of the same kind see densities of the same kind."""

@@ -1,4 +1,4 @@
-"""Where the bags of UCC and RCC come from: those of the evidence, or fresh ones at each step, drawn as in the paper."""
+"""The bags of UCC and RCC: those of the evidence, or bags sampled at each step as in the paper."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class BagSource(nn.Module):
     """The bags of one training set: which come next, and what is known of them.
 
     Bags of the evidence are drawn at random, `bags` at a time but no more than `images` images together. Where there
-    are none but labels, `bags` // (number of counts) fresh bags of each count are made per step as in the paper: tuples
-    of classes are walked in shuffled order, images are shared evenly among the classes (or at random) and none is
-    twice in a bag unless its class has too few.
+    are only labels, `bags` // (number of counts) bags of each count are sampled per step as in the paper: tuples of
+    classes in shuffled order, images shared evenly among the classes (or at random), and no image twice in a bag
+    unless its class has too few.
 
     evidence: of the training set; its proportions are used only `with_classes`. ucc, bag_size: the range of class
-    counts and of images of fresh bags; counts are cut to the number of classes. random_shares: any composition of a
-    fresh bag is as likely, instead of the even one.
+    counts and of images of sampled bags; counts are cut to the number of classes. random_shares: any composition of a
+    sampled bag is as likely, instead of the even one.
     """
 
     walk: Tensor
@@ -75,8 +75,8 @@ class BagSource(nn.Module):
         self._tell_of_bags(with_classes=with_classes)
         classes = evidence.labels[evidence.labels >= 0].unique().tolist()
         self.rows_of_class = [(evidence.labels == k).nonzero().flatten() for k in classes]
-        self.is_fresh = not len(self.known_bags) and bool(classes)
-        self.counts = self._fresh_counts(*span(ucc, what="ucc")) if self.is_fresh else self._known_counts()
+        self.samples_bags = not len(self.known_bags) and bool(classes)
+        self.counts = self._sampled_counts(*span(ucc, what="ucc")) if self.samples_bags else self._known_counts()
 
     def _tell_of_bags(self, *, with_classes: bool) -> None:
         """Store what is known of each bag: the range of its count, else 0, and its proportions, else NaN."""
@@ -91,7 +91,7 @@ class BagSource(nn.Module):
         for name, values in (("counts_min", low), ("counts_max", high), ("proportions", proportions)):
             self.register_buffer(name, values, persistent=False)
 
-    def _fresh_counts(self, least: int, most: int) -> range:
+    def _sampled_counts(self, least: int, most: int) -> range:
         n_classes = len(self.rows_of_class)
         if least > n_classes:
             raise InputError(f"Bags of {least} classes or more were asked for (`ucc`), and {n_classes} are known.")
@@ -110,12 +110,12 @@ class BagSource(nn.Module):
         return (counts >= self.counts.start) & (counts < self.counts.stop)
 
     @property
-    def uninformed(self) -> float:
+    def chance_loss(self) -> float:
         """The mean cross-entropy of predicting the empirical distribution of counts for every bag.
 
         Fresh bags have each count as often.
         """
-        if self.is_fresh or not len(self.known_bags):
+        if self.samples_bags or not len(self.known_bags):
             return math.log(len(self.counts))
         low, high = self.counts_min[self.known_bags].cpu(), self.counts_max[self.known_bags].cpu()
         high = high.clamp(max=self.n_clusters)
@@ -124,16 +124,16 @@ class BagSource(nn.Module):
 
     @property
     def typical_sizes(self) -> tuple[int, int]:
-        """The least and the largest number of images in a bag: of the evidence's, or of fresh ones."""
+        """The least and the largest number of images in a bag: of the evidence's, or of sampled ones."""
         if not len(self.known_bags):
             return self.sizes
         sizes = self.evidence.bag_sizes[self.known_bags]
         return max(1, int(sizes.min())), max(1, int(sizes.max()))
 
     @property
-    def repeats(self) -> str:
-        """Say that fresh bags hold images twice because a class has too few, "" where none has."""
-        if not self.is_fresh:
+    def repetition_note(self) -> str:
+        """A sentence if sampled bags repeat images because a class has too few, otherwise ""."""
+        if not self.samples_bags:
             return ""
         fewest, u, size = min(map(len, self.rows_of_class)), self.counts.start, self.sizes[1]
         wanted = size - u + 1 if self.random_shares else -(-size // u)
@@ -144,12 +144,12 @@ class BagSource(nn.Module):
             " once (a smaller `bag_size` would not)."
         )
 
-    def must_know(self, method: str, *, what: str) -> None:
+    def validate(self, method: str, *, what: str) -> None:
         """Raise InputError if there is nothing to make bags of."""
-        if not self.is_fresh and not len(self.known_bags):
+        if not self.samples_bags and not len(self.known_bags):
             raise InputError(f"`{method}` needs {what}: give --bags with them, or data with classes to draw bags from.")
         most = max(1, self.bags // len(self.counts)) * len(self.counts) * self.sizes[0]
-        if (most if self.is_fresh else int(self.evidence.bag_sizes[self.known_bags].sum())) < 2:
+        if (most if self.samples_bags else int(self.evidence.bag_sizes[self.known_bags].sum())) < 2:
             raise InputError(f"`{method}` needs more than one image in the bags of a step: give more or larger bags.")
 
     def begin(self, generator: torch.Generator) -> None:
@@ -158,9 +158,9 @@ class BagSource(nn.Module):
         self.walk = torch.randint(2**62, (), generator=on_host)
 
     def request(self, step: int, generator: torch.Generator, *, view: View | None) -> Request:
-        """Return the bags of a step; `items` are bag numbers of the evidence, None for fresh bags."""
-        if self.is_fresh:
-            return self._fresh(step, generator, view)
+        """Return the bags of a step; `items` are bag numbers of the evidence, None for sampled bags."""
+        if self.samples_bags:
+            return self._sampled_bags(step, generator, view)
         bags = draw_bags(
             self.evidence, self.known_bags, generator, bags=self.bags, images=self.images, least=_LEAST_IMAGES
         )
@@ -190,9 +190,9 @@ class BagSource(nn.Module):
         known = self._host("has_proportions", self.proportions, lambda given: ~given.isnan().any(1))[items]
         return None if bool(known.all()) else to_device(known.nonzero().flatten(), self.proportions.device)
 
-    # -------------------------------------------------------------------------------------------------- fresh bags
+    # -------------------------------------------------------------------------------------------------- sampled bags
 
-    def _fresh(self, step: int, generator: torch.Generator, view: View | None) -> Request:
+    def _sampled_bags(self, step: int, generator: torch.Generator, view: View | None) -> Request:
         each = max(1, self.bags // len(self.counts))
         bags = [self._bag(u, step * each + i, generator) for u in self.counts for i in range(each)]
         offsets = torch.tensor([0, *map(len, bags)]).cumsum(0)

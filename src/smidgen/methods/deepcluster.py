@@ -49,7 +49,7 @@ from smidgen.methods.relabelling import (
     rows_by_cluster,
     varied,
 )
-from smidgen.nets.encoders import is_trained_here, make_encoder
+from smidgen.nets.encoders import is_trained_from_scratch, make_encoder
 from smidgen.nets.pretrained import SCRATCH
 from smidgen.nets.sobel import SOBEL
 from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, ShareBelowOne, Weight, option
@@ -148,7 +148,9 @@ class DeepCluster(Method):
         if name.startswith(SOBEL) or holds_vectors(self.problem):
             return name
         with_sobel = self.problem.image_shape[0] == 3 if wanted is None else wanted
-        return f"{SOBEL}{name}" if with_sobel and is_trained_here(name) and not name.startswith(SCRATCH) else name
+        return (
+            f"{SOBEL}{name}" if with_sobel and is_trained_from_scratch(name) and not name.startswith(SCRATCH) else name
+        )
 
     def stages(self) -> list[Stage]:
         """Return the one stage, "train", which begins anew at every relabelling."""

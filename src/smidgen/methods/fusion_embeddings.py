@@ -137,7 +137,7 @@ class FusionEmbeddings(Method):
         self.register_buffer("anchors", torch.full((problem.n_images,), -1))
         self.register_buffer("refined", torch.tensor(False))
         self.register_buffer("sets", _sets(problem), persistent=False)
-        chance = {kind: loss for kind, loss in self.terms.uninformed().items() if kind in self._likelihoods}
+        chance = {kind: loss for kind, loss in self.terms.chance_losses().items() if kind in self._likelihoods}
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=chance)
 
     def stages(self) -> list[Stage]:

@@ -151,7 +151,7 @@ class FusionImages(Method):
         self.weak, self.strong = views(problem.image_shape)
         self.terms = EvidenceTerms(problem.evidence, problem.n_clusters, epsilon=config.wrong, images=config.bag_images)
         encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
-        self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.uninformed())
+        self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.chance_losses())
         self.net = HeadedNet(encoder, problem.n_clusters, heads=config.heads)
         self.teacher = Average(self.net, decay=config.decay)
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))

@@ -41,7 +41,7 @@ from smidgen.maths.likelihoods import bag_means, bag_sums
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.methods.bag_method import BagConfig, BagMethod, BagStart
 from smidgen.methods.base import BagHeads, Embed, EvidenceUse, Problem, Stage, StartingPoint
-from smidgen.nets.bag_net import HeadActivation, bag_head, copied, expected_count
+from smidgen.nets.bag_net import HeadActivation, bag_head, expected_count, try_copy_weights
 from smidgen.options import Count, Share, Weight, option
 
 
@@ -52,8 +52,8 @@ class RCCConfig(BagConfig):
     encoder: str = option(
         "wide-residual",
         "the encoder before the feature layer, see `smidgen list encoders`; the report's was a pretrained ResNeXt, and"
-        " any of timm's can be. With unet the decoder copies the image through skip connections and the features need not"
-        " carry it, for comparison, and unet-no-skips is that net without them",
+        " any of timm's can be. With unet the decoder copies the image through skip connections, which the features"
+        " then need not carry (for comparison); unet-no-skips has none",
     )
     counts: Literal["mse", "dllp"] = option(
         "mse",
@@ -203,7 +203,7 @@ class RCC(BagMethod):
         super().__init__(config, problem, with_classes=True, decodes=config.reconstruction_weight > 0)
         self.counts_classes = config.counts == "mse"  # of a bag from its densities, or image by image
         self.classifier: nn.Module = (
-            bag_head(self.net.described, problem.n_clusters, activation=config.head_activation)
+            bag_head(self.net.bag_features, problem.n_clusters, activation=config.head_activation)
             if self.counts_classes
             else nn.Linear(self.net.encoder.features, problem.n_clusters)
         )
@@ -222,12 +222,12 @@ class RCC(BagMethod):
         if start.class_names != self.problem.evidence.class_names:
             return
         if self.config.counts == start.config.counts == "dllp" or self.has_densities_of(start):
-            copied(self.classifier, start.classifier)
+            try_copy_weights(self.classifier, start.classifier)
 
     def stages(self) -> list[Stage]:
         """Return "warmup", if there is any, and "train"."""
-        self.source.must_know(self.name, what="proportions or class counts of bags")
-        if not self.source.is_fresh and not len(self.problem.evidence.proportion_bags):
+        self.source.validate(self.name, what="proportions or class counts of bags")
+        if not self.source.samples_bags and not len(self.problem.evidence.proportion_bags):
             raise InputError("`rcc` needs proportions or class counts of bags; from unique counts alone, `ucc` learns.")
         return super().stages()
 

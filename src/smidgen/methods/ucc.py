@@ -22,7 +22,7 @@ training images; the paper's clustering accuracy, k-means of the test images alo
 
 The four variants: `UCC` is the default; `UCC2+` never sees a pure bag (`ucc = "2-4"`, or evidence without any);
 `UCC α=1` has no decoder (`alpha = 1`); and both. The bags are those of the evidence, whatever their sizes and counts;
-where there is no bag but labels, fresh bags are drawn from them at each step, as the paper does.
+where there is no bag but labels, sampled bags are drawn from them at each step, as the paper does.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class UCCConfig(BagConfig):
     }
     """Options by name: "paper" is the defaults; "report" is the base model of the RCC report, whose rates and decay are
     ours where it states none; "fast" learns from scratch in minutes; "warm" goes on from another run
-    (`--init-from`), whose softmax head becomes the features where there are as many as clusters. Its fresh bags are
+    (`--init-from`), whose softmax head becomes the features where there are as many as clusters. Its sampled bags are
     small: in a bag of 32 single images that lie wrong do not change the count, and nothing puts them right.
     "warm-embeddings" does so on a frozen encoder's embeddings: a fast head on features that hardly move, because where
     a fifth of the images look like another class, densities know less of them than the run they come from."""
@@ -135,7 +135,7 @@ class UCC(BagMethod):
 
     def stages(self) -> list[Stage]:
         """Return "warmup", if there is any, and "train"."""
-        self.source.must_know(self.name, what="unique class counts of bags")
+        self.source.validate(self.name, what="unique class counts of bags")
         return super().stages()
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:

@@ -84,7 +84,7 @@ class BagNet(nn.Module):
         if decoder != "none":
             batch_norm = decoder == "batch-norm"
             self.decoder = make_decoder(features, image_shape, encoder=encoder, batch_norm=batch_norm)
-        self.described = features * points
+        self.bag_features = features * points
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features (batch, J), float32, within the activation's range."""
@@ -139,7 +139,7 @@ class BagNet(nn.Module):
         return fits
 
 
-def copied(mine: nn.Module | None, theirs: nn.Module | None) -> bool:
+def try_copy_weights(mine: nn.Module | None, theirs: nn.Module | None) -> bool:
     """Copy another module's weights if it has the same names and shapes, and return whether it does."""
     if mine is None or theirs is None:
         return False
@@ -172,9 +172,9 @@ class CountHead(nn.Module):
         self.layers = bag_head(inputs, len(admissible), activation=activation)
         self.register_buffer("admissible", admissible.clone())
 
-    def forward(self, described: Tensor) -> Tensor:
+    def forward(self, densities: Tensor) -> Tensor:
         """Return log P(count), (bags, counts) float32; about −1e30 where a count is not admissible."""
-        return self.layers(described).float().masked_fill(~self.admissible, -1e30).log_softmax(1)
+        return self.layers(densities).float().masked_fill(~self.admissible, -1e30).log_softmax(1)
 
 
 def count_cross_entropy(log_counts: Tensor, least: Tensor, most: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def _pretrained(name: str) -> Callable[..., Encoder]:
     def make(image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
         if image_shape[1:] == (1, 1):
             raise InputError(f"The encoder {name!r} wants images, and these are embeddings: use 'vectors'.")
-        if is_trained_here(name):  # batch norm has to learn its statistics
+        if is_trained_from_scratch(name):  # batch norm has to learn its statistics
             return pretrained_encoder(name)
         return pretrained_encoder(name, flip=True).fold()
 
@@ -122,11 +122,11 @@ TRAINED_HERE = ("conv", "alexnet", "alexnet-small", "wide-residual", "unet", "un
 """The encoders that start from random weights; all others come pretrained."""
 
 
-def is_trained_here(name: str) -> bool:
+def is_trained_from_scratch(name: str) -> bool:
     """Return whether an encoder is trained by the run that uses it, and not frozen as pretrained ones are by default.
 
-    >>> is_trained_here("conv"), is_trained_here("scratch:resnet18"), is_trained_here("sobel:lite0")
-    (True, True, False)
+    >>> [is_trained_from_scratch(name) for name in ("conv", "scratch:resnet18", "sobel:lite0")]
+    [True, True, False]
     """
     name = name.removeprefix(SOBEL)
     return name in TRAINED_HERE or name.startswith(SCRATCH) or is_projected(name)
@@ -138,7 +138,7 @@ def _with_sobel(
     channels, *sides = image_shape
     if image_shape[1:] == (1, 1):
         raise InputError(f"The filter of '{SOBEL}{name}' wants images, and these are embeddings: use 'vectors'.")
-    if not is_trained_here(name) or name.startswith(SCRATCH):
+    if not is_trained_from_scratch(name) or name.startswith(SCRATCH):
         raise InputError(f"A net of timm's takes colours, not gradients: leave '{SOBEL}' before {name!r} out.")
     inner = make_encoder(name, (2, sides[0], sides[1]), mean=(0.0, 0.0), std=(1.0, 1.0))
     return SobelEncoder(inner, channels, mean=mean, std=std)

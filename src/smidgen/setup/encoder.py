@@ -16,7 +16,7 @@ from smidgen.hardware import forked_rng
 from smidgen.listener import Listener
 from smidgen.methods import FUSION, option_types
 from smidgen.model import Model, embed
-from smidgen.nets.encoders import is_projected, is_trained_here
+from smidgen.nets.encoders import is_projected, is_trained_from_scratch
 from smidgen.nets.pretrained import SCRATCH, encoder_size, pretrained_encoder
 from smidgen.nets.timm_encoder import PretrainedEncoder
 from smidgen.setup.method import EMBEDDINGS, IMAGES, by_options, choose_method, method_options
@@ -44,7 +44,7 @@ def with_encoder(config: Config, other: Model | None) -> Config:
     is_known = other is not None or config.init_from is None  # or else that run may name it
     if config.init_from is None and is_projected(wanted):
         raise InputError(f"The encoder {wanted!r} comes from another run: name that one, `--init-from RUN`.")
-    trained = encoder is not None and (config.fine_tune or is_trained_here(encoder))
+    trained = encoder is not None and (config.fine_tune or is_trained_from_scratch(encoder))
     if is_known and config.fine_tune and wanted is None:
         raise InputError("Which encoder is to be trained further? Name it: `--encoder lite0 --fine-tune`.")
     if is_known and config.weights is not None and (encoder is None or trained):
@@ -129,7 +129,7 @@ def as_if_embedded(dataset: Dataset, extractor: PretrainedEncoder | None) -> Dat
 def other_size(config: Config) -> int:
     """Return the side of images that are not of one small size: what the encoder reads best, where one may be used."""
     name = config.encoder or config.options.get("encoder")
-    if name is not None and (not is_trained_here(name) or name.startswith(SCRATCH)):
+    if name is not None and (not is_trained_from_scratch(name) or name.startswith(SCRATCH)):
         return encoder_size(name)
     choice = by_options(config) if config.method == FUSION else None
     method = config.method if choice is None else choice.method

@@ -12,7 +12,7 @@ from smidgen.data.datasets import Dataset
 from smidgen.errors import InputError
 from smidgen.listener import Listener
 from smidgen.methods import FUSION, FUSION_METHODS, SMALL, make_config, only_in, option_types
-from smidgen.nets.encoders import is_trained_here
+from smidgen.nets.encoders import is_trained_from_scratch
 from smidgen.options import Options
 
 IMAGES, EMBEDDINGS = FUSION_METHODS
@@ -70,7 +70,7 @@ def by_options(config: Config) -> Choice | None:
 def _encoders(config: Config) -> tuple[str | None, str | None]:
     """Return the encoder that is trained and the one that is frozen, where they are named."""
     named, trained = config.encoder, config.options.get("encoder")
-    if named is not None and (config.fine_tune or is_trained_here(named)):
+    if named is not None and (config.fine_tune or is_trained_from_scratch(named)):
         return trained or named, None
     return trained, named
 

@@ -7,7 +7,7 @@ from smidgen.errors import InputError
 from smidgen.methods import FUSION, option_types
 from smidgen.methods.base import Method
 from smidgen.model import Model
-from smidgen.nets.encoders import is_trained_here
+from smidgen.nets.encoders import is_trained_from_scratch
 from smidgen.setup.method import EMBEDDINGS
 
 
@@ -27,7 +27,7 @@ def starting_run(config: Config) -> Model | None:
 def refuse_other_embeddings(config: Config, other: Model) -> None:
     """Raise InputError where `--encoder` names other embeddings than those that the other run's nets work on."""
     named, own = config.encoder, None if other.extractor is None else other.extractor.name
-    if named is None or config.fine_tune or named == own or (own is None and is_trained_here(named)):
+    if named is None or config.fine_tune or named == own or (own is None and is_trained_from_scratch(named)):
         return
     works = "trained a net on images or ready embeddings" if own is None else f"works on the embeddings of {own!r}"
     raise InputError(

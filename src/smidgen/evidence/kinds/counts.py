@@ -152,13 +152,13 @@ class Counts(Kind):
             ranges = given["counts_min"], given["counts_max"]
             return count_loss(law, *ranges, admissible=allowed, epsilon=epsilon).float()
 
-        def uninformed() -> Tensor:
+        def chance_loss() -> Tensor:
             frequency = count_frequencies(low, high, admissible.any(0))
             law = frequency.clamp_min(1e-9).log().float().expand(admissible.shape)
             return count_loss(law, low, high, admissible=admissible, epsilon=epsilon)
 
         targets = {"counts_min": low, "counts_max": high, "admissible": admissible}
-        return {"counts": Loss(targets, loss, uninformed)}
+        return {"counts": Loss(targets, loss, chance_loss)}
 
     # ----------------------------------------------------------------------------------------------------- explaining
 

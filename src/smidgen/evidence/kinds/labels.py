@@ -101,14 +101,14 @@ class Labels(Kind):
 
         labels = evidence.labels[evidence.labels >= 0]
 
-        def uninformed() -> Tensor:
+        def chance_loss() -> Tensor:
             frequency = torch.bincount(labels, minlength=n_clusters) / len(labels)
             return label_loss(frequency.expand(len(labels), -1), labels, epsilon=epsilon)
 
         def loss(p: Sequence[Tensor], given: Mapping[str, Tensor]) -> Tensor:
             return label_loss(p[0], given["labels"], epsilon=epsilon)
 
-        return {"labels": Loss({"labels": labels}, loss, uninformed)}
+        return {"labels": Loss({"labels": labels}, loss, chance_loss)}
 
     def votes(self, evidence: Resolved, p: Tensor, bag_means: Callable[[], Tensor]) -> Tensor | None:
         """Let labelled images vote with their assignment."""

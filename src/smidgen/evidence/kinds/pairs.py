@@ -70,14 +70,14 @@ class Pairs(Kind):
 
         same = evidence.same
 
-        def uninformed() -> Tensor:
+        def chance_loss() -> Tensor:
             together = same.float().mean()
             answer = torch.stack([together, 1 - together]).expand(len(same), 2)
             return pair_loss(answer, torch.tensor([[1.0, 0.0]]), same, epsilon=epsilon)
 
         return {
             "pairs": Loss(
-                {"same": same}, lambda p, given: pair_loss(p[0], p[1], given["same"], epsilon=epsilon), uninformed
+                {"same": same}, lambda p, given: pair_loss(p[0], p[1], given["same"], epsilon=epsilon), chance_loss
             )
         }
 

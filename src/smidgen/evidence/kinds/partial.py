@@ -125,11 +125,11 @@ class Partial(Kind):
         def loss(p: Sequence[Tensor], given: Mapping[str, Tensor]) -> Tensor:
             return of(p[0], given["partial_sets"])
 
-        def uninformed() -> Tensor:
+        def chance_loss() -> Tensor:
             frequency = (sets / sets.sum(1, keepdim=True)).mean(0)
             return of(frequency.expand(sets.shape), sets)
 
-        return {"partial": Loss({"partial_sets": sets}, loss, uninformed)}
+        return {"partial": Loss({"partial_sets": sets}, loss, chance_loss)}
 
     def votes(self, evidence: Resolved, p: Tensor, bag_means: Callable[[], Tensor]) -> Tensor | None:
         """Let images vote with their assignment, in equal parts for the classes of their set."""

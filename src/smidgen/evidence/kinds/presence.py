@@ -92,7 +92,7 @@ class Presence(Kind):
 
         present = F.pad(evidence.presence, (0, n_clusters - len(evidence.class_names)), value=-1)
 
-        def uninformed() -> Tensor:
+        def chance_loss() -> Tensor:
             offsets = torch.arange(len(present) + 1)  # bags of one image
             frequency = (present == 1).sum(0) / (present >= 0).sum(0).clamp_min(1)
             return presence_loss(frequency.expand(present.shape), offsets, present, epsilon=epsilon)
@@ -101,7 +101,7 @@ class Presence(Kind):
             "presence": Loss(
                 {"presence": present},
                 lambda p, offsets, given: presence_loss(p, offsets, given["presence"], epsilon=epsilon),
-                uninformed,
+                chance_loss,
             )
         }
 

@@ -147,7 +147,7 @@ class Proportions(Kind):
         given = F.pad(evidence.proportions, (0, n_clusters - len(evidence.class_names)))
         numbers = _whole_counts(given, evidence.bag_sizes[evidence.proportion_bags])
 
-        def uninformed() -> Tensor:
+        def chance_loss() -> Tensor:
             offsets = torch.arange(len(given) + 1)
             return proportion_loss(given.mean(0).expand_as(given), offsets, given)
 
@@ -155,7 +155,7 @@ class Proportions(Kind):
             "proportions": Loss(
                 {"proportions": given},
                 lambda p, offsets, given: proportion_loss(p, offsets, given["proportions"]),
-                uninformed,
+                chance_loss,
             ),
             CLASS_COUNTS: Loss(
                 {CLASS_COUNTS: numbers},
