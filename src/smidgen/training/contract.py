@@ -5,12 +5,12 @@ A method that breaks the contract in `methods/base.py` is answered by a sentence
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smidgen.data.batches import Request
 from smidgen.errors import ContractError
@@ -36,6 +36,16 @@ def check_optimisers(method: Method, optimisers: Any) -> list[torch.optim.Optimi
     if not is_list or not all(isinstance(one, torch.optim.Optimizer) for one in optimisers):
         raise _broken(method, "optimisers", f"a list of one optimiser or more, got {_kind(optimisers)}")
     return list(optimisers)
+
+
+def check_renewed(method: Method, renewed: Any) -> list[nn.Parameter]:
+    """Return the parameters that `begin` drew anew; raises ContractError if they are anything else."""
+    is_one = isinstance(renewed, Tensor) or not isinstance(renewed, Iterable)  # a parameter's rows are no parameters
+    parameters = [] if is_one else list(renewed)
+    if is_one or not all(isinstance(one, nn.Parameter) for one in parameters):
+        wanted = "the parameters drawn anew, such as `layer.parameters()`, or None"
+        raise _broken(method, "begin", f"{wanted}, got {_kind(renewed)}")
+    return parameters
 
 
 def check_requests(method: Method, requests: Any, *, n_images: int) -> dict[str, Request]:

@@ -22,7 +22,7 @@ from smidgen.schemas import convert
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.checkpoint import Checkpoints, Snapshot, capture, restore
 from smidgen.training.clock import Clock, Progress, work
-from smidgen.training.contract import check_losses, check_requests, check_stages
+from smidgen.training.contract import check_losses, check_renewed, check_requests, check_stages
 from smidgen.training.embed import make_embed
 from smidgen.training.interrupts import Interrupted, Interrupts
 from smidgen.training.optimisers import Optimisers
@@ -199,7 +199,7 @@ class Trainer:
         renewed = self.method.begin(stage.name, step, self.embed, generator)
         self.method.to(self.settings.device)
         if renewed is not None:
-            self.optimisers.renew(renewed)
+            self.optimisers.renew(check_renewed(self.method, renewed))
         self.progress.begun, self.progress.begun_to = True, step
         if self.progress.step == 0:
             self.clock.allow(share)  # again: the time that this took is not the steps'
