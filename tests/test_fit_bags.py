@@ -50,7 +50,7 @@ def run(tmp_path_factory):
 
 def test_bags_are_drawn_from_the_classes_and_this_is_said(run):
     folder, said = run
-    assert any("Fresh bags are drawn from the 1,438 labels at each step: 'ucc'" in text for text in said)
+    assert any("Bags are sampled from the 1,438 labels at each step: 'ucc'" in text for text in said)
     assert not any("no use of" in text for text in said)
     assert folder.manifest["evidence"]["labels to draw bags from"] == 1438
     assert "labels" not in folder.manifest["evidence"]

@@ -11,7 +11,7 @@ class SmidgenError(Exception):
 
 
 class InputError(SmidgenError, ValueError):
-    """An argument, option, file or image collection is not what was wanted."""
+    """An argument, option, file or image collection is not valid."""
 
 
 class RunError(SmidgenError):
@@ -19,7 +19,7 @@ class RunError(SmidgenError):
 
 
 class Damaged(SmidgenError):
-    """A file is not what smidgen wrote; the message is the reason only, for whoever knows the file to put in words."""
+    """A file is not as smidgen wrote it; the message is only the reason, for the caller, who knows the file."""
 
 
 class TrainingError(SmidgenError):

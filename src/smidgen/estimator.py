@@ -339,7 +339,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
 
 class _Spoken(Listener):
-    """Writes to stderr what a run says, and how far it is, ten times for each thing it does."""
+    """Writes a run's messages to stderr, and its progress, ten times per task."""
 
     def __init__(self) -> None:
         self._last = ("", -1)
@@ -362,13 +362,13 @@ def _is_name(text: str) -> bool:
 
 
 def _given(X: Any) -> Any:
-    """Return images that are given one by one as `Rows`, anything else as it is."""
+    """Return images given one by one as `Rows`, anything else unchanged."""
     rows = rows_of(X)
     return listed(X) if rows is None else rows
 
 
 def _is_files(X: Any) -> bool:
-    """Tell whether there is something to be opened: paths, a name, or images one by one."""
+    """Return whether there is something to be opened: paths, a name, or images one by one."""
     return isinstance(X, Rows) or as_paths(X) is not None
 
 
@@ -390,7 +390,7 @@ def _seed(random_state: Any) -> int:
 
 
 def _as_evidence(evidence: Any, data: Any) -> Evidence | Resolved | None:
-    """Return labels in the order of an array's rows as evidence; what is evidence already, as it is."""
+    """Return labels in the order of an array's rows as evidence; evidence is returned unchanged."""
     if evidence is None or isinstance(evidence, Evidence | Resolved):
         return evidence
     if isinstance(evidence, Mapping):

@@ -147,7 +147,7 @@ def read_toml(path: Path | str) -> dict[str, Any]:
 
 
 def lies_inside(path: Path | str, data: str | Sequence[str] | None) -> bool:
-    """Say whether something that is written goes into a folder of images, which would find it the next time.
+    """Return whether an output lies in a folder of images, where it would be read as input the next time.
 
     data: as a configuration has it, None for none; only a folder has an inside.
     """

@@ -153,7 +153,7 @@ def repeatable(device: Device) -> Iterator[None]:
 
 
 def reset_peak_memory(device: Device) -> None:
-    """Begin anew with what `peak_memory_mb` measures, where the system can (Linux and CUDA)."""
+    """Reset what `peak_memory_mb` measures, where the system can (Linux and CUDA)."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):

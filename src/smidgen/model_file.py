@@ -36,7 +36,7 @@ class Preprocessing:
 
 
 class ExtractorTable(msgspec.Struct, forbid_unknown_fields=True):
-    """What a model says of the frozen encoder that it holds."""
+    """The description of a model's frozen encoder."""
 
     name: str
     preprocess: dict[str, Any]

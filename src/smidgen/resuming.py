@@ -28,7 +28,7 @@ _FREE = ("issues",)  # settings of what comes after training
 
 
 def _is_place(setting: str) -> bool:
-    """Say whether a setting names a file: where an input lies is no difference, its fingerprint says what it is."""
+    """Return whether a setting names a file: its location does not matter, its fingerprint identifies it."""
     return setting in PATHS or setting.startswith("evidence.")
 
 

@@ -144,7 +144,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run reached its end, which the manifest is told last of all."""
+        """Whether the run reached its end, which is written to the manifest last."""
         return (self.path / "manifest.json").is_file() and "finished" in self.manifest
 
     @property
@@ -279,12 +279,12 @@ _OWN_NAMES = frozenset(
 
 
 def _is_leftover(entry: Path) -> bool:
-    """Say whether this is a temporary file of an `atomic_write` that was killed."""
+    """Return whether this is a temporary file of an `atomic_write` that was killed."""
     return entry.name.startswith(tuple(f".{name}." for name in _OWN_NAMES)) and entry.is_file()
 
 
 def _entries(path: Path) -> list[Path]:
-    """Return what a folder holds besides our lock and what an interrupted `atomic_write` left."""
+    """Return the entries of a folder, except the lock and leftovers of an interrupted `atomic_write`."""
     return [entry for entry in path.iterdir() if not entry.name.startswith((".lock", ".config.toml."))]
 
 

@@ -51,7 +51,7 @@ class KnownAssignments(TypedDict, total=False):
 
 
 class KnownData(TypedDict, total=False):
-    """What a manifest says of the images."""
+    """A manifest's entries about the images."""
 
     name: str
     shape: tuple[Count, Count, Count]

@@ -31,7 +31,7 @@ def test_it_says_what_a_folder_holds_and_what_a_fit_would_refuse(folder):
         "1 of 11 train images cannot be read: repair or remove them, or pass `allow_bad=0.1`.",
         "10 images cannot make 11 clusters: add images or pass `n_clusters=10`.",
     ]
-    assert "1 images are in both train and test: scores on the test images flatter." in found.advice
+    assert "1 images are in both train and test: test scores will be optimistic." in found.advice
     assert inspect_collection(folder, n_clusters=5, allow_bad=0.1).refusals == []
 
 

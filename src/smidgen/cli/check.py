@@ -153,7 +153,7 @@ def _sentences(found: Inspection) -> Iterator[str]:
     """Yield the lines of what `smidgen fit` would refuse, of what is worth knowing, and of the evidence."""
     titled = {
         "`smidgen fit` would refuse this": found.refusals,
-        "worth knowing": found.advice,
+        "advice": found.advice,
         "about the evidence": list(map(str, found.findings)),
     }
     for title, sentences in titled.items():

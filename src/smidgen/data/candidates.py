@@ -32,7 +32,7 @@ _KINDS_SHOWN = 6
 
 
 class Sieve:
-    """Tells a collection's images from its other files, and keeps account of both.
+    """Separates a collection's images from its other files, and counts both.
 
     exclude: patterns as in a .gitignore: `*.gif`, `thumbs/`, `/raw`, `2019/**/draft-*`, `!keep.gif`. Raises InputError
         for one that is none.
@@ -48,7 +48,7 @@ class Sieve:
         self._excluded: list[str] = []
 
     def enters(self, folder: str) -> bool:
-        """Tell whether the files in a folder, named by its path below the collection, are wanted."""
+        """Return whether files in a folder, given by its path below the collection, are to be used."""
         name = posixpath.basename(folder)
         if is_system(name):
             self._system[name] += 1
@@ -56,7 +56,7 @@ class Sieve:
         return not self._is_excluded(f"{folder}/")
 
     def admits(self, name: str, start: Callable[[], bytes]) -> bool:
-        """Tell whether a file should be an image: by its extension, or without a usual one by its first bytes.
+        """Return whether a file should be an image: by its extension, or without a usual one by its first bytes.
 
         name: its path below the collection. start: returns its first bytes; called only if the name does not tell.
         """
@@ -80,7 +80,7 @@ class Sieve:
         return True
 
     def admits_member(self, name: str, start: Callable[[], bytes]) -> bool:
-        """Tell the same of a member of an archive, which no walk has led to through its folders."""
+        """Return the same for a member of an archive, also checking its folders."""
         for folder in posixpath.dirname(name).split("/"):
             if is_system(folder):
                 self._system[folder] += 1
@@ -89,7 +89,7 @@ class Sieve:
         return self.admits(name, start)
 
     def excludes(self, name: str) -> bool:
-        """Tell whether a pattern leaves a file out, and count it."""
+        """Return whether a pattern excludes a file, and count it."""
         return self._is_excluded(name)
 
     def _is_excluded(self, name: str) -> bool:
@@ -102,7 +102,7 @@ class Sieve:
         return True
 
     def notes(self) -> tuple[str, ...]:
-        """Return sentences on what was taken by its content, passed over and excluded."""
+        """Return sentences on files taken by content, skipped and excluded."""
         sentences = []
         if self._by_content:
             n = len(self._by_content)
@@ -128,7 +128,7 @@ class Sieve:
 
 
 def is_system(name: str) -> bool:
-    """Tell whether a file or folder is hidden, or one that systems and network storage make for themselves."""
+    """Return whether a file or folder is hidden, or made by an operating system or network storage."""
     return (name.startswith(".") and name not in (".", "..")) or name.casefold() in _SYSTEM
 
 

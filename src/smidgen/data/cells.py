@@ -30,7 +30,7 @@ def shown(value: Any) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Say whether a value is not given: empty, None, NaN and their like; -1 is a number.
+    """Return whether a value is missing: empty, None, NaN and their like; -1 is a number.
 
     >>> is_missing(" "), is_missing(float("nan")), is_missing("NA"), is_missing(0), is_missing(-1)
     (True, True, True, False, False)
@@ -78,7 +78,7 @@ def number(value: Any) -> float:
 
 
 def _number(value: Any) -> float:
-    """Return a number, NaN for what is none."""
+    """Return a number, NaN for anything else."""
     try:
         return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

@@ -30,7 +30,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Collection:
-    """What a folder, an archive or a manifest holds: its images, in order, and how many other files there are.
+    """The content of a folder, archive or manifest: its images in order, and the number of other files.
 
     notes: sentences on how it was understood: which folders are splits, what was passed over.
     """
@@ -40,7 +40,7 @@ class Collection:
     notes: tuple[str, ...] = ()
 
     def has_splits(self) -> bool:
-        """Tell whether the collection itself says which images train and which test."""
+        """Return whether the collection itself has a training and a test split."""
         return any(item.split in SPLITS for item in self.items)
 
     def class_names(self) -> tuple[str, ...]:

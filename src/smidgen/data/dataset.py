@@ -19,7 +19,7 @@ from smidgen.data.values import ValueRange
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images of one size in memory, each with its id, and with its class where that is known.
+    """Images of one size in memory, with their ids and, where known, classes.
 
     name: as given by the user. split: "train", "test" or "all".
     ids: (n,) str objects, unique.
@@ -32,7 +32,7 @@ class Dataset:
     notes: sentences on how the collection was understood: what is a split, a class, an image by content, black and
         white, passed over.
     items: the files behind the images, where there are any; sizes: (n, 2) int32, their own width and height.
-    value_range: which values are black and white; doubts: sentences on what speaks against it.
+    value_range: which values are black and white; doubts: sentences with reasons to doubt it.
     contents: (n,) uint64, digests of images that came as arrays and were scaled or resized since; None otherwise.
     """
 

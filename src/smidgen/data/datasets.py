@@ -204,7 +204,7 @@ def _check_split(split: str) -> None:
 
 
 def _opened(data: Any, exclude: str | Sequence[str] = ()) -> Files | Arrays:
-    """Return what `data` is, listed but not decoded."""
+    """Return the opened data, listed but not decoded."""
     exclude = exclude_patterns(exclude)
     is_name = isinstance(data, str) and data in DATASETS
     if (paths := as_paths(data)) is not None and not is_name:
@@ -234,7 +234,7 @@ def exclude_patterns(exclude: Any) -> tuple[str, ...]:
 
 def _refuse_exclude(exclude: tuple[str, ...], name: str) -> None:
     if exclude:
-        raise InputError(f"`exclude` leaves out files, and {name!r} is made of arrays: leave it away.")
+        raise InputError(f"`exclude` leaves out files, and {name!r} is made of arrays: omit it.")
 
 
 def _opened_path(given: Paths, exclude: tuple[str, ...]) -> Files | Arrays:

@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that could not be read: its id, why in a few words, and the split it is of, as `Item` has it."""
+    """An unreadable image: its id, a short reason, and its split, as in `Item`."""
 
     id: str
     reason: str
@@ -42,7 +42,7 @@ class Skipped:
 
 
 class DecodedItems(NamedTuple):
-    """What image files became.
+    """The result of decoding image files.
 
     images: (n_good, channels, size, size) uint8. rows: (n_good,) int64, which items they show; skipped: the others.
     sizes: (n_good, 2) int32, the files' own width and height in pixels, upright.
@@ -75,7 +75,7 @@ class _Shape:
     settled: bool = False
 
     def holds(self, image: Decoded) -> bool:
-        """Tell whether the values of an image that helps to decide them lie within the guess, if it is one."""
+        """Return whether the values of an image that helps to decide them lie within the guess, if it is one."""
         pair = self.values.of(image.kind)
         fixed = self.settled or self.given.of(image.kind) is not None
         return pair is not None and (fixed or (pair[0] <= image.low and image.high <= pair[1]))
@@ -110,7 +110,7 @@ def decode_items(
     values: the values of black and white; ranges that are open are decided by all the images that they are of, or by
         those `deciding` if there are such. They too are guessed; if an image refutes that, all are read for them first.
 
-    Raises InputError if the cache folder has no room for pixels that exceed the memory limit.
+    Raises InputError if the cache folder has no space for pixels that exceed the memory limit.
     """
     with quiet_pillow():
         decides = np.ones(len(items), dtype=bool) if deciding is None or not any(deciding) else np.array(deciding)
@@ -259,7 +259,7 @@ def in_threads(function: Callable[[int], int], starts: Sequence[int], *, n_threa
 def new_images(shape: tuple[int, ...]) -> np.ndarray:
     """Return an empty uint8 array, above `MEMORY_LIMIT` bytes in a nameless file that vanishes with the process.
 
-    The file's room is taken at once: a mapped file on a full disk would kill the process later.
+    The file's space is allocated at once: a mapped file on a full disk would kill the process later.
     """
     n_bytes = int(np.prod(shape, dtype=np.int64))
     if n_bytes <= MEMORY_LIMIT:

@@ -84,7 +84,7 @@ class FilesBelow:
         return None if plain.isascii() else self._in_another_form(plain)
 
     def has(self, path: str) -> bool:
-        """Say whether there is a file of just this path."""
+        """Return whether a file with exactly this path exists."""
         return os.path.lexists(path_below(self._folder, path))
 
     def _in_another_form(self, plain: str) -> str | None:

@@ -18,7 +18,7 @@ Key = tuple[int | str, ...]
 """What a batch may depend on: (seed, stage, step)."""
 
 _SHARE = 0.25  # of an accelerator's free memory, that images may take
-_SHARED_MEMORY = 2 * 2**30  # bytes, where the accelerator does not say how much is free
+_SHARED_MEMORY = 2 * 2**30  # bytes, where the accelerator does not report free memory
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _with_splits_of_folders(items: tuple[Item, ...]) -> tuple[tuple[Item, ...], 
 
 
 def _about_outside(items: Sequence[Item]) -> tuple[str, ...]:
-    """Say which images lie outside the manifest's folder: whoever wrote it chose files of this machine."""
+    """Warn of images outside the manifest's folder: the manifest's author chose files of this machine."""
     outside = [item.id for item in items if item.id.startswith(("/", "../"))]
     if not outside:
         return ()

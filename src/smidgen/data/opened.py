@@ -188,7 +188,7 @@ def _refuse_nothing(name: str, split: str, *, has: tuple[str, ...], notes: tuple
 
 
 def too_many_bad(n_bad: int, *, total: int, allow_bad: float) -> bool:
-    """Tell whether so many unreadable images of one split, `total` with the readable ones, stop a fit."""
+    """Return whether so many unreadable images of one split, `total` with the readable ones, stop a fit."""
     return n_bad > allow_bad * total or n_bad == total > 0
 
 

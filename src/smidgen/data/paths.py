@@ -24,7 +24,7 @@ Paths = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Given:
-    """What one path or glob stands for. anchor: the folder that the names of its images begin in.
+    """The resolved meaning of a path or glob. anchor: the folder that image names are relative to.
 
     passed_over: names of system folders that a glob matched by chance.
     """
@@ -88,7 +88,7 @@ def find_data(data: Paths) -> Path:
 
 
 def find_several(given: Sequence[str | Path]) -> list[Given]:
-    """Return what each of several paths and globs stands for; raises InputError for one that is given twice."""
+    """Return the resolved meaning of several paths and globs; raises InputError for one that is given twice."""
     for one, times in Counter(os.fspath(one) for one in given).items():
         if times > 1:
             raise InputError(f"{one!r} is given {times} times: give each path once.")
@@ -99,7 +99,7 @@ def find_several(given: Sequence[str | Path]) -> list[Given]:
 
 
 def find_glob(pattern: str | Path) -> Given:
-    """Return what matches a pattern, here or in `$SMIDGEN_DATA`; raises InputError if nothing does."""
+    """Return the matches of a pattern, here or in `$SMIDGEN_DATA`; raises InputError if nothing does."""
     for root in (None, os.environ.get("SMIDGEN_DATA")):
         found = of_glob(os.fspath(pattern), root=root)
         if found.paths:
@@ -156,5 +156,5 @@ def _items_of(path: Path, root: Path, sieve: Sieve) -> list[Item]:
 
 
 def is_image_file(path: Path) -> bool:
-    """Tell whether a path leads to a file that should be an image, by its name or its content."""
+    """Return whether a path leads to a file that should be an image, by its name or its content."""
     return path.is_file() and Sieve().admits(path.name, partial(first_bytes, os.fspath(path)))

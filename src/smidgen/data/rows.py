@@ -100,7 +100,7 @@ def _is_array(one: Any) -> bool:
 
 
 def _differ(entries: Sequence[Any]) -> bool:
-    """Tell whether these are arrays of images that make no single array."""
+    """Return whether these are arrays of images that do not form a single array."""
     return bool(entries) and all(map(_is_array, entries)) and len({tuple(one.shape) for one in entries}) > 1
 
 

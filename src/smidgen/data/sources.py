@@ -53,7 +53,7 @@ class Source:
 
 
 class FetchError(Exception):
-    """One way of getting a file did not work; the next is tried, so its message is only part of a sentence."""
+    """One source of a file failed; the next is tried, so the message is only part of a sentence."""
 
 
 def cache_folder() -> Path:
@@ -116,7 +116,7 @@ def _read_local(path: Path, tried: list[str]) -> bytes | None:
 
 
 def has_digest(chunks: Iterable[bytes], digest: str) -> bool:
-    """Tell whether bytes have the digest "sha256:…" or "md5:…".
+    """Return whether bytes have the digest "sha256:…" or "md5:…".
 
     >>> has_digest([b"a", b"b"], "md5:187ef4436122d1cc2f40dc2b92f0eba0")
     True

@@ -70,7 +70,7 @@ class Splits:
         return "test" if role == self.test_role else role
 
     def described(self, sizes: Mapping[str | None, int], *, within: str | None = None) -> tuple[str, ...]:
-        """Return sentences that say what was taken for what.
+        """Return sentences on how names were interpreted.
 
         sizes: images by name, None of those without any. within: the path that names of folders follow, "" or ending
             in "/"; None where they are not folders.
@@ -208,7 +208,7 @@ def _class_of(item: Item, depth: int) -> str | None:
 
 
 def _about_doubts(items: Iterable[Item]) -> tuple[str, ...]:
-    """Say which folders could be meant as splits though they are not taken for any."""
+    """Return a note on folders that may be meant as splits but are not taken as such."""
     holding = {posixpath.dirname(item.id) for item in items}
     every = {"/".join(parts[:n]) for parts in (f.split("/") for f in holding) for n in range(1, len(parts) + 1)} - {""}
     beside = Counter(map(posixpath.dirname, every))

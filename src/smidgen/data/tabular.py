@@ -46,7 +46,7 @@ class Records:
         return (*self.columns, *self.unread)
 
     def warn_of_ignored(self, used: Collection[str]) -> None:
-        """Say which columns that hold anything are not used."""
+        """Warn of columns with content that are not used."""
         ignored = [name for name, cells in self.columns.items() if name not in used and any(map(_holds, cells))]
         if ignored := [*ignored, *self.unread]:
             names = ", ".join(repr(name) if name else "without a name" for name in ignored[:5])
@@ -225,7 +225,7 @@ def _parsed_strictly(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
 
 
 def _has_untitled_index(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Say whether rows begin with their numbers, of which the header knows nothing, as R writes them."""
+    """Return whether rows begin with row numbers that the header lacks, as R writes them."""
     if not rows or any(len(cells) != len(titles) + 1 for cells in rows):
         return False
     numbers = [int(cells[0]) if re.fullmatch(r"[0-9]{1,15}", cells[0].strip()) else -1 for cells in rows]

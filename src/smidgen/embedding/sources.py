@@ -25,7 +25,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> str:
-        """Return what tells these images from others, as hex."""
+        """Return a fingerprint of these images, as hex."""
         ...
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

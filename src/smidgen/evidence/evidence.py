@@ -49,7 +49,7 @@ class Evidence(Statements):
         about_bags = [name for name in given if name != "bags" and kind_of(name).about == "bags"]
         if about_bags and "bags" not in given:
             raise InputError(
-                f"`{about_bags[0]}` {str(given[about_bags[0]])!r} speaks of bags, but `bags` was not given: add the"
+                f"`{about_bags[0]}` {str(given[about_bags[0]])!r} is about bags, but `bags` was not given: add the"
                 " file that lists their images as bag,image."
             )
         result = cls()

@@ -33,8 +33,8 @@ class Loss:
     targets: what is given, name → (statements, …) on the host. of: of a kind about images or pairs
     `of((p, …), given)`, with assignments (statements, clusters) for each image of a statement; of one about bags
     `of(p, offsets, given)`; both return (statements,). given: the targets of the statements in the batch.
-    chance_loss: returns the losses (statements,) of a model that says the same of every image and bag: it knows how
-    often each answer occurs, and nothing else; None where that has no meaning.
+    chance_loss: returns the losses (statements,) of a constant model, which predicts the frequency of each
+    answer for every image and bag; None where that has no meaning.
     which: (statements,) bool, those that it is for; None for all. late: whether clusters must have formed.
     """
 

@@ -172,10 +172,10 @@ class EvidenceTerms(nn.Module):
         return KnownBags(rows, *(to_device(mask.nonzero().flatten(), rows.device) for mask in (known, of_images)))
 
     def chance_losses(self) -> dict[str, float]:
-        """Return the mean losses of a model that says the same of every image and bag.
+        """Return the chance-level losses: those of a constant model.
 
-        It knows how often each label, count, share, presence and answer occurs in the evidence, and nothing else; of
-        counts with equal frequencies and ε = 0 that is the logarithm of how many are admissible.
+        It predicts the frequencies of labels, counts, proportions, presence and answers in the evidence; for counts of
+        equal frequency and ε = 0 the loss is the logarithm of the number of admissible ones.
         """
         every = {name: loss for losses in self._losses.values() for name, loss in losses.items()}
         return {name: float(loss.chance_loss().mean()) for name, loss in every.items() if loss.chance_loss is not None}

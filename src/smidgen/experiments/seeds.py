@@ -138,7 +138,7 @@ def with_evidence(recipe: Recipe, seed: int, folder: Path, *, anew: bool, listen
 
 
 class _ProgressOnly(Listener):
-    """Passes on how far things are; the fit itself will say the rest."""
+    """Forwards progress only; the fit itself logs the rest."""
 
     def __init__(self, listener: Listener) -> None:
         self.progress = listener.progress  # type: ignore[method-assign]

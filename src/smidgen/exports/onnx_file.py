@@ -101,7 +101,7 @@ def to_onnx(model: Model, *, images: np.ndarray | None = None) -> tuple[bytes, f
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """Return what one has to know to use the model elsewhere."""
+    """Return the metadata needed to use the model elsewhere."""
     channels, height, width = model.image_shape
     pixels: dict[str, Any] = {}
     if (height, width) != (1, 1):  # otherwise ready embeddings, as they are
@@ -186,7 +186,7 @@ class _PlainDistances(TorchFunctionMode):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the translator's warnings and log: the check that follows says what matters."""
+    """Silence the exporter's warnings and log: the check that follows is what matters."""
     logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [log.level for log in logs]
     for log in logs:

@@ -35,7 +35,7 @@ def refusals(found: Inspection, *, n_clusters: int, allow_bad: float) -> list[st
 
 
 def advice(found: Inspection, *, n_clusters: int) -> list[str]:
-    """Return what is worth knowing, as sentences."""
+    """Return advice, as sentences."""
     return [
         *found.dataset.doubts,
         *_about_size(found, n_clusters),
@@ -61,9 +61,9 @@ def _about_copies(found: Inspection) -> list[str]:
         first, second = (str(found.dataset.ids[row]) for row in found.copies[0][:2])
         sentences.append(f"{spare:,} images are exact copies of others, for example {first!r} and {second!r}.")
     if leaks := sum({"train", "test"} <= {found.splits[row] for row in rows} for rows in found.copies):
-        sentences.append(f"{leaks:,} images are in both train and test: scores on the test images flatter.")
+        sentences.append(f"{leaks:,} images are in both train and test: test scores will be optimistic.")
     if near := _near_leaks(found):
-        sentences.append(f"{near:,} test images are near copies of training images: scores on them flatter.")
+        sentences.append(f"{near:,} test images are near copies of training images: test scores will be optimistic.")
     return sentences
 
 
@@ -82,7 +82,7 @@ def _about_classes(found: Inspection) -> list[str]:
     torn = sum(len({int(classes[row]) for row in rows}) > 1 for rows in found.copies)
     return [
         *([f"{torn:,} groups of exact copies are in several classes."] if torn else []),
-        "Classes are used for scores only; no method is shown them unless it is asked to be supervised.",
+        "Classes are used for scores only; no method uses them except a supervised one.",
     ]
 
 
@@ -91,7 +91,7 @@ def _about_scaling(found: Inspection) -> list[str]:
     width, height = max(found.sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     if max(width, height) <= 2 * side:
         return []
-    return [f"Images of up to {width} × {height} are made into {side} × {side}: `size` changes that."]
+    return [f"Images of up to {width} × {height} are resized to {side} × {side}: `size` changes that."]
 
 
 def _n_train(found: Inspection) -> int:

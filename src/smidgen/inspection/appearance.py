@@ -21,7 +21,7 @@ _NOISE = 1e-4  # variance of brightness below which a ratio to it means nothing;
 
 @dataclass(frozen=True, eq=False)
 class Appearance:
-    """What n images look like. Brightness is ITU-R 601-2 luma in [0, 1].
+    """Appearance of n images. Brightness is ITU-R 601-2 luma in [0, 1].
 
     digests: (n,) uint64, the same for the same pixels; for other pixels the same once in 2^64 pairs.
     hashes: (n,) uint64, the perceptual hash: which of the 64 lowest frequencies are above their median.
@@ -47,7 +47,7 @@ class Appearance:
 
 
 def describe(parts: Sequence[np.ndarray], *, progress: Callable[[int, int], None] | None = None) -> Appearance:
-    """Return what images look like, all parts one after the other.
+    """Return the appearance of images, computed part by part.
 
     parts: arrays (n, channels, height, width) uint8, in memory or mapped; read once, in blocks.
     progress: called with (done, total).

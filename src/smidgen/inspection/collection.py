@@ -31,11 +31,11 @@ from smidgen.setup.encoder import other_size
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a collection.
+    """The result of inspecting a collection.
 
     dataset: the images of all splits. splits: that of each image, (n,), "" where there is none.
     sizes: (width, height) in the files, with how many images have it. copies: groups of rows with the same bytes.
-    issues: what deserves a look, by kind, the worst first.
+    issues: those found, by kind, the worst first.
     evidence: how many statements there are of each kind. findings: what they leave open, or contradict.
     refusals: why `fit` would refuse all this, as sentences. advice: what is worth knowing, as sentences.
     """
@@ -78,7 +78,7 @@ def inspect_collection(
     n_clusters: how many clusters are meant to be asked for; None for the class count of a named dataset, otherwise 10.
     evidence: about the training images; keep_contradictory_pairs: as `Evidence.resolve` takes it.
     encoder: a pretrained net among whose embeddings outliers and look-alikes are found; None is none.
-    device: what it runs on. listener: hears how far the work is.
+    device: what it runs on. listener: receives progress.
 
     Raises InputError for what is wrong with the arguments, and for ready embeddings, which hold no pictures.
 

@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Issue:
-    """One thing about one image.
+    """One issue of one image.
 
     row: the image. kind: a name in `KINDS`.
     score: duplicates 1; near duplicates the correlation, and look-alikes the cosine, with their closest other; outliers
@@ -50,5 +50,5 @@ def issue_columns(issues: Sequence[Issue], ids: Sequence[str], splits: Sequence[
 
 
 def named_progress(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    """Return a function of (done, total) that reports how far `what` is; None where nobody listens."""
+    """Return a function of (done, total) that reports how far `what` is; None without a callback."""
     return None if progress is None else lambda done, total: progress(what, done, total)

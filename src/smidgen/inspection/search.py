@@ -29,7 +29,7 @@ def find_issues(
     content: Callable[[int], bytes] | None = None,
     progress: Progress | None = None,
 ) -> list[Issue]:
-    """Return what deserves a look, by kind in the order of `KINDS`, the worst first.
+    """Return the issues found, by kind in the order of `KINDS`, the worst first.
 
     - Duplicates have the same pixels, and the same `content` where that is given: what was scaled away counts too.
       Near duplicates have perceptual hashes of 64 bits that differ in at most 10
@@ -43,7 +43,7 @@ def find_issues(
       compares how far 10 neighbours are (fewer of less than 100 images), among at most 10,000 others drawn at random,
       with how far those of the images around it are. It is above `SPARSE`, its logarithm more than `UNUSUAL` robust
       deviations above the median, and the last neighbour farther than usual: a burst has no outliers inside. Without
-      embeddings, the lowest frequencies of the brightness stand for them, which tells strangers among drawings but
+      embeddings, the lowest frequencies of the brightness stand for them, which separate outliers among drawings but
       hardly among photographs.
     - Blurred: sharpness (`appearance.Appearance`) below `BLURRED` and unusually low. Seen in the images as they are
       here: blur that vanishes when a photograph is made small is not found, and does no harm then.

@@ -107,7 +107,7 @@ class Trunk(nn.Module):
 
 
 def _has_stages(net: nn.Module) -> bool:
-    """Tell whether a net is one of timm's EfficientNets, whose stages can be read out."""
+    """Return whether a net is one of timm's EfficientNets, whose stages can be read out."""
     return all(hasattr(net, name) for name in ("conv_stem", "bn1", "blocks", "conv_head", "bn2"))
 
 

@@ -47,7 +47,7 @@ class Report:
 
 
 def content(report: Report) -> dict[str, Any]:
-    """Return what the template shows, by the names it uses; images as rows of `assignments.csv`."""
+    """Return the template's variables; images as rows of `assignments.csv`."""
     metrics, manifest, history = report.metrics, report.manifest, report.run.history()
     assignments, galleries = report.assignments, report.galleries
     cluster_colours, class_colours = colours(assignments)
@@ -203,7 +203,7 @@ def _shown_score(key: str, value: float) -> str:
 
 
 def _score_notes(key: str, splits: Sequence[str], metrics: Mapping[str, Any]) -> list[str]:
-    """Return what stands below a score: its meaning, its interval, and the score of the other split."""
+    """Return the notes below a score: its meaning, its interval, and the score of the other split."""
     words = [_MEANINGS[key]]
     bounds = tables.interval(metrics, f"{splits[0]}_{key}")
     if bounds:
@@ -279,7 +279,7 @@ def _dominant(counts: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def _map_data(report: Report, cluster_colours: Sequence[str], class_colours: Sequence[str]) -> dict[str, Any] | None:
-    """Return what the page's script draws, names made visible here because no template touches them."""
+    """Return the data of the page's script; names are made visible here, since no template handles them."""
     if report.places is None:
         return None
     assignments, rows = report.assignments, report.galleries.sample

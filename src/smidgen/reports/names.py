@@ -34,5 +34,5 @@ def cluster_title(name: str) -> str:
 
 
 def is_numbered(cluster_name: str) -> bool:
-    """Tell whether a cluster carries a number only, as it does without evidence that names classes."""
+    """Return whether a cluster has only a number, as without evidence that names classes."""
     return re.fullmatch(r"[0-9]+", cluster_name) is not None

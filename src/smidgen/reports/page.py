@@ -102,7 +102,7 @@ def _as_json(value: Any) -> Markup:
 
 @lru_cache(maxsize=1)
 def templates() -> jinja2.Environment:
-    """Return what finds the pages' templates, made once."""
+    """Return the template environment, made once."""
     folder = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -142,7 +142,7 @@ def _render(
 
 
 def _picture(assignments: Assignments, thumbnails: Thumbnails, row: int) -> dict[str, Any]:
-    """Return what a gallery shows of one image."""
+    """Return a gallery's entry for one image."""
     return {
         "row": int(row),
         "name": assignments.images[row],

@@ -59,7 +59,7 @@ class Assignments:
 
 
 def read_assignments(run_folder: Path | str) -> Assignments:
-    """Return what a run said of each image.
+    """Return a run's result for each image.
 
     Raises RunError if `assignments.csv` is missing, damaged or lacks a column.
     """
@@ -270,7 +270,7 @@ def interval(metrics: Mapping[str, Any], key: str) -> tuple[float, float] | None
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Tell whether a value is a finite number, not a truth value."""
+    """Return whether a value is a finite number, and not a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

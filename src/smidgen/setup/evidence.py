@@ -45,15 +45,15 @@ def evidence_in_words(method: Method) -> dict[str, int]:
 
 
 def report_evidence(method: Method, listener: Listener) -> None:
-    """Say what is known, what of it the method makes no use of, and what it leaves undetermined or contradicts."""
+    """Report the evidence, what of it the method does not use, and what it leaves undetermined or contradicts."""
     evidence, n_clusters = method.problem.evidence, method.problem.n_clusters
     sizes, use = evidence.sizes(), method.evidence_use
     if not sizes:
         return
     listener.log(f"Evidence: {', '.join(f'{n:,} {kind_of(kind).noun}' for kind, n in sizes.items())}.")
     for kind in use.bags_drawn_from:
-        drawn = f"Fresh bags are drawn from the {sizes[kind]:,} {kind}"
-        listener.log(f"{drawn} at each step: {method.name!r} is told of them what a bag holds, not of single images.")
+        drawn = f"Bags are sampled from the {sizes[kind]:,} {kind}"
+        listener.log(f"{drawn} at each step: {method.name!r} learns from the content of bags, not from single images.")
     for note in use.notes:
         listener.log(note)
     spare = [k for k in sizes if k != "bags" and k not in (*use.kinds, *use.bags_drawn_from)]
@@ -68,11 +68,11 @@ def report_evidence(method: Method, listener: Listener) -> None:
     for finding in findings[:_FINDINGS_SAID]:
         listener.log(str(finding))
     if len(findings) > _FINDINGS_SAID:
-        listener.log(f"… and {len(findings) - _FINDINGS_SAID} more: `smidgen check` says all about evidence.")
+        listener.log(f"… and {len(findings) - _FINDINGS_SAID} more: `smidgen check` lists them all.")
 
 
 def resolve_evidence(config: Config, train: Dataset, evidence: Evidence | Resolved | None) -> Resolved:
-    """Return what is known of the training images, as index arrays.
+    """Return the evidence about the training images, as index arrays.
 
     Without evidence all known classes are the labels of methods that need them: to learn from, or to draw bags from.
     """

@@ -69,7 +69,7 @@ def _about_classes(train: Dataset) -> str:
 
 
 def _require_alike(train: Dataset, test: Dataset) -> None:
-    """Raise InputError if what is learned from the training data cannot be tried on the test data."""
+    """Raise InputError if a model of the training data cannot be evaluated on the test data."""
     if (train.images.shape[1:], train.images.dtype) != (test.images.shape[1:], test.images.dtype):
         raise InputError(
             f"The training data are {_kind(train)} and the test data {_kind(test)}: give both as the same, or leave the"
@@ -78,7 +78,7 @@ def _require_alike(train: Dataset, test: Dataset) -> None:
 
 
 def _kind(data: Dataset) -> str:
-    """Return what a dataset holds, in words."""
+    """Return a description of a dataset."""
     if data.holds_vectors:
         return f"embeddings of {data.images.shape[1]:,} features"
     channels, height, width = data.images.shape[1:]

@@ -26,7 +26,7 @@ class Choice:
     why: str
 
     def as_table(self) -> dict[str, str]:
-        """Return what manifests say of it, beside the method."""
+        """Return the manifest's entries about this choice."""
         return {"asked": FUSION, "why": self.why}
 
 

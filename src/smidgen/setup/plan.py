@@ -34,7 +34,7 @@ from smidgen.setup.start import start_from, starting_run
 
 @dataclass(frozen=True)
 class Plan:
-    """A fit whose choices are made and whose inputs are open.
+    """A fit with its choices made and inputs opened.
 
     config: with every choice made. choice: which method `fusion` is, where it was asked for. shown: the images, of
     training and, where there is one, of the test set.
@@ -64,7 +64,7 @@ class Plan:
         return method
 
     def fingerprints(self) -> dict[str, str]:
-        """Return what tells the inputs of this fit from others, by what they are; nothing is embedded.
+        """Return fingerprints of this fit's inputs, by content; nothing is embedded.
 
         An input that there is none of is left out.
         """
@@ -82,7 +82,7 @@ class Plan:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """Return what would run, in values that JSON has."""
+        """Return what would run, as JSON values."""
         train, problem = self.shown[0], self.method.problem
         return {
             "data": self.config.data,
@@ -116,7 +116,7 @@ def make_plan(
 ) -> Plan:
     """Make every choice of a fit, open its inputs and check all that can be checked before training.
 
-    data, test, evidence: as `fit` takes them. listener: is told what was chosen, opened and known.
+    data, test, evidence: as `fit` takes them. listener: receives what was chosen, opened and known.
     Raises InputError for what is wrong with any of them, RunError for the run to start from. Nothing is written.
     """
     evidence = open_evidence(config) if evidence is None else evidence

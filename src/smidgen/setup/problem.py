@@ -14,7 +14,7 @@ from smidgen.setup.configuration import DEFAULT_CLUSTERS
 
 
 def make_problem(config: Config, train: Dataset, evidence: Resolved) -> Problem:
-    """Return what a method may know of the training set."""
+    """Return the problem: what a method may know of the training set."""
     mean, std = _channel_statistics(train.images)
     return Problem(
         n_images=len(train),

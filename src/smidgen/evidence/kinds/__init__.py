@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 KINDS: dict[str, str] = {
     "labels": "image,label",
     "partial": "image,label, a row for each class that an image may be of, of which one is right",
-    "bags": "bag,image: sets of images that --counts, --proportions or --presence speak of",
+    "bags": "bag,image: sets of images that --counts, --proportions or --presence refer to",
     "counts": "bag,ucc or bag,ucc_min,ucc_max: how many different classes a bag holds",
     "proportions": "bag,label,share or bag,label,count",
     "presence": "bag,label,present (1 or 0)",
     "pairs": "image_a,image_b,same (1 or 0)",
 }
-"""Name of a kind and of its module → the columns of its table, in words. Bags say nothing by themselves."""
+"""Name of a kind and of its module → the columns of its table, in words. Bags carry no information by themselves."""
 
 LEARNED = tuple(name for name in KINDS if name != "bags")
 """The kinds that say something, which methods may learn from."""

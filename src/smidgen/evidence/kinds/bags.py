@@ -1,4 +1,4 @@
-"""Bags: sets of images that other kinds of evidence speak of; by themselves they say nothing."""
+"""Bags: sets of images that other kinds of evidence refer to; they carry no information by themselves."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Counts(Kind):
             yield Finding(
                 "warning",
                 f"In {number_of(int(empty.sum()), 'bag')} ({view.listed(view.count_bags[empty])}) any count is allowed:"
-                " that says nothing.",
+                " that carries no information.",
                 "Narrow the ranges.",
             )
         if not view.resolved.sizes().keys() - {"bags", "counts"} and not view.pure().any():

@@ -95,7 +95,7 @@ class Partial(Kind):
             yield Finding(
                 "warning",
                 f"The partial labels of {number_of(int(all_of_them.sum()), 'image')} name all {view.n_clusters}"
-                " classes: that says nothing.",
+                " classes: that carries no information.",
                 "Leave out classes that the images cannot be of.",
             )
         labels = view.labels[view.partial_images]
