@@ -160,7 +160,7 @@ def test_every_option_of_every_method_is_explained(smidgen, name):
 def test_options_with_few_values_show_them_and_long_lines_are_broken(smidgen, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     said = smidgen("list", "methods", "rcc").out
-    assert "what bounds the features (sigmoid · softmax · tanh · sine)" in " ".join(said.split())
+    assert "activation that bounds the features (sigmoid · softmax · tanh · sine)" in " ".join(said.split())
     assert max(map(len, said.splitlines()[2:])) <= 90
 
 

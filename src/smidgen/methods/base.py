@@ -18,7 +18,7 @@ from smidgen.evidence.resolved import Resolved
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be clustered: everything about the training set that a method may know.
+    """The problem: everything about the training set that a method may know.
 
     image_shape: (channels, height, width). mean, std: per channel over the training images, in [0, 1].
     evidence: what is known, as index arrays; empty where nothing is.
@@ -34,7 +34,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training.
+    """One stage of training.
 
     steps: its length in optimiser steps.
     begins: the steps before which `Method.begin` is called: DeepCluster's epochs, SeLa's label updates.
@@ -87,11 +87,11 @@ class EvidenceUse:
 
 @dataclass(frozen=True, eq=False)
 class StartingPoint:
-    """What another run may take (`--init-from`); a method that offers more to its like has a subclass of it.
+    """What another run may load (`--init-from`); a method that offers more to runs of its own kind subclasses it.
 
-    encoder: the name by which `nets.encoders` makes such a net, None where there is none. net: its weights are taken.
-    head: weight (clusters, features) and bias (clusters,) of a softmax layer on the net's embeddings that says what
-    `assign` does, or nearly; None where there is none.
+    encoder: the name of this network in `nets.encoders`, None where there is none. net: the network with its weights.
+    head: weight (clusters, features) and bias (clusters,) of a softmax layer on the network's embeddings that gives the
+    same assignments as `assign`, or nearly; None where there is none.
     """
 
     encoder: str | None
@@ -101,17 +101,17 @@ class StartingPoint:
 
 @dataclass(frozen=True, eq=False)
 class BagHeads:
-    """What a method that is trained on bags says of whole bags, by heads that see densities of its features.
+    """Predictions for whole bags by a method trained on bags, from heads that receive densities of its features.
 
     features: (images, J) as `encode` gives them, of all bags one after the other. offsets: (bags + 1,) int64.
     All tensors are on the device of `points`.
-    counts: the unique class counts that it tells apart, ascending.
+    counts: the unique class counts that it distinguishes, ascending.
     sizes: the least and the largest number of images in the bags that it was trained on.
     count_probabilities: (features, offsets) → P(count = 1 … clusters), (bags, clusters).
     points, bandwidth: where the density of each feature is evaluated, (points,), and the σ of its kernel.
     class_counts: (features, assignments, offsets) → how many images of each class bags hold, (bags, clusters), as
-        predicted: not whole, maybe below 0; None where it tells none.
-    counts_by_head: whether `class_counts` come from a head of their own, not from the assignments.
+        predicted: not integers, possibly negative; None where it predicts none.
+    counts_by_head: whether `class_counts` come from a separate head, not from the assignments.
     reconstruction_error: (features, images) → mean squared error of the decoded images, standardised, (); None where
         there is no decoder.
     """
@@ -127,9 +127,9 @@ class BagHeads:
 
 
 class Embed(Protocol):
-    """Calls a function on every training image, in order, and returns the results.
+    """Maps a function over all training images, in order, and returns the results.
 
-    For `Method.tables` what `encode` and `assign` say is at hand and costs nothing.
+    In `Method.tables` the results of `encode` and `assign` are cached and cost nothing.
     """
 
     def __call__(self, function: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -146,12 +146,12 @@ class Embed(Protocol):
 
 
 class Method(nn.Module, ABC):
-    """A clustering method. Subclasses are final; `fitting.fit` and the one loop of `training` drive them.
+    """A clustering method. Subclasses are final; `fitting.fit` and the loop of `training` drive them.
 
     A subclass has a `name`, the one in `methods.METHODS`, and is called with (config, problem): its own
-    `options.Options`, and what is to be clustered. It sets `self.config` and `self.problem` after `super().__init__()`.
-    Torch's generator is seeded by then, so new layers are the same for the same seed. The loop moves parameters and
-    buffers to the device; parts, and the generators of `begin` and `finish`, are there already.
+    `options.Options`, and the problem to solve. It sets `self.config` and `self.problem` after `super().__init__()`.
+    Torch's generator is already seeded, so new layers are the same for the same seed. The loop moves parameters and
+    buffers to the device; parts, and the generators of `begin` and `finish`, are already on it.
 
     Whatever must survive an interruption lives in parameters and registered buffers. A batch may depend only on
     (seed, stage, step) and on buffers changed in `begin`.
@@ -163,7 +163,7 @@ class Method(nn.Module, ABC):
     training_only: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the state that a saved model can do without: neighbours, teachers, pseudo-labels."""
     evidence_use: EvidenceUse = EvidenceUse()
-    """What it learns from; an instance puts what it knows of its training set beside what its class says."""
+    """The evidence it learns from; an instance adds what depends on its training set."""
 
     def stages(self) -> list[Stage]:
         """Return the stages of training, in order; none means that all work is done in `finish`."""
@@ -172,21 +172,21 @@ class Method(nn.Module, ABC):
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> Iterable[nn.Parameter] | None:
         """Prepare for the steps ahead (neighbours, pseudo-labels, new heads), called before each of `Stage.begins`.
 
-        generator: of the device that is trained on. Returns the parameters that have been drawn anew or put in the
-        place of others, where there are any: optimisers forget what they remember of them.
+        generator: of the training device. Returns the parameters that were re-initialised or replaced, if any: the
+        optimisers' state of them is reset.
         """
         return None
 
     def after_restore(self) -> None:
-        """Act after a checkpoint was restored: make again what is derived from buffers and is none itself."""
+        """Called after a checkpoint was restored: recompute whatever is derived from buffers."""
 
     @abstractmethod
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Return the parts of the batch for this step by name, one at least; see `data.batches.Request`.
 
         All their tensors are on the CPU; indices are int64 rows of the training set. Views are `data.views.View`s.
-        generator: of the CPU. progress: how far the stage is, in steps: `step`, or more where the clock is ahead
-        (`max_seconds`); what changes in the course of a stage goes by it.
+        generator: of the CPU. progress: the effective step: `step`, or more where time is ahead of the
+        steps (`max_seconds`); whatever changes during a stage should depend on it.
         """
 
     @abstractmethod
@@ -204,26 +204,26 @@ class Method(nn.Module, ABC):
         return [torch.optim.AdamW((p for p in self.parameters() if p.requires_grad), lr=1e-3, weight_decay=1e-2)]
 
     def before_step(self, stage: str, step: int) -> None:
-        """Act between the backward pass and the step: freeze prototypes by clearing their gradients."""
+        """Called between the backward pass and the step; for example, clear gradients to freeze prototypes."""
 
     def after_step(self, stage: str, step: int) -> None:
-        """Act after the step: normalise prototypes, move averages, fill queues."""
+        """Called after the step; for example, normalise prototypes, update averages, fill queues."""
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
-        """Act once after training: choose the best head, run k-means. Results belong in buffers.
+        """Called once after training; for example, choose the best head, run k-means. Results belong in buffers.
 
-        generator: of the device that is trained on, as in `begin`.
+        generator: of the training device, as in `begin`.
         """
 
     @property
     def starting_point(self) -> StartingPoint | None:
-        """What another run may take; None where there is no net."""
+        """What another run may load; None where there is no network."""
         return None
 
     def start_from(self, start: StartingPoint) -> None:
-        """Take what another method offers, before training: by default its net, for the own starting point's.
+        """Load another method's starting point before training: by default, its network's weights.
 
-        Raises InputError if that is another net.
+        Raises InputError if the networks differ.
         """
         mine = self.starting_point
         if mine is None:

@@ -1,10 +1,10 @@
-"""`fusion` of embeddings, which a frozen encoder, or the user, has made of the images.
+"""`fusion` of embeddings, computed by a frozen encoder or given by the user.
 
-Idea. In the space of a good encoder neighbours mostly show the same thing and classes are nearly linear. So many small
-linear heads are trained side by side to say of an image what they say of its neighbour, all clusters being used
-equally and no head being sure too soon (`methods.voting_heads`). The best ones by their own loss, which needs no
-labels, are brought into one order and vote. Where there is evidence, a small net starts from that vote, named by the
-evidence, and learns the evidence's likelihood beside its own labels.
+Idea. In the embedding space of a good encoder neighbours mostly belong to one class, and classes are nearly linearly
+separable. So many linear heads are trained in parallel to make the same prediction for an image and its neighbour, with
+balanced clusters and without becoming confident too early (`methods.voting_heads`). The best heads by their own loss,
+which needs no labels, are aligned and averaged into an ensemble. Given evidence, a small network is initialised by
+distilling that ensemble, its clusters matched to classes; it learns from the evidence's likelihood and pseudo-labels.
 
 Source. Neighbours after SCAN (Van Gansbeke et al., ECCV 2020), the heads as `methods.voting_heads` says, written from
 the equations; what evidence adds (`evidence.terms`) is ours.
@@ -47,16 +47,16 @@ from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
 from smidgen.options import Count, CountOrZero, Several, Share, ShareBelowOne, Weight, option
 
 COOLING = (0.6, 0.9)
-"""From which share of the stage "select" to which the heads are made surer; before it they are compared."""
+"""The fractions of the stage "select" between which the softness is lowered; before that the heads are compared."""
 
 MOST_SETS = 20_000
-"""How many sets of clusters it is worth looking at one by one."""
+"""The largest number of sets of clusters to enumerate."""
 
 LEAST = 0.2
-"""The share of the steps of heads without which there are no clusters."""
+"""The fraction of the heads' steps without which no clusters form."""
 
 LEAST_PURE = 3
-"""Bags of one class for each cluster, from which on they are clustered as wholes."""
+"""Bags of one class per cluster from which on bags are clustered by their means."""
 
 BAGS = 48
 """Bags per step, of at most `bag_images` images together."""

@@ -1,10 +1,10 @@
-"""`fusion` of images, with a net trained on them. One model p(k | image), one objective made of all that is known.
+"""`fusion` of images, with a network trained on them: one model p(k | image), one objective for all evidence.
 
-Idea. Images that lie close together usually show the same thing, and clusters are not empty; so a softmax head that
-agrees on neighbours under random views, and uses all clusters, finds classes. Every piece of evidence adds the
-logarithm of its likelihood under the same p. Several heads share the encoder; the one that explains neighbours and
-evidence best is kept, which needs no labels. In a second stage a slow average of the net (the teacher) labels the
-images it is sure of on weak views, and the net learns to say the same on strong ones.
+Idea. Neighbouring images mostly belong to one class, and no cluster is empty; so a softmax head that predicts the same
+for neighbours under random views, and uses all clusters, finds classes. Every piece of evidence adds its log-likelihood
+under the same p. Several heads share the encoder; the one with the best loss on neighbours and evidence is kept, which
+needs no labels. In a second stage an exponential moving average of the network (the teacher) assigns pseudo-labels on
+weak views where it is confident, and the network learns them on strong views.
 
 Source. Neighbours and balance after SCAN (Van Gansbeke et al., ECCV 2020), teacher and strong views after FixMatch
 (Sohn et al., NeurIPS 2020) and Mean Teacher (Tarvainen & Valpola, NIPS 2017), written from their equations; the law of
@@ -16,8 +16,8 @@ Equation → function
     CE(p(strong view), argmax teacher) where max teacher > τ                             self_label_loss
     −log P(evidence | p), each averaged over its own items                               terms.EvidenceTerms
 
-The first stage works with ε = 0 until clusters have formed (`settle`). Then ε lets it disbelieve wrong neighbours, and
-clusters are matched to the classes that evidence names, so that one label per class never pulls at half-formed
+The first stage works with ε = 0 until clusters have formed (`settle`). Then ε makes the loss tolerate wrong neighbours,
+and clusters are matched to the classes that evidence names, so that one label per class never pulls at half-formed
 clusters: only from here on do kinds of evidence that name classes add their terms. In the second stage proportions
 also use the exact law of a bag's class counts, as a bag's mean barely changes when one image in thirty is wrong.
 """
@@ -50,7 +50,7 @@ from smidgen.nets.heads import HeadedNet
 from smidgen.options import Count, CountOrZero, Several, Share, Weight, option
 
 LEAST = 0.1
-"""The share of the first stage's steps without which there are no clusters."""
+"""The fraction of the first stage's steps without which no clusters form."""
 
 CLASS_COUNT_WEIGHT = 3.0
 """Of the exact law of class counts: it is a mean over all clusters, and an image in the wrong one concerns two."""

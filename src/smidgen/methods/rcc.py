@@ -1,13 +1,13 @@
-"""RCC: clusters from how many images of each class a bag holds, by densities of features or image by image.
+"""RCC: clustering from the class counts of bags, by densities of features or image by image.
 
-Idea. UCC's net, told more: beside the unique class count, a second head tells the number of images of each class
-("real class counts") from the same densities, and a decoder keeps the features about the images. Knowing proportions
-is much stronger than knowing counts, and it names the classes. The other way to learn from proportions, DLLP, has a
-softmax for each image and asks its mean over the bag to be the known shares: `counts = "dllp"`.
+Idea. UCC's network with stronger evidence: besides the unique class count, a second head predicts the number of images
+of each class ("real class counts") from the same densities, and a decoder regularises the features. Proportions are
+much more informative than counts, and they name the classes. The alternative, DLLP, has a softmax per image and trains
+its mean over the bag to match the known proportions: `counts = "dllp"`.
 
 Source. The RCC report (docs/methods.md §2), whose settings are the defaults where it states them; DLLP after Ardehaly
 and Culotta, "Co-training for demographic classification using deep learning from label proportions", ICDMW 2017. The
-tie of the two heads, which the report wished for, and the assignment inside bags are ours.
+loss that ties the two heads, which the report suggests, and the assignment inside bags are ours.
 
 Equation → function
     mean_k (n_k − n̂_k)², n̂ = LeakyReLU net of the densities      raw_count_loss
@@ -16,8 +16,8 @@ Equation → function
     best one-to-one labels of a bag's images with known counts    assign_in_bag
     (reconstruction + CE(u) + counts) / 3 + tie                   RCC.loss
 
-Clusters. With "mse" nothing says of an image which class it is: k-means on the features, as in UCC, named by the shares
-of the bags that its clusters appear in. With "dllp" the softmax names each image.
+Clusters. With "mse" single images are not classified: clusters are k-means on the features, as in UCC, named by the
+proportions of the bags that they appear in. With "dllp" the softmax classifies each image.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""UCC: clusters from nothing but the number of different classes in each bag.
+"""UCC: clustering from only the number of different classes in each bag.
 
-Idea. A bag of images is known only by its unique class count (ucc). Features are bounded, each is described by its
-density over the bag, and a small head tells the count from the densities; a decoder keeps the features about the
-images. A head that never errs on pure bags and on bags of two has put every class elsewhere in feature space, so
-k-means on the features finds the classes.
+Idea. Of a bag of images only its unique class count (ucc) is known. Features are bounded, each is pooled into its
+density over the bag, and a small head predicts the count from the densities; a decoder regularises the features. A head
+that never errs on pure bags and on bags of two must have separated all classes in feature space, so k-means on the
+features finds the classes.
 
 Source. Oner, Lee and Sung, "Weakly supervised clustering by exploiting unique class count", ICLR 2020 (docs/methods.md
 §1), written from the equations. The log-space form of the density, the other activations, log densities, annealing,
