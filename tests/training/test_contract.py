@@ -110,6 +110,15 @@ def test_outputs_of_another_shape_are_refused(member, shape, wanted, images, pro
     assert str(caught.value) == f"`{member}` of method 'toy' must return a tensor of shape {wanted}."
 
 
+def test_a_class_has_the_name_that_it_is_registered_under(monkeypatch, problem, toy):
+    method = toy()
+    method.config, method.problem = None, problem
+    monkeypatch.setattr(methods, "_member", lambda name, index: lambda config, problem: method)
+    assert make_method("toy", None, problem) is method
+    with pytest.raises(ContractError, match="The class of method 'other' must have this as its `name`, got 'toy'"):
+        make_method("other", None, problem)
+
+
 class Undecorated(Options):
     steps: int = 3
 

@@ -147,4 +147,6 @@ def make_method(name: str, config: Any, problem: Problem) -> Method:
     for attribute in ("config", "problem", "name"):
         if not hasattr(method, attribute):
             raise ContractError(f"The class of method {name!r} must set `{attribute}`, as `methods.base.Method` says.")
+    if method.name != name:
+        raise ContractError(f"The class of method {name!r} must have this as its `name`, got {method.name!r}.")
     return method
