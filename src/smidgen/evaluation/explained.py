@@ -1,11 +1,11 @@
-"""How a model's final assignments explain the evidence: each piece beside what the model sees, errors first.
+"""How a model's final assignments explain the evidence: each piece next to the prediction, errors first.
 
 Tables, a row for each piece of evidence, made by its kind; those that contradict the model come first, the clearest at
-the top, since they are where annotations most likely are wrong. Kinds about single images and pairs are judged by what
-is said of them out of fold (`out_of_fold`), since a model that has learned a wrong label by heart agrees with it.
+the top, since these annotations are most likely wrong. Kinds about single images and pairs are judged by their
+out-of-fold predictions (`out_of_fold`), since a model that has memorised a wrong label agrees with it.
 `agrees` is 1 where what is given is found most likely, `probability` is that of what is given under the assignments,
-calibrated (`evidence.explaining`), and `wrong_probability` that of the piece being wrong. Whether the image or the
-label is the odd one no label can tell: read "wrong" as "wrong, or an image that the model mistakes".
+calibrated (`evidence.explaining`), and `wrong_probability` that of the piece being wrong. Labels cannot decide whether
+the image or the label is at fault: read "wrong" as "wrong, or an image that the model mistakes".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What would be said of images and pairs by someone who had not been given their labels and answers: out of fold.
+"""Out-of-fold predictions: for images and pairs by models that were not given their labels and answers.
 
 A model learns the evidence, wrong pieces too, and then agrees with all of it. Here small nets learn the model's
 assignments of other images, and linear classifiers the evidence of other images and pairs (`FOLDS` folds).

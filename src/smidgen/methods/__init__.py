@@ -16,20 +16,20 @@ METHODS: dict[str, tuple[str, str, str]] = {
     "fusion-images": (
         "FusionImages",
         "FusionImagesConfig",
-        "a net is trained on the images: neighbours agree, clusters are used equally, every evidence adds its term",
+        "trains a network on the images: neighbours agree, clusters are balanced, each kind of evidence adds a loss",
     ),
     "fusion-embeddings": (
         "FusionEmbeddings",
         "FusionEmbeddingsConfig",
-        "the same of the embeddings of a frozen encoder: linear heads vote, a small net learns from evidence",
+        "for embeddings of a frozen encoder: an ensemble of linear heads; a small network learns from evidence",
     ),
-    "deepcluster": ("DeepCluster", "DeepClusterConfig", "k-means on a net's features labels images for it, in turn"),
+    "deepcluster": ("DeepCluster", "DeepClusterConfig", "alternates k-means on features and training on its labels"),
     "kmeans": ("KMeans", "KMeansConfig", "k-means on pixels, principal components or embeddings"),
-    "rcc": ("RCC", "RCCConfig", "densities of features tell how many images of each class a bag holds; or DLLP"),
-    "sela": ("SeLa", "SeLaConfig", "labels that are used equally often, by optimal transport, are learned, in turn"),
+    "rcc": ("RCC", "RCCConfig", "predicts the class counts of bags from densities of features; or DLLP"),
+    "sela": ("SeLa", "SeLaConfig", "alternates balanced labels by optimal transport and training on them"),
     "supervised": ("Supervised", "SupervisedConfig", "cross-entropy on the labels: the upper bound"),
-    "swav": ("SwAV", "SwAVConfig", "one view of an image predicts the balanced prototypes of another"),
-    "ucc": ("UCC", "UCCConfig", "densities of features tell how many classes a bag holds, as published"),
+    "swav": ("SwAV", "SwAVConfig", "one view of an image predicts the balanced prototype assignment of another"),
+    "ucc": ("UCC", "UCCConfig", "predicts the unique class count of bags from densities of features, as published"),
 }
 """Name → (class, its configuration, one line for `smidgen list`); nothing is imported before it is asked for.
 
@@ -37,12 +37,12 @@ Both are names in the module of the method's name, with `_` for `-`; the class h
 """
 
 FUSION = "fusion"
-"""The name that stands for one of two methods, the one that suits the data."""
+"""The name that stands for one of two methods, chosen to suit the data."""
 
 FUSION_METHODS = ("fusion-images", "fusion-embeddings")
 
 NAMES = (FUSION, *METHODS)
-"""What `--method` may be."""
+"""The values of `--method`."""
 
 SMALL = 64
 """Pixels a side up to which grey images may be writing."""

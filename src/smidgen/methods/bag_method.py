@@ -93,7 +93,7 @@ class BagConfig(Options):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BagStart(StartingPoint):
-    """What UCC and RCC offer each other beside the encoder.
+    """What UCC and RCC offer each other in addition to the encoder.
 
     classifier: RCC's head for classes; None of UCC. class_names: of its outputs.
     """
@@ -106,7 +106,7 @@ class BagStart(StartingPoint):
 
 
 class BagMethod(Method):
-    """The net, its head for unique class counts, where its bags come from, and clusters; UCC and RCC add objectives.
+    """Base class of UCC and RCC: network, head for unique class counts, bags, and clusters; they add objectives.
 
     with_classes: whether proportions are used. decodes: whether the method wants a decoder.
     """
@@ -177,7 +177,7 @@ class BagMethod(Method):
         self.source.begin(generator)
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Ask for the bags of a step, their images as random views or, towards the end, as they are."""
+        """Request the bags of a step, with augmented images or, after `augment_until`, without augmentation."""
         turned = stage == "warmup" or progress < self.config.augment_until * self.config.steps
         return {"bags": self.source.request(step, generator, view=self.view if turned else None)}
 
@@ -223,7 +223,7 @@ class BagMethod(Method):
         return {"ucc": count_cross_entropy(*known).mean(), "ucc_accuracy": count_accuracy(*known)}, log_counts
 
     def reconstruction_loss(self, features: Tensor, images: Tensor) -> Tensor | None:
-        """Return how far the decoded images are from the images, (), by the kind asked for; None without a decoder."""
+        """Return the reconstruction loss of the configured kind, (); None without a decoder."""
         kind = self.config.reconstruction
         if self.net.decoder is None or kind == "none":
             return None
@@ -231,7 +231,7 @@ class BagMethod(Method):
 
     @torch.no_grad()
     def after_step(self, stage: str, step: int) -> None:
-        """Cluster the latest features every hundred steps, so that a run can be watched; `finish` does it properly."""
+        """Cluster the latest features every hundred steps, for monitoring; `finish` uses all features."""
         steps = self.config.warmup_steps if stage == "warmup" else self.config.steps
         wanted = (step + 1) % _EVERY == 0 or step + 1 == steps
         if wanted and len(self.recent) >= self.problem.n_clusters and bool(self.recent.isfinite().all()):
@@ -245,13 +245,13 @@ class BagMethod(Method):
 
     @property
     def starting_point(self) -> BagStart:
-        """The encoder, before the features, and all that UCC and RCC have beside it."""
+        """The encoder before the feature layer, and the other parts that UCC and RCC share."""
         return BagStart(
             self.config.encoder, self.net.encoder, config=self.config, bag_net=self.net, count_head=self.head
         )
 
     def start_from(self, start: StartingPoint) -> None:
-        """Take another method's encoder, and what else of it fits.
+        """Load another method's encoder, and whatever else of it fits.
 
         Of another run of UCC or RCC the layer of the features, the attention, the decoder, and the head if it counted
         among the same numbers by the same densities; of other runs a softmax head of the same width, as the features.
@@ -270,7 +270,7 @@ class BagMethod(Method):
             try_copy_weights(self.head, start.count_head)
 
     def has_densities_of(self, start: BagStart) -> bool:
-        """Return whether the features are another run's, and heads of the same kind see densities of the same kind."""
+        """Return whether features come from another run, and heads and densities are of the same kind as there."""
         same = ("activation", "points", "bandwidth", "log_output", "attention", "head_activation")
         return self.features_taken and all(self.config[name] == start.config[name] for name in same)
 
@@ -295,7 +295,7 @@ class BagMethod(Method):
         return self.head(self.net.describe(features, offsets, bandwidth=self.config.bandwidth)).exp()
 
     def bag_heads(self) -> BagHeads:
-        """Return the head for unique counts, the densities it sees, and how well images are decoded."""
+        """Return the head for unique counts, its densities, and the reconstruction error."""
         least, most = self.bag_sizes.tolist()
         return BagHeads(
             counts=tuple((self.head.admissible.nonzero().flatten() + 1).tolist()),

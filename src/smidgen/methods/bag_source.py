@@ -35,7 +35,7 @@ def span(text: str, *, what: str) -> tuple[int, int]:
 
 
 class BagSource(nn.Module):
-    """The bags of one training set: which come next, and what is known of them.
+    """The bags of one training set: which are drawn next, and the evidence about them.
 
     Bags of the evidence are drawn at random, `bags` at a time but no more than `images` images together. Where there
     are only labels, `bags` // (number of counts) bags of each count are sampled per step as in the paper: tuples of
@@ -72,14 +72,14 @@ class BagSource(nn.Module):
         self._host = HostCopies()
         self.known_bags = evidence.bags_known(("counts", "proportions") if with_classes else ("counts",))
         self.register_buffer("labels", evidence.labels, persistent=False)
-        self._tell_of_bags(with_classes=with_classes)
+        self._store_bag_evidence(with_classes=with_classes)
         classes = evidence.labels[evidence.labels >= 0].unique().tolist()
         self.rows_of_class = [(evidence.labels == k).nonzero().flatten() for k in classes]
         self.samples_bags = not len(self.known_bags) and bool(classes)
         self.counts = self._sampled_counts(*span(ucc, what="ucc")) if self.samples_bags else self._known_counts()
 
-    def _tell_of_bags(self, *, with_classes: bool) -> None:
-        """Store what is known of each bag: the range of its count, else 0, and its proportions, else NaN."""
+    def _store_bag_evidence(self, *, with_classes: bool) -> None:
+        """Store the evidence about each bag: the range of its count, else 0, and its proportions, else NaN."""
         evidence, n_bags = self.evidence, len(self.evidence.bag_names)
         low, high = torch.zeros(2, n_bags, dtype=torch.int64)
         proportions = torch.full((n_bags, self.n_clusters), torch.nan)

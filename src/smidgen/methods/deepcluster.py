@@ -153,7 +153,7 @@ class DeepCluster(Method):
         )
 
     def stages(self) -> list[Stage]:
-        """Return the one stage, "train", which begins anew at every relabelling."""
+        """Return the one stage, "train"; `begin` is called at every label update."""
         config = self.config
         passes = config.steps * config.batch_size / max(1, self.problem.n_images)
         relabellings = config.relabellings or max(1, round(passes))

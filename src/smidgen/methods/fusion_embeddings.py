@@ -238,7 +238,7 @@ class FusionEmbeddings(Method):
     # --------------------------------------------------------------------------------------------------- the evidence
 
     def _anchor(self) -> None:
-        """Label the images of pure bags: bags whose images are all of one class are clustered as wholes.
+        """Label the images of pure bags, whose images are all of one class, by clustering the bags' means.
 
         The mean of some twenty embeddings lies far closer to its class than one does, and Ward's method finds the
         classes among such means where k-means mostly does not.
@@ -315,7 +315,7 @@ class FusionEmbeddings(Method):
         return {kind: known.of_images((q * losses).sum(1)).mean() for kind, (q, known) in targets.items()}
 
     def after_step(self, stage: str, step: int) -> None:
-        """Let the slow average follow the net."""
+        """Update the EMA teacher."""
         if stage == "refine":
             self.teacher.update(self.net, decay=min(self.config.decay, (1 + step) / (10 + step)))  # fast at first
 

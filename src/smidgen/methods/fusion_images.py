@@ -106,7 +106,7 @@ def balance_loss(p: Tensor) -> Tensor:
 
 
 def self_label_loss(logits: Tensor, teacher: Tensor, *, threshold: float) -> Tensor:
-    """Return the mean cross-entropy with the teacher's labels where the teacher is sure, 0 where it never is.
+    """Return the mean cross-entropy with the teacher's labels where it is confident, 0 if it never is.
 
     logits: (batch, clusters) on strong views. teacher: assignments (batch, clusters) on weak views, no gradient.
     """

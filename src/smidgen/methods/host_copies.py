@@ -1,4 +1,4 @@
-"""Copies of buffers on the host, for `request`, which reads them at every step and should not wait for the device."""
+"""Host copies of buffers that `request` reads at every step without waiting for the device."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class KMeans(Method):
             self.register_buffer(name, torch.zeros(0))
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Ask for nothing: there are no stages."""
+        """Never called: there are no stages."""
         return {}
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
@@ -101,7 +101,7 @@ class KMeans(Method):
         return StartingPoint(self.config.encoder, self.encoder) if self.uses_encoder else None
 
     def start_from(self, start: StartingPoint) -> None:
-        """Take another method's encoder; InputError where the features are not an encoder's."""
+        """Load another method's encoder; InputError where the features are not an encoder's."""
         if not self.uses_encoder:
             raise InputError(
                 f"`kmeans` has no net here (`features` is {self.config.features!r}): pass `--set features=encoder`, or"
@@ -124,6 +124,6 @@ class KMeans(Method):
         return self.assign_and_encode(images)[0]
 
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return assignments and the features that they are made of."""
+        """Return assignments and the features they are computed from."""
         features = self.encode(images)
         return assignments_by_distance(features, self.centroids, self.spread), features

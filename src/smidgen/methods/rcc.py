@@ -210,12 +210,12 @@ class RCC(BagMethod):
 
     @property
     def starting_point(self) -> BagStart:
-        """What UCC offers, and the head for classes."""
+        """UCC's starting point, and the head for classes."""
         names = self.problem.evidence.class_names
         return dataclasses.replace(super().starting_point, classifier=self.classifier, class_names=names)
 
     def start_from(self, start: StartingPoint) -> None:
-        """Take another method's net, as UCC does, and of another RCC of the same classes its class counts too."""
+        """Load another method's network, as UCC does, and from an RCC of the same classes its class head too."""
         super().start_from(start)
         if not isinstance(start, BagStart) or not isinstance(start.config, RCCConfig):
             return
@@ -256,7 +256,7 @@ class RCC(BagMethod):
     def _class_losses(
         self, embeddings: Tensor, densities: Tensor, part: Part, *, progress: int
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the loss of class counts over the bags that they are known of, and which classes seem to be there."""
+        """Return the loss of class counts over the bags with known ones, and which classes seem to be present."""
         assert part.offsets is not None
         shares, known = self.source.known(part)[2], self.source.with_known_proportions(part)
         told, sizes = shares.nan_to_num(nan=0.0), to_device(part.offsets.diff().unsqueeze(1), shares.device)
@@ -316,7 +316,7 @@ class RCC(BagMethod):
         return self.classifier(embeddings).float().softmax(1), self.net.features(embeddings)
 
     def after_step(self, stage: str, step: int) -> None:
-        """Cluster the latest features now and then, where clusters are found by that."""
+        """Cluster the latest features at intervals, where clusters come from k-means."""
         if self.counts_classes:
             super().after_step(stage, step)
 
@@ -331,7 +331,7 @@ class RCC(BagMethod):
         return self.classifier(self.net.describe(features, offsets, bandwidth=self.config.bandwidth)).float()
 
     def bag_heads(self) -> BagHeads:
-        """Return UCC's heads, and what tells the numbers of images of each class."""
+        """Return UCC's heads, and the head for class counts."""
         return dataclasses.replace(
             super().bag_heads(), class_counts=self.class_counts, counts_by_head=self.counts_classes
         )

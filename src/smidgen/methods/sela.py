@@ -1,4 +1,4 @@
-"""SeLa: a net learns labels that it has given itself, under the condition that every label is used equally often.
+"""SeLa: a network learns its own pseudo-labels, under the constraint that all labels are used equally often.
 
 Idea. Cross-entropy with labels that may be chosen is least where all images have one label. With clusters of prescribed
 sizes that is ruled out, and choosing the labels is an optimal transport problem: Sinkhorn's scaling solves it for all
@@ -52,7 +52,7 @@ from smidgen.nets.heads import LinearHeads
 from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, ShareBelowOne, Weight, option
 
 DROPS = (150 / 400, 300 / 400, 350 / 400)
-"""The shares of the training at which the learning rate falls to a tenth, as published."""
+"""The fractions of training at which the learning rate is divided by ten, as published."""
 
 _LARGEST_KEPT = 2**26  # entries of a head's matrix (images, groups) that is kept between passes
 _MOST_ITERATIONS = 200  # at one relabelling; the next goes on from there
@@ -178,7 +178,7 @@ class SeLa(Method):
         return self.n_groups == self.problem.n_clusters
 
     def stages(self) -> list[Stage]:
-        """Return the one stage, "train", which begins anew at every relabelling."""
+        """Return the one stage, "train"; `begin` is called at every label update."""
         config = self.config
         begins = relabelling_steps(config.steps, config.relabellings, schedule=config.spacing)
         return [Stage("train", config.steps, begins=begins, schedule=in_steps(DROPS))]
@@ -196,7 +196,7 @@ class SeLa(Method):
     # --------------------------------------------------------------------------------------------------- relabelling
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
-        """Label all images anew, by all heads or by the one whose turn it is."""
+        """Update the labels of all images, by all heads or by the one whose turn it is."""
         if self.labels.shape[1] == 0:  # the clock may have passed step 0
             self.labels = self._random_labels(generator)
             if self.config.neighbours:
@@ -266,7 +266,7 @@ class SeLa(Method):
     # ------------------------------------------------------------------------------------------------------ learning
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Ask for random images; `items` are the images whose labels they stand for."""
+        """Request random images; `items` are the images whose labels they stand for."""
         rows = torch.randint(self.problem.n_images, (self.config.batch_size,), generator=generator)
         near = one_near(rows, self._host("neighbours", self.neighbours), generator)
         return {"images": Request(near, self.view, items=rows)}

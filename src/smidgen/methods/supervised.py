@@ -65,7 +65,7 @@ class Supervised(Method):
         ]
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Ask for random labelled images."""
+        """Request random labelled images."""
         augment = self.config.augment and self.problem.image_shape[1:] != (1, 1)  # embeddings have no views
         view = View(rotate=10, scale=0.15, shear=0.2, shift=0.1) if augment else None
         draws = torch.randint(len(self.labelled), (self.config.batch_size,), generator=generator)

@@ -1,4 +1,4 @@
-"""SwAV: one view of an image predicts to which prototypes another view is assigned.
+"""SwAV: one view of an image predicts the prototype assignment of another view.
 
 Idea. Comparing images pairwise needs large batches; comparing each view's soft assignment to a set of prototypes does
 not. The assignment (code) of a view is balanced over the batch, so that prototypes are used equally, and is what the
@@ -43,7 +43,7 @@ from smidgen.nets.encoders import make_encoder
 from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, ShareBelowOne, Weight, option
 
 LOOKS = 10
-"""How often in a training k-means looks for the clusters, so that one can see them form."""
+"""Number of times that k-means is run during training, to monitor the clusters."""
 
 _SMALL_CROPS = (0.05, 0.14)  # shares of the area that small crops show
 _SMALL_SIDE = 96 / 224  # of the image's, in pixels
@@ -133,7 +133,7 @@ class SwAV(Method):
         self._normalise_prototypes()
 
     def stages(self) -> list[Stage]:
-        """Return the one stage, "train"; it begins anew wherever k-means looks for clusters."""
+        """Return the one stage, "train"; `begin` is called wherever k-means is run."""
         config = self.config
         looks = relabelling_steps(config.steps, LOOKS, schedule="linear")
         schedule = warmed_up(between(1, 0.001), share=0.05)
@@ -164,7 +164,7 @@ class SwAV(Method):
     # ------------------------------------------------------------------------------------------------------ learning
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Ask for all crops of random images at once; and for a neighbour of each where that is the second view."""
+        """Request all crops of random images at once, and a neighbour of each where that is the second view."""
         rows = torch.randint(self.problem.n_images, (self.config.batch_size,), generator=generator)
         requests = {"crops": Request(rows, self._views())}
         if len(self.neighbours):
@@ -241,12 +241,12 @@ class SwAV(Method):
         return step < round(self.config.frozen * self.config.steps)
 
     def before_step(self, stage: str, step: int) -> None:
-        """Leave the prototypes as they are at first."""
+        """Freeze the prototypes at first."""
         if self._is_frozen(step):
             self.prototypes.weight.grad = None
 
     def after_step(self, stage: str, step: int) -> None:
-        """Bring the prototypes back to length one."""
+        """Normalise the prototypes to unit length."""
         if not self._is_frozen(step):
             self._normalise_prototypes()
 

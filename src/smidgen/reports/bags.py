@@ -1,4 +1,4 @@
-"""What a report says of a method that describes bags by densities: scores, divergences, features, reconstructions.
+"""The report's section on bags, for UCC and RCC: scores, divergences, features, reconstructions.
 
 Everything comes from the run's `metrics.json` and `tables/`, which `evaluation.bag_methods` and the method wrote.
 """

@@ -1,4 +1,4 @@
-"""What a report says about evidence: how the final assignments explain each kind, and the pieces that contradict most.
+"""The report's section on evidence: how the final assignments explain each kind, and the worst contradictions.
 
 Everything comes from the run's `tables/evidence_*.csv`, which `outputs.write_explained` writes.
 """
