@@ -113,8 +113,8 @@ def fit(
 class _Fit:
     """One fit, from an untrained method to a finished run folder.
 
-    shown: the images, of training and, where there is one, of the test set. seen: what the method sees of them, which
-    an extractor has made embeddings of, or they themselves. fingerprints: of the inputs.
+    datasets: the images of the training set and, if there is one, the test set. inputs: what the method receives:
+    their embeddings by an extractor, or the images themselves. fingerprints: of the inputs.
     """
 
     def __init__(
@@ -127,8 +127,8 @@ class _Fit:
     ) -> None:
         self.config, self.extractor, self.fingerprints = plan.config, plan.extractor, fingerprints
         self.choice = plan.choice
-        self.shown, self.seen = plan.shown, plan.seen(listener)
-        self.train = self.seen[0]
+        self.datasets, self.inputs = plan.datasets, plan.inputs(listener)
+        self.train = self.inputs[0]
         self.method = plan.ready_method(self.train)
         self.problem = self.method.problem
         self.listener, self.interrupts, self.began = listener, interrupts, began
@@ -148,9 +148,9 @@ class _Fit:
         self.run_folder = run_folder
         if self.run_folder is not None:
             self._write_manifest(self.run_folder)
-            write_skipped(self.run_folder, self.shown)
+            write_skipped(self.run_folder, self.datasets)
         trained = self._train()
-        images, values = self.shown[0].images, self.shown[0].value_range
+        images, values = self.datasets[0].images, self.datasets[0].value_range
         preprocessing = Preprocessing(images.shape[-1], images.shape[1], self.config.resize, values)
         names = self._class_names
         others = map(str, range(len(names), self.problem.n_clusters))
@@ -161,12 +161,12 @@ class _Fit:
         explained = self._explain(assignments[0], names)
         if explained.bags is not None:
             model = dataclasses.replace(model, bag_calibration=dataclasses.asdict(explained.bags))
-        bags = score_bags(model, self.seen, outputs, seed=self.config.seed, progress=self._ticks("score bags"))
+        bags = score_bags(model, self.inputs, outputs, seed=self.config.seed, progress=self._ticks("score bags"))
         metrics = self._metrics(assignments, trained) | bags.metrics
         model = dataclasses.replace(model, extractor=self.extractor)  # from here on it is shown images
         if self.run_folder is not None:
             self._write(self.run_folder, model, assignments, embeddings, explained, metrics, bags.tables)
-        return Outcome(model, metrics, self.config, self.shown[0], assignments[0])
+        return Outcome(model, metrics, self.config, self.datasets[0], assignments[0])
 
     def _assign_and_encode(self, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the assignments and embeddings of each split.
@@ -176,12 +176,12 @@ class _Fit:
         outputs: list[tuple[np.ndarray, np.ndarray]] = []
         if self.run_folder is not None:
             dataclasses.replace(model, extractor=self.extractor).save(self.run_folder.path / "model")
-        for dataset in self.seen:
+        for dataset in self.inputs:
             outputs.append(model.assign_and_encode(dataset.images, progress=self._ticks("assign")))
             check_assignments(self.method, outputs[-1][0])
             if self.run_folder is not None:
-                path, shown = self.run_folder.path / "assignments.csv", self.shown[: len(outputs)]
-                write_assignments(path, shown, [found[0] for found in outputs], model.cluster_names)
+                path, datasets = self.run_folder.path / "assignments.csv", self.datasets[: len(outputs)]
+                write_assignments(path, datasets, [found[0] for found in outputs], model.cluster_names)
         if self.run_folder is not None:
             self.run_folder.write_array("embeddings.npy", np.concatenate([found[1] for found in outputs]))
         return outputs
@@ -254,7 +254,7 @@ class _Fit:
             "method": self.config.method,
             **trained,
         }
-        for split, dataset, soft in zip(("train", "test"), self.shown, assignments, strict=False):
+        for split, dataset, soft in zip(("train", "test"), self.datasets, assignments, strict=False):
             metrics |= score_split(split, dataset, soft, self.problem.n_clusters, names=self._class_names)
         alarms = [*self.rough[:1], *self.diagnostics.final(assignments[0])]
         return metrics | ({"alarms": alarms} if alarms else {}) | {"peak_memory_mb": peak_memory_mb(self.device)}
@@ -265,7 +265,7 @@ class _Fit:
         path = run.path / "manifest.json"
         known = self.problem.evidence
         evidence = {**evidence_in_words(self.method), "fingerprint": known.fingerprint()}
-        manifest = describe(self.config, *self.shown, fingerprints=self.fingerprints)
+        manifest = describe(self.config, *self.datasets, fingerprints=self.fingerprints)
         manifest |= {"evidence": evidence, "paths": absolute_paths(self.config)}
         if self.choice is not None:
             manifest["method_choice"] = self.choice.as_table()
@@ -300,7 +300,7 @@ class _Fit:
         self._write_issues(run)
         write_json(run.path / "metrics.json", metrics)
         self.listener.progress("report", 0, 1)
-        write_thumbnails(run, self.shown)
+        write_thumbnails(run, self.datasets)
         write_page(run.path)
         self.listener.progress("report", 1, 1)
         metrics["seconds_total"] = round(time.monotonic() - self.began, 2)
@@ -308,9 +308,9 @@ class _Fit:
         write_json(run.path / "manifest.json", run.manifest | {"finished": now()})  # last: until then it is unfinished
 
     def _write_issues(self, run: RunFolder) -> None:
-        n_images = 0 if self.train.holds_vectors else sum(map(len, self.shown))
+        n_images = 0 if self.train.holds_vectors else sum(map(len, self.datasets))
         if self.config.issues and n_images <= MOST_INSPECTED:
-            write_issues(run, self.shown, progress=self.listener.progress)
+            write_issues(run, self.datasets, progress=self.listener.progress)
         elif self.config.issues:
             self.listener.log(
                 f"Copies and outliers are looked for among at most {MOST_INSPECTED:,} images, and these are"

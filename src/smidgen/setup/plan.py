@@ -36,29 +36,29 @@ from smidgen.setup.start import start_from, starting_run
 class Plan:
     """A fit with its choices made and inputs opened.
 
-    config: with every choice made. choice: which method `fusion` is, where it was asked for. shown: the images, of
+    config: with every choice made. choice: which method `fusion` is, where it was asked for. datasets: the images, of
     training and, where there is one, of the test set.
     extractor: what embeds them; None where the method sees the images. evidence: about the training images.
-    start: the model of the run to start from. method: a new one, that has seen zeros for embeddings.
+    start: the model of the run to start from. method: a new one, made with zeros for embeddings.
     """
 
     config: Config
     choice: Choice | None
-    shown: list[Dataset]
+    datasets: list[Dataset]
     extractor: PretrainedEncoder | None
     evidence: Resolved
     start: Model | None
     method: Method
 
-    def seen(self, listener: Listener) -> list[Dataset]:
-        """Return what the method sees of the images: embeddings, which takes a while, or they themselves."""
-        return embedded(self.shown, self.extractor, device=self.config.device, listener=listener)
+    def inputs(self, listener: Listener) -> list[Dataset]:
+        """Return the method's inputs: embeddings of the images, which takes a while, or the images themselves."""
+        return embedded(self.datasets, self.extractor, device=self.config.device, listener=listener)
 
-    def ready_method(self, seen: Dataset) -> Method:
-        """Return the method that is trained on what it sees of the training images."""
+    def ready_method(self, inputs: Dataset) -> Method:
+        """Return the method to train on these training inputs."""
         if self.extractor is None:
             return self.method
-        method = new_method(self.config, make_problem(self.config, seen, self.evidence))
+        method = new_method(self.config, make_problem(self.config, inputs, self.evidence))
         if self.start is not None:
             start_from(method, self.start)
         return method
@@ -69,7 +69,7 @@ class Plan:
         An input that there is none of is left out.
         """
         found = {}
-        for split, dataset in zip(("training", "test"), self.shown, strict=False):
+        for split, dataset in zip(("training", "test"), self.datasets, strict=False):
             found[f"{split} images"] = dataset.fingerprint()
             if dataset.classes is not None:
                 found[f"classes of the {split} images"] = _of_classes(dataset)
@@ -83,12 +83,12 @@ class Plan:
 
     def summary(self) -> dict[str, Any]:
         """Return what would run, as JSON values."""
-        train, problem = self.shown[0], self.method.problem
+        train, problem = self.datasets[0], self.method.problem
         return {
             "data": self.config.data,
             "train_images": len(train),
-            "test_images": sum(map(len, self.shown[1:])),
-            "skipped": sum(len(dataset.skipped) for dataset in self.shown),
+            "test_images": sum(map(len, self.datasets[1:])),
+            "skipped": sum(len(dataset.skipped) for dataset in self.datasets),
             "image_shape": list(train.images.shape[1:]),
             "value_range": train.value_range.as_table(),
             "encoder": self.config.encoder or self.config.options.get("encoder"),
@@ -126,12 +126,12 @@ def make_plan(
     config, choice = choose_method(config, train, listener)
     config, extractor = choose_encoder(config, train, listener, start=start)
     resolved = resolve_evidence(config, train, evidence)
-    shown = [dataset for dataset in (train, held_out) if dataset is not None]
+    datasets = [dataset for dataset in (train, held_out) if dataset is not None]
     method = new_method(config, make_problem(config, as_if_embedded(train, extractor), resolved))
     if start is not None:
         start_from(method, start)  # may refuse
     report_evidence(method, listener)
-    return Plan(config, choice, shown, extractor, resolved, start, method)
+    return Plan(config, choice, datasets, extractor, resolved, start, method)
 
 
 def new_method(config: Config, problem: Problem) -> Method:
