@@ -150,7 +150,7 @@ def _shown(found: Inspection) -> list[str]:
 
 
 def _sentences(found: Inspection) -> Iterator[str]:
-    """Yield the lines of what `smidgen fit` would refuse, of what is worth knowing, and of the evidence."""
+    """Yield the lines on reasons for `smidgen fit` to refuse, on advice, and on the evidence."""
     titled = {
         "`smidgen fit` would refuse this": found.refusals,
         "advice": found.advice,

@@ -36,7 +36,7 @@ from smidgen.data.values import OPEN, ValueRange, as_value_range
 from smidgen.errors import InputError, unknown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""What is read, by content and not by extension; and HEIC, where the extra `smidgen[heic]` is installed."""
+"""Supported formats, detected by content, not extension; also HEIC if the extra `smidgen[heic]` is installed."""
 
 MAX_PIXELS = 50_000_000
 """An image whose header promises more pixels is refused before anything is decoded."""
@@ -106,7 +106,7 @@ def load_image(
 
     The policy, the same for every image that smidgen reads:
 
-    - only the formats of `FORMATS`, told by content, up to `MAX_PIXELS` by the header; of animations the first frame;
+    - only the formats of `FORMATS`, by content, up to `MAX_PIXELS` by the header; of animations the first frame;
     - EXIF orientation is applied; transparency is laid on white; CMYK and palettes become RGB;
     - values of more than 8 bits, grey or colour, become 0..255 by a range that `values.decide` finds for the largest of
       them, whatever the file could hold: an image alone by its own, those of a collection all by one;
