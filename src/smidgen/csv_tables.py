@@ -73,11 +73,14 @@ def read_csv(path: Path | str) -> dict[str, list[str]]:
     """Return the columns of a CSV file written by `write_csv`, texts restored; raise RunError if that is impossible."""
     try:
         with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            header, *body = [*csv.reader(file)] or [[]]
+            rows = [*csv.reader(file)]
     except FileNotFoundError:
         raise RunError(f"{str(path)!r} is missing: is this a run folder that has finished?") from None
     except (csv.Error, ValueError) as error:
         raise RunError(f"{str(path)!r} is not a table ({error}).") from None
+    if not rows:
+        raise RunError(f"{str(path)!r} is not a table: it is empty.")
+    header, *body = rows
     if any(len(row) != len(header) for row in body):
         raise RunError(f"{str(path)!r} is not a table: its rows differ in length.")
     return {name: [restore_cell(row[i]) for row in body] for i, name in enumerate(header)}

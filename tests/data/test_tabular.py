@@ -236,7 +236,7 @@ def test_hints_at_what_was_meant(photos, monkeypatch):
         Evidence.from_files(labels=written(photos, "a.png,cat\nb.png,dog\n"))
     with pytest.raises(InputError, match="two columns are called 'label'; keep one"):
         Evidence.from_files(labels=written(photos, "image,label,Label\na.png,cat,dog\n"))
-    with pytest.raises(InputError, match=r"Unknown column 'label'.* These are the columns of labels\.$"):
+    with pytest.raises(InputError, match=r"Unknown column 'label'.* These are the columns of labels or partial\.$"):
         Evidence.from_files(bags=written(photos, "image,label\na.png,cat\n"))
     with pytest.raises(InputError, match="give that as the data, and this table as its labels"):
         open_dataset(written(photos, "image,label\nelsewhere.png,cat\n"))
