@@ -115,9 +115,9 @@ def test_cells_of_assignments_that_make_no_sense_are_refused(run, row):
         read_assignments(run.path)
 
 
-def test_an_empty_table_of_assignments_has_no_columns(run):
+def test_an_empty_table_of_assignments_is_no_table(run):
     (run.path / "assignments.csv").write_text("")
-    with pytest.raises(RunError, match=r"assignments\.csv' has no column 'image'"):
+    with pytest.raises(RunError, match=r"assignments\.csv' is not a table: it is empty"):
         run.assignments  # noqa: B018
 
 
