@@ -56,6 +56,9 @@ EVIDENCE = {
 
 SMALL = {"batch_size": 16, "refine_batch_size": 16, "bags": 4, "bag_size": "4", "components": 8, "heads": 3}
 
+WITHOUT_STEPS = ("kmeans", "label-spreading", "logistic-regression")
+"""Methods without stages: all their work is done in `finish`."""
+
 FITS = {
     "kmeans": ("kmeans", IMAGES, "none", {"n_init": 2}),
     "kmeans on pca": ("kmeans", IMAGES, "none", {"n_init": 2, "features": "pca"}),
@@ -96,6 +99,8 @@ FITS = {
     ),
     "swav on vectors": ("swav", VECTORS, "none", {"preset": "small", "prototypes": 6, "neighbours": 4}),
     "supervised": ("supervised", IMAGES, "labels", {}),
+    "logistic-regression": ("logistic-regression", IMAGES, "labels", {}),
+    "label-spreading on vectors": ("label-spreading", VECTORS, "labels", {}),
     "fusion-images": ("fusion-images", IMAGES, "none", {}),
     "fusion-images with labels": ("fusion-images", IMAGES, "labels", {}),
     "fusion-images with counts": ("fusion-images", IMAGES, "counts", {}),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from device_cases import FITS, IMAGES, Kill, as_model, make, state
+from device_cases import FITS, IMAGES, WITHOUT_STEPS, Kill, as_model, make, state
 from pretend_device import DEVICE, pretend_device
 from smidgen.model import Model
 from smidgen.training.checkpoint import Checkpoints
@@ -45,7 +45,7 @@ WAITS = {"rcc with labels inside bags": 2}
 """Waits per step that cannot be saved: the Hungarian method runs on the host."""
 
 
-@pytest.mark.parametrize("fit", [fit for fit, (method, *_) in FITS.items() if method != "kmeans"])
+@pytest.mark.parametrize("fit", [fit for fit, (method, *_) in FITS.items() if method not in WITHOUT_STEPS])
 def test_a_step_does_not_wait_for_the_device(fit):
     with pretend_device() as count:
         trainer = Trainer(make(fit), FITS[fit][1], Settings(device=DEVICE))

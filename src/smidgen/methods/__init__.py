@@ -25,6 +25,12 @@ METHODS: dict[str, tuple[str, str, str]] = {
     ),
     "deepcluster": ("DeepCluster", "DeepClusterConfig", "alternates k-means on features and training on its labels"),
     "kmeans": ("KMeans", "KMeansConfig", "k-means on pixels, principal components or embeddings"),
+    "label-spreading": ("LabelSpreading", "LabelSpreadingConfig", "labels spread to nearest neighbours (a baseline)"),
+    "logistic-regression": (
+        "LogisticRegression",
+        "LogisticRegressionConfig",
+        "logistic regression on pixels or embeddings (a baseline)",
+    ),
     "rcc": ("RCC", "RCCConfig", "predicts the class counts of bags from densities of features; or DLLP"),
     "sela": ("SeLa", "SeLaConfig", "alternates balanced labels by optimal transport and training on them"),
     "supervised": ("Supervised", "SupervisedConfig", "cross-entropy on the labels: the upper bound"),

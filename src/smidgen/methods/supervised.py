@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import View
-from smidgen.errors import InputError
 from smidgen.methods.base import EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.host_copies import HostCopies
+from smidgen.methods.labelled_images import labels_to_learn
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
 from smidgen.options import Count, Options, Several, Weight, option
@@ -51,11 +51,7 @@ class Supervised(Method):
 
     def stages(self) -> list[Stage]:
         """Return the one stage, "train"."""
-        if not len(self.labelled):
-            raise InputError(
-                "`supervised` needs labels, and no training image has one: give --labels, or data with classes and no"
-                " evidence (`fusion` learns from every kind)."
-            )
+        labels_to_learn(self.problem, self.name)  # refuses where there are none
         return [Stage("train", self.config.steps)]
 
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
