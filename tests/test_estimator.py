@@ -121,6 +121,11 @@ def test_paths_have_a_row_each_in_their_order_and_patterns_leave_files_out(folde
     assert len(without.predict(folder)) == 50
 
 
+def test_some_classes_of_a_named_dataset_are_fitted_and_predicted():
+    model = ImageClusterer(None, method="kmeans", classes=["0", "1"], random_state=0).fit("digits")
+    assert (len(model.cluster_names_), len(model.labels_), len(model.predict("digits"))) == (2, 312, 312)
+
+
 def test_unreadable_images_have_no_row_and_a_warning_says_so(folder):
     (folder / "10.png").write_bytes(b"no image")
     with pytest.warns(UserWarning, match=r"1 images of .* could not be read and have no row, first '10.png'"):
@@ -361,7 +366,10 @@ def test_a_saved_model_predicts_the_same_and_can_be_fitted_again(make, X, tmp_pa
     assert (again.set_params(random_state=0).fit(X).labels_ == model.labels_).all()
 
 
-@pytest.mark.parametrize(("name", "words"), [("options", "must be a mapping of names"), ("exclude", "takes patterns")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("options", "must be a mapping of names"), ("exclude", "takes patterns"), ("classes", "takes names")],
+)
 def test_parameters_of_another_kind_are_refused(name, words):
     with pytest.raises(InputError, match=f"`{name}` {words}"):
         kmeans(**{name: 3}).fit(BLOBS)

@@ -31,7 +31,8 @@ class Config:
     keep_contradictory_pairs: let pairs pass that contradict each other, as `Evidence.resolve` takes it.
     issues: whether copies, outliers and poor images are looked for after training, for the report.
     init_from: a run folder whose encoder to start from. allow_bad: largest share of unreadable images.
-    exclude: patterns of files and folders to leave out, as `open_dataset` takes them.
+    exclude: patterns of files and folders to leave out, as `open_dataset` takes them. classes: names of those whose
+    images are taken, of training and of test images; none for all.
     max_seconds: how long training may take, without reading and report; None for as long as its steps do. Such a run
     follows the clock and is not repeatable bit for bit, see `training.loop.Settings`.
     images, imbalance: train on a part only, as `data.subsets.choose_images` takes it; for experiments.
@@ -55,6 +56,7 @@ class Config:
     init_from: str | None = None
     allow_bad: Share = 0.05
     exclude: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     checkpoint_every: Count = 100
     max_seconds: Positive | None = None
     images: Count | None = None

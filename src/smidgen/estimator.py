@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from smidgen import fitting
 from smidgen.config import Config
+from smidgen.data.chosen_classes import as_classes
 from smidgen.data.datasets import Dataset, as_paths, exclude_patterns, list_images, open_like
 from smidgen.data.names import name_of
 from smidgen.data.rows import Rows, as_array, listed, refused, rows_of
@@ -41,15 +42,15 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
 
     Parameters, all of them optional:
 
-    n_clusters: how many clusters; None for the class count of a named dataset, otherwise 10.
+    n_clusters: how many clusters; None for that of `classes`, the class count of a named dataset, otherwise 10.
     method: a name in `smidgen list methods`. encoder: the net that makes embeddings, see `smidgen list encoders`; a
         pretrained one is used as it is. None is "lite2" for photographs and "conv" for small grey images.
     steps: short for the option of this name, for methods that have it. options: the others, by name; see
         `smidgen list methods NAME`. The shorthand wins.
     max_seconds: how long training may take, None for as long as its steps do. A fit that the clock ends is not
         repeatable bit for bit.
-    size, resize, value_range, allow_bad, exclude: how images become arrays, and which, see `open_dataset`. New images
-        are read as those that it was fitted on.
+    size, resize, value_range, allow_bad, exclude, classes: how images become arrays, and which, see `open_dataset`.
+        New images are read as those that it was fitted on.
     random_state: an integer of at least 0, which the result then depends on alone; a RandomState to draw one from; or
         None for another result every time. Global generators are neither used nor changed.
     device: "auto", "cpu", "cuda", … n_threads: of torch on the CPU, None for as many as it has. Other numbers of
@@ -99,6 +100,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         value_range: Any = None,
         allow_bad: float = 0.05,
         exclude: str | Sequence[str] = (),
+        classes: str | Sequence[str] = (),
         random_state: int | np.random.RandomState | None = None,
         device: str = "auto",
         n_threads: int | None = None,
@@ -118,6 +120,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.value_range = value_range
         self.allow_bad = allow_bad
         self.exclude = exclude
+        self.classes = classes
         self.random_state = random_state
         self.device = device
         self.n_threads = n_threads
@@ -186,6 +189,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             threads=self.n_threads,
             allow_bad=self.allow_bad,
             exclude=exclude_patterns(self.exclude),
+            classes=as_classes(self.classes),
             max_seconds=self.max_seconds,
             issues=self.issues,
             options={**(self.options or {}), **given},
@@ -295,6 +299,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             "value_range": self.model_.preprocessing.value_range,
             "allow_bad": self.allow_bad,
             "exclude": self.exclude,
+            "classes": self.classes,
         }
         dataset = open_like(self._checked(X, reset=False), shape, split="train", **how)
         _warn_of(dataset)

@@ -126,6 +126,20 @@ def test_excluded_files_are_left_out_by_every_verb_and_stay_out_on_resume(smidge
     assert "`--exclude` takes patterns" in smidgen("check", photos, "--exclude", "!").refusal()
 
 
+def test_classes_are_chosen_by_every_verb_and_are_as_many_as_the_clusters(smidgen, photos, tmp_path):
+    chosen, quick = ["--classes", "white,black"], ["--method", "kmeans", "--no-issues", "--quiet"]
+    assert smidgen("check", photos, *chosen, "--json").json["classes"] == {"black": 20, "white": 20}
+    assert smidgen("fit", photos, *quick, *chosen, "--out", tmp_path / "run", "--json").json["n_clusters"] == 2
+    refusal = smidgen("fit", photos, *quick, "--clusters", 2, "--out", tmp_path / "run", "--resume").refusal()
+    assert "classes: ['white', 'black'] → 'unset'" in refusal
+    labels = ["--labels-per-class", 2, "--out", tmp_path / "evidence"]
+    assert f"smidgen fit {photos} --classes white,black --evidence" in smidgen("simulate", photos, *chosen, *labels).out
+    assert "grey" not in (tmp_path / "evidence/labels.csv").read_text()
+    assert smidgen("eval", tmp_path / "run", photos, *chosen, "--json").json["all"]["n_scored"] == 40
+    assert "Unknown class of" in smidgen("check", photos, "--classes", "blakc").refusal()
+    assert "`--classes` must be names with commas between" in smidgen("check", photos, "--classes", "a,,b").refusal()
+
+
 def test_fit_takes_a_glob_and_names_its_run_after_the_folder(smidgen, photos, monkeypatch):
     monkeypatch.chdir(photos.parent)
     assert smidgen("fit", "photos/*/1*.png", *QUICK).code == 0

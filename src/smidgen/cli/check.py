@@ -80,6 +80,7 @@ def _inspect(args: argparse.Namespace, paths: Mapping[str, str], console: Progre
         value_range=args.value_range,
         allow_bad=args.allow_bad,
         exclude=args.exclude,
+        classes=args.classes,
         keep_contradictory_pairs=args.keep_contradictory_pairs,
         device=device,
         listener=ConsoleListener(console),

@@ -49,6 +49,7 @@ _OPTIONS = {
     "size": "--size",
     "value_range": "--value-range",
     "exclude": "--exclude",
+    "classes": "--classes",
     "keep_contradictory_pairs": "--keep-contradictory-pairs",
 }
 

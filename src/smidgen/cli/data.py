@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from smidgen.cli.parsing import one_of, share, text, value_range, whole_number
+from smidgen.cli.parsing import name_list, one_of, share, text, value_range, whole_number
 
 RESIZE = ("crop", "pad", "squash")
 SPLITS = ("train", "test", "all")
@@ -38,7 +38,7 @@ class _OneOrMore(argparse.Action):
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add how images become arrays: `--size`, `--resize`, `--value-range`, `--allow-bad`, `--exclude`."""
+    """Add how images become arrays: `--size`, `--resize`, `--value-range`, `--allow-bad`, `--exclude`, `--classes`."""
     parser.add_argument(
         "--size",
         metavar="PX",
@@ -71,7 +71,7 @@ def add_value_range(
 
 
 def add_skipping(parser: argparse.ArgumentParser) -> None:
-    """Add which files are left out: `--allow-bad` and `--exclude`."""
+    """Add which images are left out: `--allow-bad`, `--exclude` and `--classes`."""
     parser.add_argument(
         "--allow-bad",
         metavar="SHARE",
@@ -86,6 +86,14 @@ def add_skipping(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=text,
         help="leave out files and folders, as in a .gitignore: '*.gif', thumbs/, '/2019/**/draft-*'; may be repeated",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="NAME,NAME",
+        action="extend",
+        default=[],
+        type=name_list,
+        help="take only the images of these classes, as in cat,dog; a name with a comma stands in quotes",
     )
 
 

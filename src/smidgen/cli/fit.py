@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clusters",
         metavar="N",
         type=whole_number(1),
-        help="number of clusters (default: the class count of a named dataset, otherwise 10)",
+        help="number of clusters (default: that of --classes, the class count of a named dataset, otherwise 10)",
     )
     what.add_argument(
         "--method",
@@ -199,6 +199,7 @@ def _config(args: argparse.Namespace, options: dict[str, Any], evidence: dict[st
         init_from=args.init_from,
         allow_bad=args.allow_bad,
         exclude=tuple(args.exclude),
+        classes=tuple(args.classes),
         max_seconds=args.max_seconds,
         keep_contradictory_pairs=args.keep_contradictory_pairs,
         issues=not args.no_issues,

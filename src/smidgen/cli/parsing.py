@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -158,6 +160,29 @@ def text(given: str) -> str:
     if not given:
         raise argparse.ArgumentTypeError("must be a name or a path, got ''")
     return given
+
+
+def name_list(given: str) -> list[str]:
+    """Return names that commas separate; one with a comma in it stands in double quotes.
+
+    >>> name_list('cat,"dog, small"')
+    ['cat', 'dog, small']
+    """
+    found = [name.strip() for name in next(csv.reader([given], skipinitialspace=True), [])]
+    if not found or not all(found):
+        raise argparse.ArgumentTypeError(f"must be names with commas between them, got {given!r}")
+    return found
+
+
+def as_name_list(names: Iterable[str]) -> str:
+    """Return names as `name_list` reads them.
+
+    >>> as_name_list(["cat", "dog, small"])
+    'cat,"dog, small"'
+    """
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return line.getvalue()
 
 
 def one_of(kind: str, known: Iterable[str]) -> Callable[[str], str]:

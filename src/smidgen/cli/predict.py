@@ -174,6 +174,7 @@ def open_run(args: argparse.Namespace, console: Progress, *, device: str) -> tup
         value_range=args.value_range or model.preprocessing.value_range,
         allow_bad=args.allow_bad,
         exclude=args.exclude,
+        classes=args.classes,
         progress=console.of("read images"),
     )
     for note in (*dataset.notes, *dataset.doubts):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from smidgen.cli.console import printable, progress
 from smidgen.cli.data import add_data, add_skipping, require_data
 from smidgen.cli.files import require_new_folder
-from smidgen.cli.parsing import one_of, share, text, whole_number, whole_range
+from smidgen.cli.parsing import as_name_list, one_of, share, text, whole_number, whole_range
 from smidgen.errors import InputError
 from smidgen.evidence.kinds import kind_of
 
@@ -95,7 +95,11 @@ def run(args: argparse.Namespace) -> int:
 
         _settings(args, n_classes=1)  # refuses what cannot be, before images are read
         train, _ = open_splits(
-            args.data, allow_bad=args.allow_bad, exclude=args.exclude, progress=console.of("read images")
+            args.data,
+            allow_bad=args.allow_bad,
+            exclude=args.exclude,
+            classes=args.classes,
+            progress=console.of("read images"),
         )
         settings, classes = _settings(args, n_classes=len(train.class_names)), _known_classes(train)
         evidence, notes = simulate(
@@ -165,5 +169,6 @@ def _show(args: argparse.Namespace, written: dict[str, str], sizes: dict[str, in
         print(printable(f"{path}  {sizes[kind]:,} {about}"))
     for note in notes:
         print(printable(f"note: {note}"))
-    excluded = [word for pattern in args.exclude for word in ("--exclude", pattern)]
-    print(printable(f"To use it: {shlex.join(['smidgen', 'fit', args.data, *excluded, '--evidence', args.out])}"))
+    part = [word for pattern in args.exclude for word in ("--exclude", pattern)]
+    part += ["--classes", as_name_list(args.classes)] if args.classes else []
+    print(printable(f"To use it: {shlex.join(['smidgen', 'fit', args.data, *part, '--evidence', args.out])}"))

@@ -15,6 +15,7 @@ from smidgen.data.arrays import (
     ArrayPart,
     read_npz,
 )
+from smidgen.data.chosen_classes import as_classes, collection_of
 from smidgen.data.collection import SPLITS, Collection, Item
 from smidgen.data.dataset import Dataset
 from smidgen.data.decoding import NATIVE_LIMIT, Progress, Skipped
@@ -74,6 +75,7 @@ def open_dataset(
     allow_bad: float = 0.05,
     other_size: int = NATIVE_LIMIT,
     exclude: str | Sequence[str] = (),
+    classes: str | Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Dataset:
     """Return the images of one split of whatever `data` is.
@@ -99,6 +101,7 @@ def open_dataset(
         decided, and in `doubts` what speaks against it.
     allow_bad: share, 0..1, of the files that may be unreadable; they are in `skipped`, with the reason.
     exclude: patterns of files and folders to leave out, as in a .gitignore: `*.gif`, `thumbs/`, `/2019/**/draft-*`.
+    classes: names of classes; only their images are taken, under the ids that they have in the whole. None: all.
     progress: called with (done, total).
 
     Raises InputError if there is no such data, split or image, or more files are bad than allowed.
@@ -109,7 +112,7 @@ def open_dataset(
     """
     _check_split(split)
     options = reading(size, channels, resize, value_range, allow_bad, progress, other_size)
-    return _opened(data, exclude).of_split(split, options)
+    return _opened(data, exclude, classes).of_split(split, options)
 
 
 def open_splits(
@@ -122,6 +125,7 @@ def open_splits(
     allow_bad: float = 0.05,
     other_size: int = NATIVE_LIMIT,
     exclude: str | Sequence[str] = (),
+    classes: str | Sequence[str] = (),
     progress: Progress | None = None,
 ) -> tuple[Dataset, Dataset | None]:
     """Return the training and the test images, the latter None if the data have no test split of their own.
@@ -134,7 +138,7 @@ def open_splits(
     (1438, 359)
     """
     options = reading(size, channels, resize, value_range, allow_bad, progress, other_size)
-    opened = _opened(data, exclude)
+    opened = _opened(data, exclude, classes)
     train = opened.of_split("train", options)
     if "test" not in opened.splits():
         return train, None
@@ -153,6 +157,7 @@ def open_like(
     value_range: Any = None,
     allow_bad: float = 0.05,
     exclude: str | Sequence[str] = (),
+    classes: str | Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Dataset:
     """Return the images or embeddings of one split in the shape of those that a model was fitted on.
@@ -172,12 +177,13 @@ def open_like(
             value_range=value_range,
             allow_bad=allow_bad,
             exclude=exclude,
+            classes=classes,
             progress=progress,
         )
     elif (isinstance(data, Rows) or as_paths(data) is not None) and list_images(data) is not None:  # not yet decoded
         raise _refused_like("images", shape)
     else:
-        dataset = open_dataset(data, split=split)
+        dataset = open_dataset(data, split=split, classes=classes)
     if dataset.images.shape[1:] != shape or dataset.holds_vectors != wants_vectors:
         features = dataset.images.shape[1]
         raise _refused_like(f"ready embeddings of {features} features" if dataset.holds_vectors else "images", shape)
@@ -203,9 +209,16 @@ def _check_split(split: str) -> None:
         raise unknown("split", split, [*SPLITS, "all"])
 
 
-def _opened(data: Any, exclude: str | Sequence[str] = ()) -> Files | Arrays:
+def _opened(data: Any, exclude: str | Sequence[str] = (), classes: str | Sequence[str] = ()) -> Files | Arrays:
     """Return the opened data, listed but not decoded."""
-    exclude = exclude_patterns(exclude)
+    opened, classes = _whole(data, exclude_patterns(exclude)), as_classes(classes)
+    if isinstance(opened, Files):
+        return replace(opened, collection=collection_of(opened.collection, classes, name=opened.name))
+    return replace(opened, classes=classes)
+
+
+def _whole(data: Any, exclude: tuple[str, ...]) -> Files | Arrays:
+    """Return all that the data hold, but for excluded files."""
     is_name = isinstance(data, str) and data in DATASETS
     if (paths := as_paths(data)) is not None and not is_name:
         return _opened_path(paths, exclude)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from smidgen.data.arrays import ArrayPart, as_levels, as_vectors, channels_second, contents_of, extents_of, fitted
+from smidgen.data.chosen_classes import dataset_of
 from smidgen.data.collection import SPLITS, Collection
 from smidgen.data.dataset import Dataset
 from smidgen.data.decoding import NATIVE_LIMIT, Progress, Skipped, decode_items
@@ -105,7 +106,8 @@ class Files:
 class Arrays:
     """Data that are arrays: given, in an .npz, or a named dataset's; `part` reads one split, "" the unsplit whole.
 
-    Matrices are ready embeddings; sizes and channels mean nothing to them.
+    Matrices are ready embeddings; sizes and channels mean nothing to them. classes: names of those whose rows are
+    taken; none for all.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Arrays:
     names: tuple[str, ...]
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def splits(self) -> tuple[str, ...]:
         """Return which of `SPLITS` there are."""
@@ -120,6 +123,12 @@ class Arrays:
 
     def of_split(self, split: Split, options: Reading) -> Dataset:
         """Return the images of a split; raises InputError if there are none, or too many are bad."""
+        dataset = dataset_of(self._whole(split, options), self.classes)
+        if len(dataset) == 0:
+            _refuse_nothing(self.name, split, has=(), notes=dataset.notes)
+        return dataset
+
+    def _whole(self, split: Split, options: Reading) -> Dataset:
         wanted = self.names if split == "all" else tuple(name for name in self.names if name in (split, ""))
         parts = [self.part(name) for name in wanted]
         if sum(len(part.images) for part in parts) == 0:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from smidgen.config import Config
+from smidgen.data.chosen_classes import as_classes
 from smidgen.data.datasets import Dataset, as_paths, open_dataset
 from smidgen.data.images import BadImage, Resize, image_size
 from smidgen.data.values import as_text
@@ -67,15 +68,17 @@ def inspect_collection(
     value_range: Any = None,
     allow_bad: float = 0.05,
     exclude: str | Sequence[str] = (),
+    classes: str | Sequence[str] = (),
     keep_contradictory_pairs: bool = False,
     device: str = "auto",
     listener: Listener | None = None,
 ) -> Inspection:
     """Return what is in a collection: sizes, copies, outliers, poor images, and what `fit` would refuse.
 
-    data, size, resize, value_range, allow_bad, exclude: as `open_dataset` takes them; unreadable images are listed in
-        the result, however many there are.
-    n_clusters: how many clusters are meant to be asked for; None for the class count of a named dataset, otherwise 10.
+    data, size, resize, value_range, allow_bad, exclude, classes: as `open_dataset` takes them; unreadable images are
+        listed in the result, however many there are.
+    n_clusters: how many clusters are meant to be asked for; None for the number of `classes`, the class count of a
+        named dataset, otherwise 10.
     evidence: about the training images; keep_contradictory_pairs: as `Evidence.resolve` takes it.
     encoder: a pretrained net among whose embeddings outliers and look-alikes are found; None is none.
     device: what it runs on. listener: receives progress.
@@ -99,10 +102,11 @@ def inspect_collection(
         device=choose_device(device),
         allow_bad=allow_bad,
         exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
+        classes=as_classes(classes),
         keep_contradictory_pairs=keep_contradictory_pairs,
     )
     dataset = _open(data, config, listener)
-    wanted = n_clusters or class_count(config.data) or DEFAULT_CLUSTERS
+    wanted = n_clusters or class_count(config.data, config.classes) or DEFAULT_CLUSTERS
     found = _look(dataset, config, listener)
     found = replace(found, refusals=refusals(found, n_clusters=wanted, allow_bad=allow_bad))
     if evidence is not None:
@@ -120,6 +124,7 @@ def _open(data: Any, config: Config, listener: Listener) -> Dataset:
         allow_bad=1.0,
         other_size=other_size(config),
         exclude=config.exclude,
+        classes=config.classes,
         progress=lambda done, total: listener.progress("read images", done, total),
     )
     if dataset.holds_vectors:

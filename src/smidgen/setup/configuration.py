@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
@@ -26,7 +27,7 @@ def resolve(config: Config, listener: Listener | None = None, *, start: Model | 
     config = with_options(config, start=start or starting_run(config))
     n_clusters = config.n_clusters
     if n_clusters is None:
-        known = class_count(config.data)
+        known = class_count(config.data, config.classes)
         n_clusters = known or DEFAULT_CLUSTERS
         if known is None and listener is not None:
             listener.log(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
@@ -41,11 +42,13 @@ def resolve(config: Config, listener: Listener | None = None, *, start: Model | 
     )
 
 
-def class_count(data: str | tuple[str, ...]) -> int | None:
-    """Return how many classes a named dataset has, None for any other data.
+def class_count(data: str | tuple[str, ...], chosen: Sequence[str] = ()) -> int | None:
+    """Return how many classes were chosen, or how many a named dataset has; None for any other data.
 
-    >>> class_count("digits"), class_count("photos/digits")
-    (10, None)
+    >>> class_count("digits"), class_count("photos/digits"), class_count("photos/digits", ("3", "8"))
+    (10, None, 2)
     """
+    if chosen:
+        return len(chosen)
     known = DATASETS.get(data) if isinstance(data, str) else None
     return None if known is None else known.n_classes

@@ -23,6 +23,7 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         "value_range": config.value_range,
         "allow_bad": config.allow_bad,
         "exclude": config.exclude,
+        "classes": config.classes,
         "other_size": other_size(config),
         "progress": lambda done, total: listener.progress("read images", done, total),
     }
