@@ -46,24 +46,29 @@ def dataset_of(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     """
     if not classes:
         return dataset
-    known = () if dataset.classes is None else dataset.class_names
-    _require_known(classes, known, name=dataset.name)
-    rows = [row for row, each in enumerate(known) if each in classes]
-    part = dataset.subset(np.isin(dataset.classes, rows))
+    if dataset.classes is None:
+        raise _nothing_known(dataset.name)
+    _require_known(classes, dataset.class_names, name=dataset.name)
+    rows = [row for row, each in enumerate(dataset.class_names) if each in classes]
+    chosen = np.isin(dataset.classes, rows)
     return replace(
-        part,
-        classes=np.searchsorted(rows, part.classes),
-        class_names=tuple(known[row] for row in rows),
-        notes=(*dataset.notes, _note(classes, len(part), len(dataset))),
+        dataset.subset(chosen),
+        classes=np.searchsorted(rows, dataset.classes[chosen]),
+        class_names=tuple(dataset.class_names[row] for row in rows),
+        notes=(*dataset.notes, _note(classes, int(chosen.sum()), len(dataset))),
     )
 
 
 def _require_known(classes: tuple[str, ...], known: Sequence[str], *, name: str) -> None:
     if not known:
-        raise InputError(f"`classes` chooses among known classes, and {name!r} has none: omit it.")
+        raise _nothing_known(name)
     for each in classes:
         if each not in known:
             raise unknown(f"class of {name!r}:", each, known)
+
+
+def _nothing_known(name: str) -> InputError:
+    return InputError(f"`classes` chooses among known classes, and {name!r} has none: omit it.")
 
 
 def _note(classes: tuple[str, ...], n: int, total: int) -> str:
