@@ -35,6 +35,7 @@ from smidgen.outputs import (
     write_assignments,
     write_explained,
     write_issues,
+    write_pseudo_labels,
     write_skipped,
     write_thumbnails,
 )
@@ -50,6 +51,7 @@ from smidgen.training.interrupts import Interrupts
 from smidgen.training.loop import Settings, Trainer
 from smidgen.training.monitors.diagnostics import Diagnostics
 from smidgen.training.monitors.online_eval import OnlineEval
+from smidgen.training.monitors.relabelling import RelabellingMonitor
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ class _Fit:
             max_seconds=plan.config.max_seconds,
         )
         self.diagnostics = Diagnostics(listener.log, options=plan.config.options.keys())
+        held_out = self.inputs[1].images if len(self.inputs) > 1 else None
+        self.relabelling = RelabellingMonitor(self.train.classes, held_out, seed=plan.config.seed, device=self.device)
 
     def run(self, run_folder: RunFolder | None) -> Outcome:
         self.run_folder = run_folder
@@ -217,6 +221,7 @@ class _Fit:
                 self.train.images, self.train.classes, score=sample_scores, seed=self.config.seed, device=self.device
             ),
             self.diagnostics,
+            self.relabelling,
             MetricsLog(None if self.run_folder is None else self.run_folder.path / "metrics.jsonl"),
             Ticker(self._tick),
         ]
@@ -295,7 +300,8 @@ class _Fit:
         }
         embed = make_embed(self.method, self.train.images, device=self.device, known=known)
         for name, table in {**self.method.tables(embed), **more_tables}.items():
-            run.write_table(name, table)
+            run.write_table(name, {**table, **self.relabelling.columns()} if name == "relabellings" else table)
+        write_pseudo_labels(run, self.method, self.datasets, self.inputs, device=self.device)
         write_explained(run, explained, self.problem.evidence, assignments[0].argmax(1), self.train.ids)
         self._write_issues(run)
         write_json(run.path / "metrics.json", metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 import sys
@@ -16,15 +17,18 @@ import torch
 
 from smidgen import __version__
 from smidgen.config import Config
-from smidgen.csv_tables import write_csv
+from smidgen.csv_tables import Column, write_csv
 from smidgen.data.datasets import Dataset
 from smidgen.evaluation.explained import Explained, images_of_worst_bags
 from smidgen.evaluation.scores import named_accuracy, score_assignments
 from smidgen.evidence.resolved import Resolved
 from smidgen.inspection.issues import issue_columns
 from smidgen.inspection.search import find_issues
+from smidgen.maths.entropy import entropy
+from smidgen.methods.base import Method
 from smidgen.reports.page import gallery_rows
 from smidgen.run_folder import RunFolder
+from smidgen.training.embed import map_images
 
 MOST_INSPECTED = 200_000
 """Images of a run among which issues are looked for: more would take longer than many a training."""
@@ -103,6 +107,35 @@ def write_explained(
     images = images_of_worst_bags(explained.tables, evidence, clusters=clusters, image_ids=image_ids)
     if images["bag"]:
         run.write_table("evidence_images", images)
+
+
+def write_pseudo_labels(
+    run: RunFolder, method: Method, datasets: Sequence[Dataset], inputs: Sequence[Dataset], *, device: torch.device
+) -> None:
+    """Write `tables/pseudo_labels.csv` if the method gives pseudo-labels: image, split, label, entropy.
+
+    label: of training images the one they were last given, of others the one that the net predicts. entropy: of the
+    prediction, in bits. inputs: what the method sees, images or their embeddings.
+    """
+    found = method.pseudo_labels()
+    if found is None:
+        return
+
+    def look(images: torch.Tensor) -> torch.Tensor:
+        probabilities = found.predict(images)[:, found.head].softmax(1)
+        return torch.stack([probabilities.argmax(1).float(), entropy(probabilities) / math.log(2)], dim=1)
+
+    seen = [map_images(look, dataset.images, method=method, device=device).numpy() for dataset in inputs]
+    labels = [each[:, 0].astype(np.int64) for each in seen]
+    if found.labels is not None:
+        labels[0] = found.labels[found.head].cpu().numpy()
+    columns: dict[str, Column] = {
+        "image": [image for dataset in datasets for image in dataset.ids],
+        "split": [dataset.split for dataset in datasets for _ in dataset.ids],
+        "label": np.concatenate(labels),
+        "entropy": [f"{bits:.4f}" for each in seen for bits in each[:, 1]],
+    }
+    run.write_table("pseudo_labels", columns)
 
 
 def write_issues(

@@ -114,5 +114,5 @@ def test_the_ticker_tells_every_step():
 
 def test_the_ticker_tells_of_the_look_at_all_images():
     seen = []
-    Ticker(lambda *what: seen.append(what)).before_begin(Stage("train", 10), 4)
+    Ticker(lambda *what: seen.append(what)).before_begin(None, Stage("train", 10), 4)
     assert seen == [("train", 4, 10, {})]

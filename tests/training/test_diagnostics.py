@@ -89,7 +89,7 @@ class Course:
     def run(self, losses, assignments=lambda t: HEALTHY, *, stage="train", until=None, start=0):
         at = Stage(stage, self.steps)
         if start == 0:
-            self.diagnostics.before_begin(at, 0)
+            self.diagnostics.before_begin(self.method, at, 0)
         for step in range(start + 1, (until or self.steps) + 1):
             self.total += 1
             t = step / self.steps

@@ -126,6 +126,24 @@ class BagHeads:
     reconstruction_error: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class PseudoLabels:
+    """The labels that a method gives to images by itself and learns to predict; not its clusters, but maybe the same.
+
+    n_labels: how many there are, for each head. All functions take images (batch, channels, height, width).
+    predict: images → logits (batch, heads, n_labels) of their labels.
+    label: images → (batch, heads) int64, the labels of images that are not learned from; meant for right after `begin`.
+    labels: (heads, n_images) int64 of the training images since the last `begin`; None where labels last for a batch.
+    head: the head whose labels are written to the run folder.
+    """
+
+    n_labels: int
+    predict: Callable[[Tensor], Tensor]
+    label: Callable[[Tensor], Tensor]
+    labels: Tensor | None = None
+    head: int = 0
+
+
 class Embed(Protocol):
     """Maps a function over all training images, in order, and returns the results.
 
@@ -254,6 +272,10 @@ class Method(nn.Module, ABC):
 
     def bag_heads(self) -> BagHeads | None:
         """Return the heads that predict properties of whole bags; None where the method has none."""
+        return None
+
+    def pseudo_labels(self) -> PseudoLabels | None:
+        """Return the labels that the method gives to images and learns from; None where it gives none."""
         return None
 
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:

@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
-from smidgen.maths.kmeans import KMeansResult, kmeans
+from smidgen.maths.kmeans import KMeansResult, assign, kmeans
 from smidgen.maths.matching import align
-from smidgen.methods.base import Embed, Method, Problem, Stage, StartingPoint
+from smidgen.methods.base import Embed, Method, Problem, PseudoLabels, Stage, StartingPoint
 from smidgen.methods.feature_clusters import Blocks, FeatureClusters, directions, features_of_all
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.relabelling import (
@@ -115,11 +115,13 @@ class DeepCluster(Method):
     """See the module's docstring."""
 
     name = "deepcluster"
-    training_only = ("labels", "history", "neighbours", "top_layer.")
+    training_only = ("labels", "history", "neighbours", "group_centroids", "whitening", "top_layer.")
 
     labels: Tensor
     history: Tensor
     neighbours: Tensor
+    group_centroids: Tensor
+    whitening: Tensor
 
     def __init__(self, config: DeepClusterConfig, problem: Problem) -> None:
         super().__init__()
@@ -140,6 +142,8 @@ class DeepCluster(Method):
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("history", torch.zeros(0, len(self._relabellings.columns)))
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
+        self.register_buffer("group_centroids", torch.zeros(0, 0))
+        self.register_buffer("whitening", torch.zeros(0))
 
     @property
     def encoder_name(self) -> str:
@@ -177,13 +181,14 @@ class DeepCluster(Method):
         if self.config.neighbours and not len(self.neighbours):
             self.neighbours = find_neighbours(embed, self.config.neighbours, problem=self.problem)
         blocks = self._features_of_all(embed)
-        scale = self.clusters.fit(blocks)
+        self.whitening = self.clusters.fit(blocks)
         components = torch.cat([self.clusters.project(block) for block in blocks()])
-        found = self._aligned(self._grouped(components * scale, blocks, generator))
+        found = self._aligned(self._grouped(components * self.whitening, blocks, generator))
         facts = self._relabellings.row(
             step, self.labels, found.labels, found.inertia / len(found.labels), like=self.history
         )
         self.labels, self.history = found.labels, torch.cat([self.history, facts])
+        self.group_centroids = found.centroids
         self.clusters.find(components, generator)
         self._renew_top_layer(found.centroids, generator)
         return self.top_layer.parameters()
@@ -252,6 +257,18 @@ class DeepCluster(Method):
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Find the clusters by k-means on what the features have become."""
         self.clusters.finish(self._features_of_all(embed), generator)
+
+    def pseudo_labels(self) -> PseudoLabels:
+        """Return the groups of the last k-means; other images get the label of the nearest centroid."""
+        return PseudoLabels(
+            self.n_groups, lambda images: self._logits(images)[:, None], self._label_others, self.labels[None]
+        )
+
+    def _label_others(self, images: Tensor) -> Tensor:
+        features = self.encode(images)
+        if self.config.top_layer == "centroids":
+            return assign(features.float(), self.group_centroids, spherical=True)[:, None]
+        return assign(directions(self.clusters.project(features) * self.whitening), self.group_centroids)[:, None]
 
     # ------------------------------------------------------------------------------------------------------- results
 

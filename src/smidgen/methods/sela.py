@@ -36,7 +36,7 @@ from smidgen.data.views import apply_view
 from smidgen.errors import InputError
 from smidgen.maths.schedules import in_steps
 from smidgen.maths.transport import balanced_labels, log_softmax_of, scale_columns
-from smidgen.methods.base import Embed, Method, Problem, Stage, StartingPoint
+from smidgen.methods.base import Embed, Method, Problem, PseudoLabels, Stage, StartingPoint
 from smidgen.methods.feature_clusters import FeatureClusters
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.relabelling import (
@@ -282,7 +282,7 @@ class SeLa(Method):
         """Return the mean over heads of the cross-entropy with their labels, and what the last relabelling was like."""
         part = parts["images"]
         assert part.items is not None
-        logits = self.heads(self.encoder(varied(part.images, dropout=self.config.dropout))).float()
+        logits = self._logits(varied(part.images, dropout=self.config.dropout))
         labels = self.labels[:, part.items].T  # (batch, heads)
         per_head = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(0)
         with torch.no_grad():
@@ -296,6 +296,18 @@ class SeLa(Method):
         else:
             embeddings = embed.on_device(self.encode)
             self.clusters.finish(lambda: [embeddings], generator)
+
+    def pseudo_labels(self) -> PseudoLabels:
+        """Return the labels of all heads; other images get theirs by the scalings of the last relabelling."""
+        best = int(self.head if self._heads_are_clusters else self.running_loss.argmin())
+        return PseudoLabels(self.n_groups, self._logits, self._label_others, self.labels, best)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """Return (batch, heads, groups) in float32."""
+        return self.heads(self.encoder(images)).float()
+
+    def _label_others(self, images: Tensor) -> Tensor:
+        return (self.config.strength * self._logits(images).log_softmax(-1) + self.log_scales).argmax(-1)
 
     # ------------------------------------------------------------------------------------------------------- results
 

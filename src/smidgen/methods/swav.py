@@ -35,7 +35,7 @@ from smidgen.data.batches import Part, Request
 from smidgen.data.views import View
 from smidgen.maths.schedules import between, warmed_up
 from smidgen.maths.sinkhorn import sinkhorn
-from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
+from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, PseudoLabels, Stage, StartingPoint
 from smidgen.methods.feature_clusters import Blocks, FeatureClusters, features_of_all
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.relabelling import find_neighbours, holds_vectors, one_near, relabelling_steps, varied
@@ -257,6 +257,14 @@ class SwAV(Method):
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Find the clusters by k-means on what the embeddings have become."""
         self.clusters.finish(self._features_of_all(embed), generator)
+
+    def pseudo_labels(self) -> PseudoLabels:
+        """Return the nearest prototypes: codes are made for a batch and are not kept."""
+
+        def predict(images: Tensor) -> Tensor:
+            return self.scores(self.project(images))[:, None] / self.config.temperature
+
+        return PseudoLabels(self.config.prototypes, predict, lambda images: predict(images).argmax(-1))
 
     # ------------------------------------------------------------------------------------------------------- results
 

@@ -38,8 +38,11 @@ class Moment:
 class Callback:
     """A hook into training; anything it remembers must be in its `state`, to survive a resume."""
 
-    def before_begin(self, stage: Stage, step: int) -> None:
+    def before_begin(self, method: Method, stage: Stage, step: int) -> None:
         """Called before the method's `begin`, which may pass over the whole training set."""
+
+    def after_begin(self, method: Method, stage: Stage, step: int) -> None:
+        """Called after the method's `begin`."""
 
     def wants_to_see(self, stage: Stage, step: int) -> bool:
         """Return whether `after_step` needs the method as it is at this step, and so must run before the next.
@@ -119,7 +122,7 @@ class Ticker(Callback):
     def __init__(self, tick: Callable[[str, int, int, Mapping[str, float]], None]) -> None:
         self._tick = tick
 
-    def before_begin(self, stage: Stage, step: int) -> None:
+    def before_begin(self, method: Method, stage: Stage, step: int) -> None:
         """Report that `begin` runs, and no step."""
         self._tick(stage.name, step, stage.steps, {})
 

@@ -193,7 +193,7 @@ class Trainer:
         assert self.optimisers is not None
         self.method.eval()
         for callback in self.callbacks:
-            callback.before_begin(stage, step)
+            callback.before_begin(self.method, stage, step)
         generator = seeded(self.settings.seed, stage.name, step, "begin", device=self.settings.device)
         self._seed(stage.name, step, "begin", "net")
         renewed = self.method.begin(stage.name, step, self.embed, generator)
@@ -201,6 +201,8 @@ class Trainer:
         if renewed is not None:
             self.optimisers.renew(check_renewed(self.method, renewed))
         self.progress.begun, self.progress.begun_to = True, step
+        for callback in self.callbacks:
+            callback.after_begin(self.method, stage, step)
         if self.progress.step == 0:
             self.clock.allow(share)  # again: the time that this took is not the steps'
         with self.interrupts.deferred():

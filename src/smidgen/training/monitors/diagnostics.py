@@ -86,7 +86,7 @@ class Diagnostics(Callback):
 
     # ---------------------------------------------------------------------------------------------------- callbacks
 
-    def before_begin(self, stage: Stage, step: int) -> None:
+    def before_begin(self, method: Method, stage: Stage, step: int) -> None:
         """Judge the total loss afresh: neighbours, cluster names, heads or weights have changed."""
         self._enter(stage)
         self._since, self._count, self._values = len(self._blocks.get("total", ())), 0, {}
