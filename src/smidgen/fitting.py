@@ -33,6 +33,7 @@ from smidgen.outputs import (
     now,
     score_split,
     write_assignments,
+    write_clusters,
     write_explained,
     write_issues,
     write_pseudo_labels,
@@ -303,6 +304,7 @@ class _Fit:
             run.write_table(name, {**table, **self.relabelling.columns()} if name == "relabellings" else table)
         write_pseudo_labels(run, self.method, self.datasets, self.inputs, device=self.device)
         write_explained(run, explained, self.problem.evidence, assignments[0].argmax(1), self.train.ids)
+        write_clusters(run)
         self._write_issues(run)
         write_json(run.path / "metrics.json", metrics)
         self.listener.progress("report", 0, 1)

@@ -27,6 +27,8 @@ from smidgen.inspection.search import find_issues
 from smidgen.maths.entropy import entropy
 from smidgen.methods.base import Method
 from smidgen.reports.page import gallery_rows
+from smidgen.reports.predictions import cluster_table
+from smidgen.reports.tables import read_assignments
 from smidgen.run_folder import RunFolder
 from smidgen.training.embed import map_images
 
@@ -74,6 +76,11 @@ def _class_texts(dataset: Dataset) -> list[str]:
     if dataset.classes is None:
         return [""] * len(dataset)
     return [dataset.class_names[row] if row >= 0 else "" for row in dataset.classes]
+
+
+def write_clusters(run: RunFolder) -> None:
+    """Write `tables/clusters.csv`, a row for each cluster, from what `assignments.csv` says."""
+    run.write_table("clusters", cluster_table(read_assignments(run.path)))
 
 
 def write_thumbnails(run: RunFolder, datasets: list[Dataset]) -> None:

@@ -23,9 +23,10 @@ def test_map_is_the_best_one_to_one_match_of_training_rows(digits_folder: Path) 
     assert found.class_of[rows].tolist() == columns.tolist()
 
 
-def test_leftover_clusters_take_their_most_frequent_class_and_empty_ones_none() -> None:
-    clusters, classes = np.array([0, 0, 0, 1, 1, 2, 2, 2]), np.array([0, 0, 0, 1, 1, 0, 0, 1])
-    assert match_classes(clusters, classes, shape=(4, 2)).tolist() == [0, 1, 0, -1]
+def test_with_more_clusters_than_classes_each_takes_its_most_frequent_class_and_empty_ones_none() -> None:
+    clusters, classes = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2]), np.array([0, 0, 0, 0, 0, 1, 0, 0, 0])
+    assert match_classes(clusters, classes, shape=(4, 2)).tolist() == [0, 0, 0, -1]  # one-to-one would take 1 for 1
+    assert match_classes(clusters[:6], classes[:6], shape=(2, 2)).tolist() == [0, 1]
 
 
 def test_test_classes_do_not_move_the_map(tmp_path: Path) -> None:

@@ -14,26 +14,32 @@ from markupsafe import Markup
 
 from smidgen.reports import figures, tables
 from smidgen.reports.bags import read_bags
+from smidgen.reports.classes import class_section
 from smidgen.reports.curves import charts
-from smidgen.reports.evidence import Section
-from smidgen.reports.gallery import Galleries, Mistake
+from smidgen.reports.gallery import Galleries, Shown
 from smidgen.reports.names import cluster_title, is_numbered, visible
+from smidgen.reports.relabelling import SHOWN
 from smidgen.reports.tables import Assignments, Table, duration, is_number, percent, plain, thousands
 from smidgen.run_folder import RunFolder
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Everything a page is made of: the run, its images as arrays, those to show, the map's places in [0, 1].
-
-    evidence: how each kind that the run knew is explained.
-    """
+    """Everything a page is made of: the run, what it holds and the images to show, the map's places in [0, 1]."""
 
     run: RunFolder
-    assignments: Assignments
-    galleries: Galleries
+    shown: Shown
     places: np.ndarray | None
-    evidence: Sequence[Section] = ()
+
+    @property
+    def assignments(self) -> Assignments:
+        """The run's images as arrays."""
+        return self.shown.assignments
+
+    @property
+    def galleries(self) -> Galleries:
+        """The images to show."""
+        return self.shown.galleries
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -61,9 +67,12 @@ def content(report: Report) -> dict[str, Any]:
         "more_clusters": len(assignments.cluster_names) - len(galleries.clusters),
         "map": _map_data(report, cluster_colours, class_colours),
         "map_note": _map_note(assignments, galleries),
-        "charts": charts(history),
-        "classes": _classes(report),
-        "evidence": report.evidence,
+        "charts": charts(history, without=SHOWN if report.shown.relabelling else frozenset()),
+        "classes": class_section(
+            assignments, galleries, metrics, has_file=(report.run.path / "tables" / "clusters.csv").is_file()
+        ),
+        "relabelling": report.shown.relabelling,
+        "evidence": report.shown.evidence,
         "bags": read_bags(report.run.path, metrics),
         "uncertain": galleries.uncertain.tolist(),
         "histogram": _histogram(assignments),
@@ -181,7 +190,10 @@ def _tiles(assignments: Assignments, metrics: Mapping[str, Any]) -> Iterator[dic
     for key, name in _SCORES.items() if splits else ():
         value = metrics.get(f"{splits[0]}_{key}")
         if is_number(value):
-            yield _tile(f"{name}, {splits[0]}", _shown_score(key, value), *_score_notes(key, splits, metrics))
+            notes = _score_notes(key, splits, metrics)
+            if key == "accuracy":
+                notes += _by_training_map(assignments, splits[0])
+            yield _tile(f"{name}, {splits[0]}", _shown_score(key, value), *notes)
     sizes = np.bincount(assignments.clusters, minlength=len(assignments.cluster_names))
     if len(sizes):
         wanted = metrics.get("n_clusters")
@@ -192,6 +204,15 @@ def _tiles(assignments: Assignments, metrics: Mapping[str, Any]) -> Iterator[dic
     if len(known):
         below = f"{percent((known < 0.5).mean())} of images below 0.5"
         yield _tile("Mean confidence", percent(known.mean()), below)
+
+
+def _by_training_map(assignments: Assignments, split: str) -> list[str]:
+    """Return a note on how many test images are right by the classes that clusters got on training images."""
+    judged = assignments.in_split(split)
+    if split != "test" or not judged.any() or not assignments.in_split("train").any():
+        return []
+    right = 1 - assignments.mistaken()[judged].mean()
+    return [f"{percent(right)} by the match on training images"]
 
 
 def _tile(name: str, value: str, *notes: str) -> dict[str, Any]:
@@ -248,9 +269,7 @@ def _cards(assignments: Assignments, galleries: Galleries, cluster_colours: Sequ
     known = assignments.classes >= 0
     pairs = (assignments.clusters[known], assignments.classes[known])
     counts = tables.count_pairs(*pairs, shape=(n_clusters, n_classes))
-    sure = np.nan_to_num(assignments.confidence)
-    stated = np.bincount(assignments.clusters[~np.isnan(assignments.confidence)], minlength=n_clusters)
-    confidence = np.bincount(assignments.clusters, weights=sure, minlength=n_clusters) / np.maximum(stated, 1)
+    confidence = assignments.mean_confidence()
     return [
         {
             "number": c.number,
@@ -259,7 +278,7 @@ def _cards(assignments: Assignments, galleries: Galleries, cluster_colours: Sequ
             "size": int(sizes[c.number]),
             "share": sizes[c.number] / max(len(assignments), 1),
             "width": sizes[c.number] / sizes.max(),
-            "confidence": f"{confidence[c.number]:.2f}" if stated[c.number] else "",
+            "confidence": "" if np.isnan(confidence[c.number]) else f"{confidence[c.number]:.2f}",
             "typical": c.typical.tolist(),
             "uncertain": c.uncertain.tolist(),
             **_dominant(counts[c.number], assignments.class_names),
@@ -315,49 +334,6 @@ def _map_note(assignments: Assignments, galleries: Galleries) -> str:
         f"Each point is one of {thousands(len(galleries.sample))} images, drawn alike from each cluster so that small"
         " clusters are seen; images with similar embeddings lie together."
     )
-
-
-def _classes(report: Report) -> dict[str, Any] | None:
-    """Return the confusion matrix and the mistakes of the judged split, or None where no class is known."""
-    assignments = report.assignments
-    split = assignments.judged_split
-    counts = tables.confusion(assignments, split=split)
-    if not counts.sum():
-        return None
-    every = np.arange(len(assignments.class_names))
-    order = np.argsort(np.where(assignments.class_of < 0, len(every), assignments.class_of), kind="stable")
-    counts, class_of = counts[:, order][:100, :100], assignments.class_of[order][:100]
-    names = [assignments.cluster_names[k] for k in order[:100]]
-    matched_on = "train" if assignments.in_split("train").any() else split
-    if any("named_accuracy" in key for key in report.metrics):
-        matched_on = "names"
-    judged = assignments.in_split(split)
-    wrong = int((judged & assignments.mistaken()).sum())
-    return {
-        "split": split,
-        "matched_on": matched_on,
-        "images": int(judged.sum()),
-        "wrong": wrong,
-        "cut": max(len(every), len(order)) > 100,
-        "matrix": figures.heat_map(
-            counts, class_of[None, :] == every[:100, None],
-            rows=[visible(name) for name in assignments.class_names[:100]],
-            columns=[visible(name) for name in names],
-            label=f"Confusion matrix of the {split} split: classes in rows, clusters in columns",
-        ),
-        "mistakes": [_mistake(assignments, mistake) for mistake in report.galleries.mistakes],
-    }  # fmt: skip
-
-
-def _mistake(assignments: Assignments, mistake: Mistake) -> dict[str, Any]:
-    stands_for = int(assignments.class_of[mistake.cluster])
-    return {
-        "class_name": assignments.class_names[mistake.class_number],
-        "cluster": cluster_title(assignments.cluster_names[mistake.cluster]),
-        "stands_for": assignments.class_names[stands_for] if stands_for >= 0 else None,
-        "count": mistake.count,
-        "rows": mistake.rows.tolist(),
-    }
 
 
 def _histogram(assignments: Assignments) -> Markup | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from smidgen.reports import figures
@@ -10,15 +10,23 @@ from smidgen.reports.names import visible
 from smidgen.reports.tables import is_number, plain
 
 _NOT_CURVES = {"stage", "step", "seconds", "epoch", "alarms"}
+_NOTES = {
+    "total": "The loss that training lowers, averaged over some 20 steps; falling is what it should do.",
+    "learning_rate": "The size of the optimiser’s steps.",
+}
 _SCORE_WORDS = ("accuracy", "nmi", "ari", "ami", "purity")
 
 
-def charts(history: Sequence[Mapping[str, Any]], *, most: int = 24) -> list[dict[str, Any]]:
+def charts(
+    history: Sequence[Mapping[str, Any]], *, most: int = 24, without: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Return the training curves: the total loss first, then scores, other losses and rates, one figure each.
 
     history: the lines of `metrics.jsonl`. A score measured on several splits is one figure with several lines.
+    without: values that have no figure here.
     """
-    lines = [line for line in history if is_number(line.get("step"))]
+    left_out = {*without} - _NOT_CURVES
+    lines = [{k: v for k, v in line.items() if k not in left_out} for line in history if is_number(line.get("step"))]
     if not lines:
         return []
     steps, stages = timeline(lines)
@@ -27,9 +35,28 @@ def charts(history: Sequence[Mapping[str, Any]], *, most: int = 24) -> list[dict
         series = {key: strokes_of(lines, steps, key) for key in keys}
         if any(len(stroke) > 1 for strokes in series.values() for stroke in strokes):
             last = [(key, plain(float(strokes[-1][-1][1]))) for key, strokes in series.items()]
-            chart = figures.line_chart(series, stages, label=f"{visible(name)} over training steps")
-            found.append({"name": name, "last": last, "svg": chart})
+            label = f"{visible(name)} over training steps: {visible(course(series))}"
+            chart = figures.line_chart(series, stages, label=label)
+            found.append({"name": name, "last": last, "svg": chart, "note": _note(name, series)})
     return found[:most]
+
+
+def course(series: Mapping[str, Sequence[Sequence[figures.Point]]]) -> str:
+    """Return in words where each curve begins and ends, for those who cannot see it.
+
+    >>> course({"loss": [[(0, 2.5), (9, 1.0)], [(10, 0.5)]]})
+    'loss from 2.5 to 0.5'
+    """
+    ends = [f"{name} from {plain(float(s[0][0][1]))} to {plain(float(s[-1][-1][1]))}" for name, s in series.items()]
+    return "; ".join(ends)
+
+
+def _note(name: str, keys: Collection[str]) -> str:
+    """Return a sentence on what a figure shows."""
+    if name in _SCORE_WORDS:
+        images = " of up to 2,000 training images" if any(key.startswith("sample_") for key in keys) else ""
+        return f"How well the clusters{images} agree with the known classes, which training does not see."
+    return _NOTES.get(name, "A part of the loss, or another figure that the method logs as it trains.")
 
 
 def timeline(lines: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[tuple[str, float, float]]]:

@@ -87,15 +87,22 @@ Place = Callable[[Point], Point]
 
 
 def line_chart(
-    series: Mapping[str, Sequence[Sequence[Point]]], stages: Sequence[tuple[str, float, float]], *, label: str
+    series: Mapping[str, Sequence[Sequence[Point]]],
+    stages: Sequence[tuple[str, float, float]],
+    *,
+    label: str,
+    band: Sequence[Sequence[Point]] | None = None,
+    axis: str = "step",
 ) -> Markup:
     """Return lines over training steps, with the stages of training as shaded bands, as SVG.
 
     series: name to strokes, one for each stage, of (step, value) points, finite, in order. Long strokes
     are drawn as the mean of short stretches within the band of their extremes.
-    stages: (name, first step, last step). label: for screen readers.
+    stages: (name, first step, last step). label: for screen readers. band: the lower and the upper edge of a band
+    around the first line. axis: what steps are.
     """
-    values = [y for strokes in series.values() for points in strokes for _, y in points]
+    edges = [list(edge) for edge in band or ()]
+    values = [y for strokes in (*series.values(), edges) for points in strokes for _, y in points]
     first, last = stages[0][1], max(stages[-1][2], stages[0][1] + 1)
     ticks = nice_ticks(min(values), max(values))
     low, high = min(ticks[0], *values), max(ticks[-1], *values)
@@ -105,7 +112,10 @@ def line_chart(
         y = _HEIGHT - _BOTTOM - (point[1] - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
         return round(x, 1), round(y, 1)
 
-    parts = [*_bands(stages, place, low, high), *_axes(ticks, place, (first, last), low)]
+    parts = [*_bands(stages, place, low, high), *_axes(ticks, place, (first, last), low, axis)]
+    if len(edges) == 2 and len(edges[0]) > 1:
+        outline = _path([place(point) for point in (*edges[0], *reversed(edges[1]))])
+        parts.append(f'<path class="spread line0" d="{outline}Z"/>')
     for number, strokes in enumerate(series.values()):
         for points in strokes:
             parts.extend(_line(points, number, place))
@@ -145,7 +155,7 @@ def _bands(stages: Sequence[tuple[str, float, float]], place: Place, low: float,
             yield f'<text class="stage" x="{x0 + 3:.1f}" y="{_TOP - 6}">{escape(text)}</text>'
 
 
-def _axes(ticks: Sequence[float], place: Place, span: tuple[float, float], low: float) -> Iterator[str]:
+def _axes(ticks: Sequence[float], place: Place, span: tuple[float, float], low: float, axis: str) -> Iterator[str]:
     for tick in ticks:
         _, y = place((span[0], tick))
         yield f'<path class="grid" d="M{_LEFT} {y}H{_WIDTH - _RIGHT}"/>'
@@ -153,6 +163,8 @@ def _axes(ticks: Sequence[float], place: Place, span: tuple[float, float], low: 
     for step, anchor in zip(span, ("start", "end"), strict=True):
         x, y = place((step, low))
         yield f'<text x="{x}" y="{_HEIGHT - 8}" text-anchor="{anchor}">{step:,.0f}</text>'
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    yield f'<text class="axis-name" x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(axis)}</text>'
 
 
 def _tick(value: float) -> str:

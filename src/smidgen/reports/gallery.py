@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ from scipy.sparse import csr_matrix
 
 from smidgen.errors import InputError, RunError
 from smidgen.files import read_array
-from smidgen.reports.evidence import evidence_rows, read_evidence
+from smidgen.reports.evidence import Section, evidence_rows, read_evidence
+from smidgen.reports.predictions import Predictions, choose_predictions
+from smidgen.reports.relabelling import Relabelling, read_relabelling
 from smidgen.reports.tables import Assignments, confusion, read_assignments
 
 MOST_CARDS = 200  # clusters that get a gallery; the largest ones where there are more
@@ -45,15 +47,44 @@ class Galleries:
     mistakes: Sequence[Mistake]
     uncertain: np.ndarray
     sample: np.ndarray
+    predictions: Sequence[Predictions] = ()
     evidence: np.ndarray = field(default_factory=lambda: _none())
+    pseudo_labels: np.ndarray = field(default_factory=lambda: _none())
 
     def shown(self) -> Iterator[np.ndarray]:
         """Yield the galleries' rows, the most wanted first; the map's sample is not among them."""
         yield self.evidence
         yield from (cluster.typical for cluster in self.clusters)
         yield from (mistake.rows for mistake in self.mistakes)
+        yield from (rows for each in self.predictions for rows in (each.right, each.wrong))
         yield self.uncertain
+        yield self.pseudo_labels
         yield from (cluster.uncertain for cluster in self.clusters)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a run folder holds for a report, and the images that are chosen from it.
+
+    embeddings: (rows, features) or None. evidence, relabelling: what these sections show, nothing where there are none.
+    """
+
+    assignments: Assignments
+    embeddings: np.ndarray | None
+    evidence: Sequence[Section]
+    relabelling: Relabelling | None
+    galleries: Galleries
+
+
+def read_shown(run_folder: Path | str, *, per_cluster: int = 24, map_points: int = 2000, uncertain: int = 48) -> Shown:
+    """Return what a report is made of; arguments and errors as for `gallery_rows`."""
+    assignments = read_assignments(run_folder)
+    embeddings = open_embeddings(run_folder, rows=len(assignments))
+    evidence, relabelling = read_evidence(run_folder, assignments), read_relabelling(run_folder, assignments)
+    galleries = choose(assignments, embeddings, per_cluster=per_cluster, map_points=map_points, uncertain=uncertain)
+    pseudo_labels = _none() if relabelling is None else relabelling.rows()
+    galleries = replace(galleries, evidence=evidence_rows(evidence), pseudo_labels=pseudo_labels)
+    return Shown(assignments, embeddings, evidence, relabelling, galleries)
 
 
 def gallery_rows(
@@ -61,21 +92,13 @@ def gallery_rows(
 ) -> np.ndarray:
     """Return the rows of `assignments.csv` that a report shows, sorted int64: those to write thumbnails for.
 
-    Reads `assignments.csv` and, where there are any, `embeddings.npy` and the tables of evidence.
+    Reads `assignments.csv` and, where there are any, `embeddings.npy` and the tables of evidence and pseudo-labels.
 
     per_cluster: images in each cluster's gallery; three quarters are its most typical, the rest its least certain.
     map_points: images on the map, drawn alike from each cluster. uncertain: the least certain images of all.
     Raises RunError if `assignments.csv` is missing, InputError for a negative number.
     """
-    assignments = read_assignments(run_folder)
-    galleries = choose(
-        assignments,
-        open_embeddings(run_folder, rows=len(assignments)),
-        per_cluster=per_cluster,
-        map_points=map_points,
-        uncertain=uncertain,
-        evidence=evidence_rows(read_evidence(run_folder, assignments)),
-    )
+    galleries = read_shown(run_folder, per_cluster=per_cluster, map_points=map_points, uncertain=uncertain).galleries
     return np.unique(np.concatenate([galleries.sample, *galleries.shown()])).astype(np.int64)
 
 
@@ -100,11 +123,10 @@ def choose(
     per_cluster: int,
     map_points: int,
     uncertain: int = 48,
-    evidence: np.ndarray | None = None,
 ) -> Galleries:
-    """Return the images to show; the same for the same run. Arguments as for `gallery_rows`.
+    """Return the images to show, of assignments and embeddings alone; the same for the same run.
 
-    evidence: rows of those that the section on evidence shows.
+    Arguments as for `gallery_rows`.
     """
     for name, value in {"per_cluster": per_cluster, "map_points": map_points, "uncertain": uncertain}.items():
         if value < 0:
@@ -121,7 +143,7 @@ def choose(
         mistakes=_mistakes(assignments),
         uncertain=_lowest(doubt, np.arange(len(assignments)), uncertain) if doubt is not None else _none(),
         sample=balanced_sample(assignments.clusters, size=map_points),
-        evidence=_none() if evidence is None else evidence,
+        predictions=choose_predictions(assignments),
     )
 
 

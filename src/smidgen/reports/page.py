@@ -18,8 +18,7 @@ from smidgen.errors import InputError
 from smidgen.files import atomic_write
 from smidgen.reports import tables
 from smidgen.reports.content import Report, content, image_note
-from smidgen.reports.evidence import evidence_rows, read_evidence
-from smidgen.reports.gallery import choose, gallery_rows, open_embeddings
+from smidgen.reports.gallery import gallery_rows, read_shown
 from smidgen.reports.map import map_points as place_points
 from smidgen.reports.names import visible
 from smidgen.reports.tables import Assignments, percent, plain, thousands
@@ -43,17 +42,13 @@ def write_page(run_folder: Path | str, *, per_cluster: int = 24, map_points: int
     Raises RunError if the folder is no run folder or holds damaged files.
     """
     run = RunFolder.open(run_folder)
-    assignments = tables.read_assignments(run.path)
-    embeddings = open_embeddings(run.path, rows=len(assignments))
-    evidence = read_evidence(run.path, assignments)
-    galleries = choose(
-        assignments, embeddings, per_cluster=per_cluster, map_points=map_points, evidence=evidence_rows(evidence)
-    )
-    sample = galleries.sample if embeddings is not None else galleries.sample[:0]
+    found = read_shown(run.path, per_cluster=per_cluster, map_points=map_points)
+    assignments, galleries = found.assignments, found.galleries
+    sample = galleries.sample if found.embeddings is not None else galleries.sample[:0]
     places = None
-    if embeddings is not None and len(sample):
-        places = place_points(np.asarray(embeddings[sample]), layout=layout)
-    context = content(Report(run, assignments, galleries, places, evidence))
+    if found.embeddings is not None and len(sample):
+        places = place_points(np.asarray(found.embeddings[sample]), layout=layout)
+    context = content(Report(run, found, places))
 
     bare = len(_render("template.html.jinja", context, assignments, _NO_THUMBNAILS, sample))
     shown = list(galleries.shown())
@@ -148,5 +143,6 @@ def _picture(assignments: Assignments, thumbnails: Thumbnails, row: int) -> dict
         "name": assignments.images[row],
         "uri": Markup(thumbnails.uris.get(int(row), "")),
         "note": image_note(assignments, row),
+        "class": assignments.class_names[assignments.classes[row]] if assignments.classes[row] >= 0 else None,
         "confidence": None if np.isnan(assignments.confidence[row]) else f"{assignments.confidence[row]:.2f}",
     }

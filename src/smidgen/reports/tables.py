@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from smidgen import csv_tables
 from smidgen.csv_tables import restore_cell
 from smidgen.files import read_json
+from smidgen.maths.matching import majority_map, match_clusters
 from smidgen.run_folder import RunFolder
 
 
@@ -49,13 +49,29 @@ class Assignments:
         splits = [str(s) for s in np.unique(self.splits[self.classes >= 0])]
         return "test" if "test" in splits or not splits else splits[0]
 
+    @property
+    def has_more_clusters(self) -> bool:
+        """Whether there are more clusters than classes, so that several stand for one."""
+        return len(self.cluster_names) > len(self.class_names)
+
+    def predicted(self) -> np.ndarray:
+        """Return (n,) int64: the class that each image's cluster stands for, -1 for none."""
+        return self.class_of[self.clusters]
+
+    def mean_confidence(self) -> np.ndarray:
+        """Return (clusters,) float64: the mean over each cluster's images, NaN where none is known."""
+        known, n_clusters = ~np.isnan(self.confidence), len(self.cluster_names)
+        total = np.bincount(self.clusters[known], weights=self.confidence[known], minlength=n_clusters)
+        stated = np.bincount(self.clusters[known], minlength=n_clusters)
+        return np.divide(total, stated, out=np.full(n_clusters, np.nan), where=stated > 0)
+
     def in_split(self, split: str) -> np.ndarray:
         """Return (n,) bool: the rows of a split whose class is known."""
         return (self.splits == split) & (self.classes >= 0)
 
     def mistaken(self) -> np.ndarray:
         """Return (n,) bool: the rows whose known class is not the one their cluster stands for."""
-        return (self.classes >= 0) & (self.class_of[self.clusters] != self.classes)
+        return (self.classes >= 0) & (self.predicted() != self.classes)
 
 
 def read_assignments(run_folder: Path | str) -> Assignments:
@@ -124,21 +140,19 @@ def _matching_rows(clusters: np.ndarray, classes: np.ndarray, splits: np.ndarray
 def match_classes(clusters: np.ndarray, classes: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:
     """Return the class that each cluster stands for, (n_clusters,) int64, -1 for a cluster without images here.
 
-    One-to-one with the most agreement (Hungarian method); clusters left over take their most frequent class.
+    One-to-one with the most agreement (Hungarian method); with more clusters than classes, each its most frequent one.
 
     clusters, classes: (n,) int64, known ones only. shape: (n_clusters, n_classes).
 
     >>> match_classes(np.array([0, 0, 1, 2]), np.array([1, 1, 0, 0]), shape=(3, 2)).tolist()
     [1, 0, 0]
+    >>> match_classes(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 0, 0]), shape=(2, 2)).tolist()
+    [1, 0]
     """
-    counts = count_pairs(clusters, classes, shape=shape)
-    class_of = np.full(shape[0], -1, dtype=np.int64)
-    if counts.size:
-        class_of[:] = counts.argmax(1)
-        rows, columns = linear_sum_assignment(counts, maximize=True)
-        class_of[rows] = columns
-        class_of[counts.sum(1) == 0] = -1
-    return class_of
+    if shape[0] > shape[1]:
+        return majority_map(clusters, classes, *shape)
+    found = match_clusters(clusters, classes, *shape)
+    return np.where(np.bincount(clusters, minlength=shape[0]) > 0, found, -1)
 
 
 def count_pairs(first: np.ndarray, second: np.ndarray, *, shape: tuple[int, int]) -> np.ndarray:

@@ -235,7 +235,7 @@ def _chart(histories: Mapping[str, Sequence[Any]], key: str, axis: str, title: s
     if not any(len(stroke) > 1 for stroke in strokes):
         return ""
     last = max(stroke[-1][0] for stroke in strokes)
-    return figures.line_chart(series, [("", 0.0, last)], label=f"{title} over {axis}, a line for each run")
+    return figures.line_chart(series, [("", 0.0, last)], label=f"{title} over {axis}, a line for each run", axis=axis)
 
 
 def differences(out: Path, summary: Mapping[str, Any]) -> Table:
