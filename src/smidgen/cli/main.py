@@ -18,6 +18,8 @@ from smidgen.training.interrupts import Interrupted
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("smidgen.cli.fit", "cluster a collection of images and write a run folder with its report"),
     "run": ("smidgen.cli.run", "run a recipe: the same fit with several seeds, and their mean and spread"),
+    "sweep": ("smidgen.cli.sweep", "compare methods over amounts of labels: one table, one plot"),
+    "ladder": ("smidgen.cli.ladder", "show what each kind of evidence is worth: counts, proportions, labels"),
     "predict": ("smidgen.cli.predict", "assign new images to the clusters of a run"),
     "eval": ("smidgen.cli.eval", "score a run against known classes, its own images or new ones"),
     "report": ("smidgen.cli.report", "rebuild a run's report, and compare several runs"),

@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--quiet", action="store_true", help="print only errors and the output of --json")
     machine = parser.add_argument_group("hardware (default: as in the recipe)")
     machine.add_argument("--device", metavar="NAME", type=text, help="auto, cpu, cuda, …")
+    machine.add_argument(
+        "--jobs",
+        metavar="N",
+        type=whole_number(1, 256),
+        default=1,
+        help="how many variants run at once, each with its share of the threads (default: 1)",
+    )
     machine.add_argument("--threads", metavar="N", type=whole_number(1, 4096), help="CPU threads")
 
 
@@ -52,4 +59,6 @@ def run(args: argparse.Namespace) -> int:
         return run_variants.run(recipe, args)
     if args.variants:
         raise InputError(f"`--variant` chooses among a recipe's [variants], and {args.recipe!r} has none.")
+    if args.jobs > 1:
+        raise InputError(f"`--jobs` runs a recipe's [variants] side by side, and {args.recipe!r} has none.")
     return run_one.run(recipe, args)

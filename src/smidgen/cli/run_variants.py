@@ -19,10 +19,14 @@ from smidgen.training.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from smidgen.experiments.recipes import Variants
+    from smidgen.reports.grid import Grid
 
 
-def run(variants: Variants, args: argparse.Namespace) -> int:
-    """Run the variants that are asked for, and show the table; the exit code is that of a refusal if any failed."""
+def run(variants: Variants, args: argparse.Namespace, *, grid: Grid | None = None) -> int:
+    """Run the variants that are asked for, and show the table; the exit code is that of a refusal if any failed.
+
+    grid: where each stands in the table of a sweep, which is shown instead.
+    """
     from smidgen.cli.listener import ConsoleListener
     from smidgen.experiments.variants import check_chosen, check_variants, run_variants
 
@@ -40,6 +44,7 @@ def run(variants: Variants, args: argparse.Namespace) -> int:
         if not args.out:
             console.log(f"The runs go to {str(out)!r} (`--out` changes it).")
         how = {"resume": args.resume, "overwrite": args.overwrite, "listener": ConsoleListener(console)}
+        how |= {"grid": grid, "jobs": args.jobs}
         try:
             summary = run_variants(variants, out, chosen=chosen, **how)
         except Interrupted as stop:
@@ -47,7 +52,7 @@ def run(variants: Variants, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"run": str(out), **summary}, indent=2))
     elif not args.quiet:
-        print("\n".join(map(printable, _shown(summary, out))))
+        print("\n".join(map(printable, _shown(summary, out) if grid is None else _swept(summary, grid, out))))
     failed = {name: why for name in chosen if (why := summary["variants"][name].get("failed"))}
     for name, why in failed.items():
         report_error(f"variant {name!r} failed: {why}")
@@ -95,3 +100,14 @@ def _shown(summary: Mapping[str, Any], out: Path) -> Iterator[str]:
     yield f"  table           {out / 'table.md'}"
     yield f"  report          {out / 'report.html'}"
     yield from (f"# {measured(variant, variant=name)}" for name, variant in variants.items() if variant["seeds"])
+
+
+def _swept(summary: Mapping[str, Any], grid: Grid, out: Path) -> Iterator[str]:
+    """Yield the lines of a sweep's summary: its table, and where everything is."""
+    from smidgen.reports.grid import rows
+
+    yield f"accuracy of {len(summary['variants'])} fits over {grid.axis}"
+    yield from (f"  {line}" for line in table(rows(grid, summary)).splitlines())
+    yield f"  table           {out / 'sweep.md'}"
+    yield f"  plot            {out / 'sweep.svg'}"
+    yield f"  report          {out / 'report.html'}"

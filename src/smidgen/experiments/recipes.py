@@ -120,14 +120,15 @@ def read_recipe(path: Path | str) -> Recipe | Variants:
     except UnicodeDecodeError:
         raise InputError(f"{str(path)!r} is not a recipe: it is not text in UTF-8.") from None
     try:
-        return _read(path.stem, text)
+        return parse_recipe(path.stem, text)
     except Damaged as error:
         raise InputError(f"{str(path)!r} is not TOML ({error}).") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _read(name: str, text: str) -> Recipe | Variants:
+def parse_recipe(name: str, text: str) -> Recipe | Variants:
+    """Return the recipe in the text of a TOML file, see `read_recipe`; name: of the file, without .toml."""
     table = decode_toml(text)
     if "variants" not in table:
         return _recipe(name, table, text)

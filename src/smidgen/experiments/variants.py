@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from smidgen.errors import InputError, RunError, SmidgenError, unknown
+from smidgen.errors import InputError, RunError, unknown
 from smidgen.experiments.recipes import Variants
-from smidgen.experiments.seeds import check_out, recipe_in, run_recipe
+from smidgen.experiments.seeds import check_out, recipe_in
+from smidgen.experiments.side_by_side import run_in_turn, run_side_by_side
 from smidgen.file_names import Names
 from smidgen.files import atomic_write
 from smidgen.listener import Listener
+from smidgen.reports.grid import Grid
 from smidgen.reports.variants import FILES, folders_in, read_failures, write_variants
 from smidgen.setup.evidence import open_evidence
 
@@ -22,6 +25,8 @@ def run_variants(
     out: Path | str,
     *,
     chosen: Sequence[str] | None = None,
+    grid: Grid | None = None,
+    jobs: int = 1,
     resume: bool = False,
     overwrite: bool = False,
     listener: Listener | None = None,
@@ -32,7 +37,9 @@ def run_variants(
     `summary.json` (with "folders", which of them is whose), `table.md`, `table.csv` and `report.html`. A variant that
     fails is listed with its sentence ("failed"), and the others run.
 
-    chosen: only these. resume, overwrite: as for `run_recipe`, of those that are chosen.
+    chosen: only these. grid: where each stands in the table of a sweep, which is written too, see `reports.grid`.
+    jobs: how many run at once, in processes of their own. resume, overwrite: as for `run_recipe`, of those that are
+    chosen.
     Raises what `check_variants` does before anything runs, and Interrupted.
     """
     out, listener = Path(out), listener or Listener()
@@ -43,17 +50,19 @@ def run_variants(
     failures = {name: why for name, why in read_failures(out).items() if name not in chosen}
     with atomic_write(out / "recipe.toml") as file:
         file.write(variants.text.encode())
-    write = partial(write_variants, out, folders, recipe=variants.name, names=list(variants.recipes), failures=failures)
+    write = partial(
+        write_variants, out, folders, recipe=variants.name, names=list(variants.recipes), failures=failures, sweep=grid
+    )
     summary = write()  # says whose folders these are, before there are any
-    for number, name in enumerate(chosen, start=1):
-        listener.log(f"Variant {name!r}, {number} of {len(chosen)}")
-        folder = out / folders[name]
-        try:
-            run_recipe(variants.recipes[name], folder, resume=resume, overwrite=overwrite, listener=listener)
-        except SmidgenError as error:
-            failures[name] = str(error)
-            listener.log(f"Variant {name!r} failed: {error}")
-        summary = write()
+    recipes = {name: (variants.recipes[name], out / folders[name]) for name in chosen}
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "listener": listener}
+    outcomes = run_in_turn(recipes, **how) if jobs == 1 else run_side_by_side(recipes, jobs=jobs, **how)
+    with contextlib.closing(outcomes):
+        for name, failure in outcomes:
+            if failure is not None:
+                failures[name] = failure
+                listener.log(f"Variant {name!r} failed: {failure}")
+            summary = write()
     return summary
 
 

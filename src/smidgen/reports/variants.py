@@ -9,15 +9,15 @@ from urllib.parse import quote
 
 from smidgen.csv_tables import write_csv
 from smidgen.files import atomic_write, read_toml, write_json
-from smidgen.reports import figures
+from smidgen.reports import figures, grid
 from smidgen.reports.curves import strokes_of, timeline
-from smidgen.reports.names import visible
+from smidgen.reports.markdown import markdown_table
 from smidgen.reports.page import templates
 from smidgen.reports.seeds import summarise, with_spread
 from smidgen.reports.tables import Table, flatten, is_number, plain, read_optional_json
 from smidgen.run_folder import RunFolder
 
-FILES = ("recipe.toml", "summary.json", "table.md", "table.csv", "report.html")
+FILES = ("recipe.toml", "summary.json", "table.md", "table.csv", "report.html", *grid.FILES)
 """What stands beside the folders of the variants."""
 
 _SCORES = {
@@ -71,14 +71,20 @@ def read_failures(out: Path) -> dict[str, str]:
 
 
 def write_variants(
-    out: Path, folders: Mapping[str, str], *, recipe: str, names: Sequence[str], failures: Mapping[str, str]
+    out: Path,
+    folders: Mapping[str, str],
+    *,
+    recipe: str,
+    names: Sequence[str],
+    failures: Mapping[str, str],
+    sweep: grid.Grid | None = None,
 ) -> dict[str, Any]:
     """Write `summary.json`, `table.md`, `table.csv` and `report.html`, and return the summary.
 
     For each variant it has what `summarise` says of its finished runs, its "folder", and "failed" if it did.
 
     folders: of all variants there ever were here, by name. recipe: its name. names: of its variants, in order.
-    failures: name → sentence.
+    failures: name → sentence. sweep: where each variant stands in the table of one, which is written too.
     """
     variants: dict[str, Any] = {}
     for name in names:
@@ -92,7 +98,9 @@ def write_variants(
     with atomic_write(out / "table.md") as file:
         file.write(markdown(summary).encode())
     with atomic_write(out / "report.html") as file:
-        file.write(_page(out, summary).encode("utf-8", "replace"))
+        file.write(_page(out, summary, sweep).encode("utf-8", "replace"))
+    if sweep is not None:
+        grid.write_grid(out, sweep, summary)
     return summary
 
 
@@ -142,19 +150,8 @@ def _note(variant: Mapping[str, Any]) -> str:
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """Return the table as GitHub writes tables; whatever a name holds, it stays one row of as many cells."""
-    header, *body = rows(summary)
-    lines = [header, ["---"] * len(header), *([_escaped(cell) for cell in row] for row in body)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    r"""Return a text that Markdown takes as it is.
-
-    >>> print(_escaped("a|b *c* <d>"))
-    a\|b \*c\* \<d>
-    """
-    return "".join(f"\\{c}" if c in r"\`*<[|" else c for c in visible(text))
+    """Return the table as GitHub writes tables."""
+    return markdown_table(rows(summary))
 
 
 def numbers(summary: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -175,7 +172,7 @@ def numbers(summary: Mapping[str, Any]) -> dict[str, list[Any]]:
 # ---------------------------------------------------------------------------------------------------------- the page
 
 
-def _page(out: Path, summary: Mapping[str, Any]) -> str:
+def _page(out: Path, summary: Mapping[str, Any], sweep: grid.Grid | None) -> str:
     header, *body = rows(summary)
     variants = summary["variants"]
     links = [
@@ -184,6 +181,7 @@ def _page(out: Path, summary: Mapping[str, Any]) -> str:
     colours = zip(variants, figures.palette(len(variants)), strict=True)
     context = {
         "title": summary["recipe"],
+        "sweep": None if sweep is None else grid.section(out, sweep, summary),
         "facts": _facts([variant["machine"] for variant in variants.values() if "machine" in variant]),
         "header": header,
         "rows": body,
