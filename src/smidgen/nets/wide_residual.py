@@ -59,7 +59,8 @@ class WideResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, outputs, height, width) of (batch, inputs, height, width), sides as the class says."""
-        x = F.relu(x)
+        # Channels last: on the CPU convolutions of few channels on large maps take two thirds of the time.
+        x = F.relu(x).contiguous(memory_format=torch.channels_last)
         if self.enlarge:
             x = F.interpolate(x, scale_factor=2, mode="nearest")
         residual = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)))))
