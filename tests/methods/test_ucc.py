@@ -11,6 +11,7 @@ from smidgen.errors import InputError
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods import make_config
 from smidgen.methods.base import Problem, StartingPoint
+from smidgen.methods.rcc import RCCConfig
 from smidgen.methods.ucc import UCC, UCCConfig, ucc_objective
 from smidgen.model import Model, Preprocessing
 from smidgen.nets.bag_net import CountHead, count_accuracy, count_cross_entropy, expected_count
@@ -267,6 +268,18 @@ def test_presets_are_options_that_others_override():
     assert make_config("ucc", {"preset": "paper"}) == UCCConfig()
     with pytest.raises(InputError, match=r"Unknown preset of ucc 'fats'\. Did you mean 'fast'\?"):
         make_config("ucc", {"preset": "fats"})
+
+
+def test_only_the_paper_s_settings_leave_the_gradient_as_it_is():
+    clips = {}
+    for preset in UCCConfig.PRESETS:
+        chosen = make_config("ucc", {"preset": preset, "encoder": "conv", "steps": 1})
+        method = UCC(chosen, Problem(24, (1, 8, 8), 3, (0.5,), (0.25,), Resolved(24, labels=LABELS)))
+        clips[preset] = [stage.clip for stage in method.stages()], method.config.head_start
+    ours = [1.0], "pytorch"
+    assert clips == {"paper": ([None], "glorot")} | dict.fromkeys(("report", "fast", "warm", "warm-embeddings"), ours)
+    assert [stage.clip for stage in ucc(warmup_steps=2, clip=3).stages()] == [3.0, 3.0]
+    assert (RCCConfig().clip, RCCConfig().head_start) == (1.0, "pytorch")
 
 
 def test_the_report_s_base_model_has_batch_norm_in_its_decoder_and_leaky_relu_in_its_head():

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from smidgen.errors import InputError
-from smidgen.nets.bag_net import ACTIVATIONS, GatedAttention
+from smidgen.nets.bag_net import ACTIVATIONS, CountHead, GatedAttention
 from smidgen.nets.decoders import make_decoder
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.wide_residual import StandardiseEach, WideResidualBlock
@@ -59,10 +59,27 @@ def test_each_image_is_standardised_by_itself_and_a_constant_one_is_only_centred
 def test_it_starts_as_the_paper_s_code_does():
     net = make_encoder("wide-residual", (1, 8, 8), mean=(0.5,), std=(0.2,))
     convolutions = [layer for layer in net.modules() if isinstance(layer, torch.nn.Conv2d)]
-    assert all(bool((layer.bias == 0.1).all()) for layer in convolutions)
+    biases = {layer.kernel_size: layer.bias.unique().tolist() for layer in convolutions}
+    assert biases == {(3, 3): [pytest.approx(0.1)], (1, 1): [0.0]}
+    decoder = make_decoder(7, (1, 8, 8))
+    assert decoder.layers[0].bias.unique().tolist() == [pytest.approx(0.1)]
+    assert isinstance(decoder.layers[2].shortcut, torch.nn.Identity)  # 128 maps of twice the side from 128
+    assert decoder.layers[3].shortcut.kernel_size == (1, 1)
     bound = (6 / (9 * 1 + 9 * 16)) ** 0.5  # Glorot: fan in 9, fan out 144
     assert 0.9 * bound < convolutions[0].weight.abs().max().item() <= bound
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in net.modules())
+
+
+def test_the_head_of_the_paper_s_code_is_steeper_at_the_start_than_pytorch_s():
+    steepness = {}
+    for start in ("glorot", "pytorch"):
+        torch.manual_seed(0)
+        head = CountHead(110, torch.arange(10) < 4, start=start)
+        h = torch.full((1, 110), 1 / 11, requires_grad=True)
+        (gradient,) = torch.autograd.grad(head.layers(h)[0, 0], h)
+        steepness[start] = gradient.norm().item()
+        assert (start == "glorot") == all(bool((layer.bias == 0).all()) for layer in head.layers[::2])
+    assert steepness["glorot"] > 3 * steepness["pytorch"]
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -290,6 +290,27 @@ def test_the_step_is_really_taken_at_half_the_rate(make_trainer, diverge_at):
     torch.testing.assert_close(moved[1], moved[0] / 2)  # plain SGD: the first step is rate × gradient
 
 
+@pytest.mark.parametrize(("clip", "norm"), [(1.0, 1.0), (3.0, 3.0), (None, None)])
+def test_the_gradient_is_clipped_as_the_stage_says(clip, norm, toy, make_trainer):
+    trace = {}
+
+    def hook(place, stage, step, method):
+        method.factor = 1000.0
+        if (stage, step) != ("one", 0):
+            return
+        if place == "before_step":  # one layer alone has a gradient
+            for parameter in method.net[1].parameters():
+                parameter.grad.zero_()
+        trace[place] = torch.cat([p.detach().flatten().clone() for p in method.net[5].parameters()])
+
+    method = toy(hook)
+    stages = [replace(stage, schedule="constant", clip=clip) for stage in method.stages()]
+    method.stages = lambda: stages
+    make_trainer(method=method).train()
+    moved = (trace["after_step"] - trace["request"]).norm().item() / 0.1  # plain SGD at a rate of .1
+    assert moved == pytest.approx(norm, rel=1e-3) if norm else moved > 30
+
+
 def test_training_gives_up_after_three_halvings_naming_step_and_images(make_trainer, diverge_at, tmp_path):
     trainer = make_trainer(tmp_path, hook=diverge_at("one", 6, times=99))
     with pytest.raises(TrainingError, match=r"step 6 of stage 'one' \(training images \d+, .*3 halvings.*lower"):

@@ -21,6 +21,7 @@ from smidgen.nets.bag_net import (
     BagNet,
     CountHead,
     HeadActivation,
+    HeadStart,
     count_accuracy,
     count_cross_entropy,
     frozen,
@@ -60,6 +61,9 @@ class BagConfig(Options):
     log_output: bool = option(False, "whether heads receive log densities, whose gradient does not vanish")
     attention: bool = option(False, "whether images of a bag are weighted by gated attention (Ilse et al.)")
     head_activation: HeadActivation = option("relu", "between the layers of heads for bags")
+    head_start: HeadStart = option(
+        "glorot", "the count head's initial weights: Glorot-uniform with zero biases, or PyTorch's smaller default"
+    )
     reconstruction: Literal["mse", "ssim", "none"] = option("mse", "the decoder's loss; none for no decoder")
     decoder_norm: bool = option(False, "whether the decoder has batch norm")
     ucc: str = option("1-4", "classes per sampled bag, as 4 or 1-4")
@@ -82,6 +86,7 @@ class BagConfig(Options):
         1.0, "factor on the learning rate of the encoder, and of features loaded from another run"
     )
     weight_decay: Weight = option(0.0, "of Adam")
+    clip: Weight = option(0.0, "largest norm of the gradient: a longer one is scaled down to it; 0 for no limit")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,7 +157,12 @@ class BagMethod(Method):
             attention=config.attention,
             decoder=decoder,
         )
-        self.head = CountHead(self.net.bag_features, self.source.admissible, activation=config.head_activation)
+        self.head = CountHead(
+            self.net.bag_features,
+            self.source.admissible,
+            activation=config.head_activation,
+            start=config.head_start,
+        )
         self.clusters = Centroids(problem.n_clusters, config.features)
         self.features_taken = False  # from another run
         self.evidence_use = dataclasses.replace(
@@ -169,8 +179,11 @@ class BagMethod(Method):
     def stages(self) -> list[Stage]:
         """Return "warmup" (reconstruction only), if there is any, and "train"."""
         config = self.config
-        warmup = [Stage("warmup", config.warmup_steps, schedule=config.schedule)] if config.warmup_steps else []
-        return [*warmup, Stage("train", config.steps, schedule=config.schedule)]
+        plan = [("warmup", config.warmup_steps)] if config.warmup_steps else []
+        return [
+            Stage(name, steps, schedule=config.schedule, clip=config.clip or None)
+            for name, steps in [*plan, ("train", config.steps)]
+        ]
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Shuffle the walk through tuples of classes."""

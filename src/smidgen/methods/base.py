@@ -46,6 +46,7 @@ class Stage:
     least: the fraction of its steps, 0 … 1, that is always run, even if time is up, as the stage is useless without.
     assigns: whether `Method.assign` is meaningful during the stage; False where `finish` makes the clusters. Where it
         is True, assignments are evaluated during training, and even ones raise an alarm.
+    clip: largest norm of the gradient; a longer one is scaled down to it. None for no limit.
     Raises ContractError if `steps` is not a whole number, 0 or above.
     """
 
@@ -57,6 +58,7 @@ class Stage:
     cost: float = 1.0
     least: float = 0.0
     assigns: bool = True
+    clip: float | None = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 0:

@@ -41,7 +41,7 @@ from smidgen.maths.likelihoods import bag_means, bag_sums
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.methods.bag_method import BagConfig, BagMethod, BagStart
 from smidgen.methods.base import BagHeads, Embed, EvidenceUse, Problem, Stage, StartingPoint
-from smidgen.nets.bag_net import HeadActivation, bag_head, expected_count, try_copy_weights
+from smidgen.nets.bag_net import HeadActivation, HeadStart, bag_head, expected_count, try_copy_weights
 from smidgen.options import Count, Share, Weight, option
 
 
@@ -61,6 +61,7 @@ class RCCConfig(BagConfig):
     )
     bag_size: str = "36"
     head_activation: HeadActivation = "leaky-relu"
+    head_start: HeadStart = "pytorch"
     decoder_norm: bool = True
     augment: bool = True
     steps: Count = option(2000, "optimiser steps after the warm-up; the report's were 100,000")
@@ -69,6 +70,7 @@ class RCCConfig(BagConfig):
     )
     learning_rate: Weight = 1e-3
     weight_decay: Weight = option(1e-4, "of Adam, ours")
+    clip: Weight = 1.0
     reconstruction_weight: Weight = option(1 / 3, "of the decoder's loss")
     ucc_weight: Weight = option(1 / 3, "of the loss of unique counts")
     count_weight: Weight = option(1 / 3, "of the loss of class counts")

@@ -13,7 +13,7 @@ from smidgen.maths.reconstruction import mse, ssim
 from smidgen.nets.decoders import make_decoder
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.unet import UNetEncoder
-from smidgen.nets.wide_residual import image_statistics
+from smidgen.nets.wide_residual import glorot, image_statistics
 
 Activation = Literal["sigmoid", "softmax", "tanh", "sine"]
 
@@ -150,6 +150,7 @@ def try_copy_weights(mine: nn.Module | None, theirs: nn.Module | None) -> bool:
 
 
 HeadActivation = Literal["relu", "leaky-relu"]
+HeadStart = Literal["glorot", "pytorch"]
 
 
 def bag_head(inputs: int, outputs: int, *, activation: HeadActivation) -> nn.Sequential:
@@ -162,14 +163,19 @@ class CountHead(nn.Module):
     """The paper's classifier of a bag's description: 384 and 192 units, then one logit per count.
 
     Counts are 1 … `counts`; those that no bag of the training set can have are masked, so the softmax is over the
-    admissible counts only, as in the paper.
+    admissible counts only, as in the paper. start: "glorot" as in its code, or "pytorch", the default of `nn.Linear`,
+    whose function of the densities is about a fifth as steep at the start.
     """
 
     admissible: Tensor
 
-    def __init__(self, inputs: int, admissible: Tensor, *, activation: HeadActivation = "relu") -> None:
+    def __init__(
+        self, inputs: int, admissible: Tensor, *, activation: HeadActivation = "relu", start: HeadStart = "glorot"
+    ) -> None:
         super().__init__()
         self.layers = bag_head(inputs, len(admissible), activation=activation)
+        if start == "glorot":
+            glorot(self.layers, bias=0.0)
         self.register_buffer("admissible", admissible.clone())
 
     def forward(self, densities: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import ConvEncoder
 from smidgen.nets.unet import UNetDecoder, UNetEncoder
-from smidgen.nets.wide_residual import WIDTHS, WideResidualBlock, glorot, small_sides
+from smidgen.nets.wide_residual import BIAS, WIDTHS, WideResidualBlock, glorot, small_sides
 
 
 class ResidualDecoder(nn.Module):
@@ -31,7 +31,7 @@ class ResidualDecoder(nn.Module):
             nn.ReLU(),
             nn.Conv2d(third, channels, 3, padding=1),
         )
-        glorot(self)
+        glorot(self, bias=BIAS)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (batch, channels, height, width) of features (batch, features)."""

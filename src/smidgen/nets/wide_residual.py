@@ -14,6 +14,7 @@ from smidgen.nets.encoder import Encoder
 FIRST = 16
 WIDTHS = (32, 64, 128)
 STRIDES = (1, 2, 2)
+BIAS = 0.1  # at the start, but for shortcuts
 _LEAST_STD = 1e-3  # of an image with pixels in [0, 1]; a quarter of one grey level of 255
 
 
@@ -38,9 +39,9 @@ def image_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 class WideResidualBlock(nn.Module):
     """ReLU → conv → ReLU → conv, added to a shortcut from after the first ReLU.
 
-    x₀ = ReLU(x), out = shortcut(x₀) + conv(ReLU(conv(x₀))). Shortcut: a 1×1 convolution where the size changes;
-    channels are filled up with zeros where there are more, and where there are fewer (decoder only) the 1×1
-    convolution makes them. stride: 2 halves the sides (rounded up). enlarge: first doubles them, nearest neighbour.
+    x₀ = ReLU(x), out = shortcut(x₀) + conv(ReLU(conv(x₀))). Shortcut: a 1×1 convolution where the sides are halved;
+    channels are filled up with zeros where there are more, and where there are fewer (decoder only) a 1×1 convolution
+    makes them. stride: 2 halves the sides (rounded up). enlarge: first doubles x₀, nearest neighbour.
     batch_norm: after each convolution of the long way.
     """
 
@@ -54,7 +55,7 @@ class WideResidualBlock(nn.Module):
         self.first_norm = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
         self.second_norm = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or enlarge or outputs < inputs:
+        if stride != 1 or outputs < inputs:
             self.shortcut = nn.Conv2d(inputs, min(inputs, outputs), 1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,8 +73,8 @@ class WideResidualEncoder(Encoder):
     """The net of the UCC paper: conv 16, wide residual blocks of 32, 64 and 128, the last two halving the sides.
 
     Images are standardised one by one. For 28×28 digits the embeddings have 128 · 7 · 7 = 6,272 numbers; the paper's
-    ten features are one more layer, of the method. Kernels are Glorot-uniform, biases begin at .1. `mean` and `std` of
-    the training images are not used.
+    ten features are one more layer, of the method. Kernels are Glorot-uniform, biases begin at .1, of shortcuts at 0.
+    `mean` and `std` of the training images are not used.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -88,7 +89,7 @@ class WideResidualEncoder(Encoder):
         self.layers = nn.Sequential(
             StandardiseEach(), nn.Conv2d(channels, FIRST, 3, padding=1), *blocks, nn.ReLU(), nn.Flatten()
         )
-        glorot(self)
+        glorot(self, bias=BIAS)
         height, width = small_sides(height, width)
         self.features = WIDTHS[-1] * height * width
 
@@ -106,10 +107,11 @@ def small_sides(height: int, width: int) -> tuple[int, int]:
     return -(-height // 4), -(-width // 4)
 
 
-def glorot(net: nn.Module, *, bias: float = 0.1) -> None:
-    """Start a net as UCC's code does: Glorot-uniform weights; biases at .1 in convolutions and 0 in linear layers."""
+def glorot(net: nn.Module, *, bias: float) -> None:
+    """Start a net as UCC's code does: Glorot-uniform weights, and biases at `bias`, in shortcuts (1×1) at 0."""
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
-                nn.init.constant_(layer.bias, bias if isinstance(layer, nn.Conv2d) else 0.0)
+                is_shortcut = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+                nn.init.constant_(layer.bias, 0.0 if is_shortcut else bias)

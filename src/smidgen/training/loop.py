@@ -37,7 +37,7 @@ _RETRIES = 3
 class Settings:
     """Settings of the training loop, independent of the method.
 
-    clip: largest norm of the gradient, None for none. checkpoint_every: steps between checkpoints.
+    checkpoint_every: steps between checkpoints.
     max_seconds: time limit of all stages together, None for no limit. When a stage begins, the remaining time is split
     between the stages in proportion to planned steps times cost; each gets at least one step, or the fraction of its
     steps that is always run (`Stage.least`). A stage ends when its steps are done or its time is up; the learning rate
@@ -50,7 +50,6 @@ class Settings:
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     bfloat16: bool = False
-    clip: float | None = 1.0
     checkpoint_every: int = 100
     max_seconds: float | None = None
     read_every: int | None = None
@@ -246,7 +245,7 @@ class Trainer:
         self.optimisers.zero_grad()
         losses["total"].backward()
         method.before_step(stage.name, step)
-        gradient = self.optimisers.clip(self.settings.clip)
+        gradient = self.optimisers.clip(stage.clip)
         self.optimisers.step()
         method.after_step(stage.name, step)
         self._gather_ahead(stage, step + 1)
