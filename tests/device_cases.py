@@ -17,8 +17,8 @@ CLASSES = torch.arange(N_IMAGES) % N_CLUSTERS
 PATTERNS = np.random.default_rng(0).integers(0, 200, (N_CLUSTERS, 1, 8, 8))
 NOISE = np.random.default_rng(1).integers(0, 50, (N_IMAGES, 1, 8, 8))
 IMAGES = (PATTERNS[CLASSES] + NOISE).astype(np.uint8)
-VECTORS = np.random.default_rng(2).normal(size=(N_IMAGES, 20, 1, 1)).astype(np.float32)
-VECTORS[:, :N_CLUSTERS, 0, 0] += 3 * np.eye(N_CLUSTERS, dtype=np.float32)[CLASSES]
+VECTORS = np.random.default_rng(2).normal(size=(N_IMAGES, 20)).astype(np.float32)
+VECTORS[:, :N_CLUSTERS] += 3 * np.eye(N_CLUSTERS, dtype=np.float32)[CLASSES]
 
 
 def bags(members, *, known):

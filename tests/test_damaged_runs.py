@@ -59,7 +59,7 @@ def test_any_other_damage_to_the_log_is_named_by_its_line(run, line):
     [
         ("manifest", []),
         ("manifest", {"data": 3}),
-        ("manifest", {"data": {"shape": [1, 28]}}),
+        ("manifest", {"data": {"shape": [1, "28", 28]}}),
         ("manifest", {"data": {"shape": [1, -28, 28]}}),
         ("manifest", {"data": {"fingerprint": 7}}),
         ("manifest", {"finished": 1}),
@@ -75,12 +75,13 @@ def test_manifest_and_metrics_of_another_form_are_refused(run, name, value):
         getattr(run, name)
 
 
-def test_an_empty_manifest_says_nothing_of_the_images(run):
-    (run.path / "manifest.json").write_text("{}")
-    assert run.manifest == {}
+@pytest.mark.parametrize("manifest", [{}, {"data": {"shape": [1, 28]}}, {"data": {"shape": []}}])
+def test_a_manifest_may_say_nothing_of_the_images(run, manifest):
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    assert run.manifest == manifest
     assert not run.finished
     with pytest.raises(RunError, match="says nothing of the images' shape"):
-        run.image_shape  # noqa: B018
+        run.shape  # noqa: B018
 
 
 def test_settings_are_of_the_type_that_a_configuration_has(run):

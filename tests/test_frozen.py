@@ -63,7 +63,7 @@ def test_the_saved_model_alone_predicts_new_images(run, photos):
     images = open_dataset(photos).images
     loaded = Model.load(out)
     assert loaded.extractor.preprocess == outcome.model.extractor.preprocess
-    assert loaded.image_shape == (3, 20, 20)
+    assert loaded.shape == (3, 20, 20)
     np.testing.assert_array_equal(loaded.assign(images), outcome.assignments)
     assert loaded.encode(images[:2]).shape == (2, loaded.method.projection.features)
 

@@ -24,6 +24,7 @@ from smidgen.data.chosen_classes import as_classes
 from smidgen.data.datasets import Dataset, as_paths, exclude_patterns, list_images, open_like
 from smidgen.data.names import name_of
 from smidgen.data.rows import Rows, as_array, listed, refused, rows_of
+from smidgen.data.shapes import is_vector
 from smidgen.data.values import as_text
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_methods import predict_bags_of
@@ -198,7 +199,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _take(self, model: Model) -> None:
         self.model_ = model
         self.cluster_names_ = np.array(model.cluster_names, dtype=object)
-        self.n_features_in_ = math.prod(model.image_shape)
+        self.n_features_in_ = math.prod(model.shape)
 
     # ------------------------------------------------------------------------------------------------------ applying
 
@@ -252,8 +253,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     @property
     def _n_features_out(self) -> int:
         """The length of an embedding, for the names of `get_feature_names_out`."""
-        shape = self.model_.image_shape
-        kind = np.float32 if shape[1:] == (1, 1) else np.uint8
+        shape = self.model_.shape
+        kind = np.float32 if is_vector(shape) else np.uint8
         return self.model_.encode(np.zeros((0, *shape), dtype=kind)).shape[1]
 
     # -------------------------------------------------------------------------------------------------------- images
@@ -286,8 +287,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     def _dataset(self, X: Any) -> Dataset:
         """Return X as a dataset whose images are as the model wants them."""
         check_is_fitted(self)
-        shape = self.model_.image_shape
-        takes_vectors = shape[1:] == (1, 1)
+        shape = self.model_.shape
+        takes_vectors = is_vector(shape)
         X = _given(X)
         if not _is_files(X) and (_n_dimensions(X) not in (3, 4)) != takes_vectors:
             raise InputError(
@@ -329,12 +330,11 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         metrics_, config_) it does not have. Raises RunError if there is no model.
         """
         model = Model.load(folder, device=device)
-        is_of_vectors = model.image_shape[1:] == (1, 1)
         estimator = cls(
             model.method.problem.n_clusters,
             method=model.name,
             options=dataclasses.asdict(model.method.config),
-            size=None if is_of_vectors else model.preprocessing.size,
+            size=model.preprocessing.size,
             resize=model.preprocessing.resize,
             device=device,
             n_threads=n_threads,

@@ -155,8 +155,7 @@ class _Fit:
             self._write_manifest(self.run_folder)
             write_skipped(self.run_folder, self.datasets)
         trained = self._train()
-        images, values = self.datasets[0].images, self.datasets[0].value_range
-        preprocessing = Preprocessing(images.shape[-1], images.shape[1], self.config.resize, values)
+        preprocessing = self._preprocessing()
         names = self._class_names
         others = map(str, range(len(names), self.problem.n_clusters))
         names = names + tuple(f"cluster {k}" if k in names else k for k in others)  # a class may be called "3"
@@ -172,6 +171,11 @@ class _Fit:
         if self.run_folder is not None:
             self._write(self.run_folder, model, assignments, embeddings, explained, metrics, bags.tables)
         return Outcome(model, metrics, self.config, self.datasets[0], assignments[0])
+
+    def _preprocessing(self) -> Preprocessing:
+        train = self.datasets[0]
+        channels, size = (None, None) if train.holds_vectors else (train.shape[0], train.shape[-1])
+        return Preprocessing(size, channels, self.config.resize, train.value_range)
 
     def _assign_and_encode(self, model: Model) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the assignments and embeddings of each split.

@@ -7,13 +7,14 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
+from smidgen.data.shapes import Shape
 from smidgen.embedding.run import embed_images, warn
 from smidgen.errors import Damaged, RunError
 from smidgen.evidence.resolved import Resolved
@@ -57,11 +58,14 @@ class Model:
     extractor: PretrainedEncoder | None = None
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """What an image must be: (channels, height, width), or (features, 1, 1) of ready embeddings."""
+    def shape(self) -> Shape:
+        """What an image must be: (channels, height, width), or (features,) of ready embeddings."""
         if self.extractor is None:
-            return self.method.problem.image_shape
-        return self.preprocessing.channels, self.preprocessing.size, self.preprocessing.size
+            return self.method.problem.shape
+        channels, size = self.preprocessing.channels, self.preprocessing.size
+        assert channels is not None
+        assert size is not None
+        return channels, size, size
 
     def assign(
         self, images: np.ndarray, *, groups: Groups = None, progress: Callable[[int, int], None] | None = None
@@ -121,7 +125,7 @@ class Model:
             method=self.name,
             options=dataclasses.asdict(self.method.config),
             n_clusters=problem.n_clusters,
-            image_shape=problem.image_shape,
+            shape=problem.shape,
             mean=tuple(problem.mean),
             std=tuple(problem.std),
             preprocessing=self.preprocessing,
@@ -170,14 +174,14 @@ def embed(
     progress: Callable[[int, int], None] | None = None,
     log: Callable[[str], object] = warn,
 ) -> np.ndarray:
-    """Return embeddings (n, features, 1, 1) float32 of images (n, channels, height, width) uint8, from the cache.
+    """Return embeddings (n, features) float32 of images (n, channels, height, width) uint8, from the cache.
 
     groups: rows, all of them once, that the cache has or keeps together, such as the splits of a collection; None is
     one group. Embeddings do not depend on it, only what is found in the cache.
     """
     if groups is None or len(groups) < 2:
-        return embed_images(images, extractor, device=device, progress=progress, log=log)[:, :, None, None]
-    embeddings = np.empty((len(images), extractor.features, 1, 1), dtype=np.float32)
+        return embed_images(images, extractor, device=device, progress=progress, log=log)
+    embeddings = np.empty((len(images), extractor.features), dtype=np.float32)
     for rows in groups:
         embeddings[rows] = embed(images[rows], extractor, device=device, progress=progress, log=log)
     return embeddings
@@ -207,17 +211,15 @@ def _extractor(folder: Path, description: ModelFile) -> PretrainedEncoder | None
     preprocess = Preprocess.from_table(table.preprocess)
     extractor = pretrained_encoder(table.name, preprocess=preprocess, pretrained=False)
     extractor.load_state_dict(_read_weights(folder / "extractor.safetensors", description))
-    if description.image_shape != (extractor.features, 1, 1):
-        raise RunError(
-            f"the encoder gives {extractor.features} features, and the method wants {description.image_shape}"
-        )
+    if description.shape != (extractor.features,):
+        raise RunError(f"the encoder gives {extractor.features} features, and the method wants {description.shape}")
     return extractor.eval()
 
 
 def _empty_method(description: ModelFile) -> Method:
     problem = Problem(
         n_images=0,
-        image_shape=description.image_shape,
+        shape=cast(Shape, description.shape),
         n_clusters=description.n_clusters,
         mean=description.mean,
         std=description.std,
@@ -232,7 +234,7 @@ def _empty_method(description: ModelFile) -> Method:
 def _try(method: Method) -> None:
     """Raise RunError if a method does not assign an image to its clusters: its weights do not fit its description."""
     problem = method.problem
-    blank = torch.zeros((1, *problem.image_shape), device=next(iter(method.state_dict().values())).device)
+    blank = torch.zeros((1, *problem.shape), device=next(iter(method.state_dict().values())).device)
     assignments = method.assign_and_encode(blank)[0]
     if assignments.shape != (1, problem.n_clusters):
         raise RunError(f"its weights give {assignments.shape[-1]} clusters instead of {problem.n_clusters}")

@@ -17,7 +17,7 @@ from smidgen.files import read_json, write_json
 from smidgen.options import Count, Positive, Share
 from smidgen.schemas import convert
 
-FORMAT = 7
+FORMAT = 8
 
 _LARGEST_IMAGE = 2**27  # numbers in one image: beyond them a description is not believed
 
@@ -26,11 +26,12 @@ _LARGEST_IMAGE = 2**27  # numbers in one image: beyond them a description is not
 class Preprocessing:
     """How images were made into arrays: the side in pixels, 1 or 3 channels, and how other shapes are resized.
 
+    size, channels: None where ready embeddings were given, not images.
     value_range: the values that were black and white, for new images to be read alike.
     """
 
-    size: Count
-    channels: Count
+    size: Count | None
+    channels: Count | None
     resize: Literal["crop", "pad", "squash"] = "crop"
     value_range: ValueRange = OPEN
 
@@ -54,6 +55,7 @@ class BagCalibrationTable(msgspec.Struct, forbid_unknown_fields=True):
 class ModelFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """The content of `model.json`; a field that came later has a default, so that older models can be read.
 
+    shape: (channels, height, width) of an image, or (features,) of a vector, as the method receives them.
     weights: the checksum of each file of tensors beside it. checksum: of all other fields, see `checksums.sealed`.
     """
 
@@ -61,7 +63,7 @@ class ModelFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     method: str
     options: dict[str, bool | int | float | str | None]
     n_clusters: Annotated[int, Meta(ge=1, le=10**6)]
-    image_shape: tuple[Count, Count, Count]
+    shape: tuple[Count, ...]
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Meta(ge=0)], ...]
     preprocessing: Preprocessing
@@ -73,10 +75,14 @@ class ModelFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     checksum: str = ""
 
     def __post_init__(self) -> None:
-        if math.prod(self.image_shape) > _LARGEST_IMAGE:
-            raise ValueError(f"image_shape {self.image_shape} is beyond all measure")
-        if not len(self.mean) == len(self.std) == self.image_shape[0]:
-            raise ValueError(f"mean and std must have one number for each of {self.image_shape[0]} channels")
+        if len(self.shape) not in (1, 3):
+            raise ValueError(f"shape {self.shape} is neither of an image nor of a vector")
+        if math.prod(self.shape) > _LARGEST_IMAGE:
+            raise ValueError(f"shape {self.shape} is beyond all measure")
+        if not len(self.mean) == len(self.std) == self.shape[0]:
+            raise ValueError(f"mean and std must have one number for each of {self.shape[0]} channels or features")
+        if self.extractor is not None and None in (self.preprocessing.size, self.preprocessing.channels):
+            raise ValueError("preprocessing must say size and channels of the images that the extractor embeds")
         if len(self.cluster_names) != self.n_clusters:
             raise ValueError(f"{len(self.cluster_names)} cluster_names are given for {self.n_clusters} clusters")
 

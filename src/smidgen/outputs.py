@@ -204,7 +204,7 @@ def describe(
             "train_images": len(train),
             "test_images": 0 if test is None else len(test),
             "skipped": len(train.skipped),
-            "shape": list(train.images.shape[1:]),
+            "shape": list(train.shape),
             "value_range": train.value_range.as_table(),
             "classes": list(train.class_names),
             "fingerprint": fingerprints["training images"],

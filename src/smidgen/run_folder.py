@@ -163,13 +163,16 @@ class RunFolder:
         return read_json(self.path / "metrics.json", MetricsTable, KnownMetrics)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images that were fitted; RunError if the manifest does not say."""
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of the images that were fitted, or (features,) of vectors.
+
+        RunError if the manifest does not say.
+        """
         data = self.manifest.get("data")
         shape = data.get("shape") if isinstance(data, dict) else None
-        if shape is None:
+        if shape is None or len(shape) not in (1, 3):
             raise RunError(f"{str(self.path / 'manifest.json')!r} is damaged: it says nothing of the images' shape.")
-        return shape[0], shape[1], shape[2]
+        return tuple(shape)
 
     @property
     def value_range(self) -> dict[str, Sequence[float]]:

@@ -54,7 +54,7 @@ class KnownData(TypedDict, total=False):
     """A manifest's entries about the images."""
 
     name: str
-    shape: tuple[Count, Count, Count]
+    shape: tuple[Count, ...]
     value_range: dict[str, tuple[float, float]]
     fingerprint: str
 

@@ -1,6 +1,7 @@
 import html
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,14 @@ def test_dry_run_says_what_would_run_and_writes_nothing(smidgen, tmp_path, monke
     assert said.json["stages"]["cluster"] == 7
     assert said.json["run"] == "runs/digits-fusion"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_says_how_long_vectors_are(smidgen, tmp_path):
+    np.savez(tmp_path / "e.npz", x=np.random.default_rng(0).normal(size=(30, 12)))
+    said = smidgen("fit", tmp_path / "e.npz", "--clusters", 3, "--dry-run", "--out", tmp_path / "run")
+    assert re.search(r"^size +12 features$", said.out, re.MULTILINE)
+    plan = smidgen("fit", tmp_path / "e.npz", "--clusters", 3, "--dry-run", "--json", "--out", tmp_path / "run").json
+    assert plan["image_shape"] == [12]
 
 
 def test_dry_run_speaks_plainly(smidgen, photos, tmp_path):

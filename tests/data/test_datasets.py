@@ -142,13 +142,13 @@ def test_npz_of_matrices_holds_embeddings(tmp_path):
     vectors = RNG.normal(size=(6, 5)) * 1000
     np.savez(tmp_path / "e.npz", x_train=vectors[:4], y_train=["b", "a", "a", ""], x_test=vectors[4:])
     train, test = open_splits(tmp_path / "e.npz")
-    assert (train.holds_vectors, train.images.shape, test.images.shape) == (True, (4, 5, 1, 1), (2, 5, 1, 1))
+    assert (train.holds_vectors, train.images.shape, test.images.shape) == (True, (4, 5), (2, 5))
     assert train.class_names == ("a", "b")
     assert train.classes.tolist() == [1, 0, 0, -1]
     assert train.name == str(tmp_path / "e.npz")
     np.savez(tmp_path / "one.npz", embeddings=vectors)
     everything = open_dataset(tmp_path / "one.npz", size=32, channels=3)  # which mean nothing here
-    np.testing.assert_array_equal(everything.images[:, :, 0, 0], vectors.astype(np.float32))
+    np.testing.assert_array_equal(everything.images, vectors.astype(np.float32))
     assert open_splits(tmp_path / "one.npz")[1] is None
 
 
@@ -164,11 +164,11 @@ def test_arrays_and_series_of_paths_keep_their_order(tmp_path):
 def test_data_are_opened_as_a_model_wants_them(tmp_path):
     photos(tmp_path / "photos", "a.png", "b.png")
     assert open_like(tmp_path / "photos", (1, 6, 6)).images.shape == (2, 1, 6, 6)
-    assert open_like(np.ones((3, 5)), (5, 1, 1)).holds_vectors
+    assert open_like(np.ones((3, 5)), (5,)).holds_vectors
     for data, shape, message in (
-        (tmp_path / "photos", (5, 1, 1), "fitted on ready embeddings of 5 features, and was given images"),
-        (np.ones((3, 8, 8)), (5, 1, 1), "fitted on ready embeddings of 5 features, and was given images"),
-        (np.ones((3, 4)), (5, 1, 1), "of 5 features, and was given ready embeddings of 4 features"),
+        (tmp_path / "photos", (5,), "fitted on ready embeddings of 5 features, and was given images"),
+        (np.ones((3, 8, 8)), (5,), "fitted on ready embeddings of 5 features, and was given images"),
+        (np.ones((3, 4)), (5,), "of 5 features, and was given ready embeddings of 4 features"),
         (np.ones((3, 4)), (1, 6, 6), "fitted on images, and was given ready embeddings of 4 features"),
     ):
         with pytest.raises(InputError, match=message):

@@ -14,7 +14,7 @@ from smidgen.hardware import to_device
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 1, 6, 6), dtype=np.uint8)
-VECTORS = np.random.default_rng(1).normal(size=(10, 7, 1, 1)).astype(np.float32)
+VECTORS = np.random.default_rng(1).normal(size=(10, 7)).astype(np.float32)
 KEY = (0, "train", 3)
 ROWS = torch.tensor([3, 0, 3])
 BAGS = Request(ROWS, offsets=torch.tensor([0, 2, 3]), items=torch.tensor([7, 8]))

@@ -15,7 +15,7 @@ IDS = np.array([f"{i:03d}" for i in range(N)], dtype=object)
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(0, CLASSES, N)
 VECTORS = (RNG.normal(size=(CLASSES, 20)) * 2.5)[TRUTH] + RNG.normal(size=(N, 20))
-VECTORS = VECTORS.astype(np.float32)[:, :, None, None]
+VECTORS = VECTORS.astype(np.float32)
 PATTERNS = RNG.integers(60, 196, (CLASSES, 1, 8, 8))
 IMAGES = (PATTERNS[TRUTH] + 30 * RNG.normal(size=(N, 1, 8, 8))).clip(0, 255).astype(np.uint8)
 

@@ -15,8 +15,8 @@ CLASSES = np.arange(N_IMAGES) % N_CLASSES
 _random = np.random.default_rng(0)
 _PATTERNS = _random.integers(30, 200, (N_CLASSES, 1, 8, 8))
 IMAGES = (_PATTERNS[CLASSES] + _random.integers(0, 40, (N_IMAGES, 1, 8, 8))).astype(np.uint8)
-VECTORS = _random.normal(size=(N_IMAGES, 24, 1, 1)).astype(np.float32)
-VECTORS[:, :N_CLASSES, 0, 0] += 6 * np.eye(N_CLASSES, dtype=np.float32)[CLASSES]
+VECTORS = _random.normal(size=(N_IMAGES, 24)).astype(np.float32)
+VECTORS[:, :N_CLASSES] += 6 * np.eye(N_CLASSES, dtype=np.float32)[CLASSES]
 PHOTOGRAPHS = np.repeat(IMAGES, 3, 1)
 
 

@@ -132,4 +132,4 @@ def test_writing_is_not_mirrored_and_embeddings_are_not_turned():
     assert bag_view((1, 8, 8), True).flip is False
     assert bag_view((3, 8, 8), True).flip is True
     assert bag_view((3, 8, 8), True, size=96).size == 96
-    assert bag_view((64, 1, 1), True) is bag_view((3, 8, 8), False) is None
+    assert bag_view((64,), True) is bag_view((3, 8, 8), False) is None

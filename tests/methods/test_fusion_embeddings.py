@@ -14,7 +14,7 @@ from smidgen.training.loop import Settings, Trainer
 
 CENTRES, NOISE, N = 5, 3.0, 600
 X, CLASSES = make_blobs(n_samples=N, centers=CENTRES, n_features=24, cluster_std=NOISE, random_state=3)
-IMAGES = X.astype(np.float32)[:, :, None, None]
+IMAGES = X.astype(np.float32)
 IDS = [f"{row:03d}" for row in range(N)]
 NAMES = tuple("abcde")
 
@@ -26,7 +26,7 @@ def known(**what):
 
 def fitted(evidence=None, **options):
     options = {"batch_size": 256, "steps": 120, "refine_steps": 120, "refine_batch_size": 128} | options
-    problem = Problem(N, (24, 1, 1), CENTRES, (0.0,) * 24, (1.0,) * 24, evidence or Resolved.nothing(N))
+    problem = Problem(N, (24,), CENTRES, (0.0,) * 24, (1.0,) * 24, evidence or Resolved.nothing(N))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         method = make_method("fusion-embeddings", make_config("fusion-embeddings", options), problem)
@@ -137,7 +137,7 @@ def test_counts_whose_sets_are_too_many_go_by_their_likelihood(monkeypatch):
 
 
 def test_time_that_runs_short_still_forms_clusters_and_hands_over_to_the_evidence():
-    problem = Problem(N, (24, 1, 1), CENTRES, (0.0,) * 24, (1.0,) * 24, known(labels_per_class=20))
+    problem = Problem(N, (24,), CENTRES, (0.0,) * 24, (1.0,) * 24, known(labels_per_class=20))
     options = {"batch_size": 256, "steps": 240, "refine_steps": 40, "refine_batch_size": 128}
     method = make_method("fusion-embeddings", make_config("fusion-embeddings", options), problem)
     trainer = Trainer(method, IMAGES, Settings(seed=0, max_seconds=1e-3), callbacks=[])

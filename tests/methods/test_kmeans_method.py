@@ -49,8 +49,8 @@ def test_confidences_hold_whatever_else_varies():
     vectors = rng.normal(size=(1500, 500)).astype(np.float32)
     vectors[np.arange(1500), classes] += 3.0
     for scale in (1e-12, 1.0, 1e15):
-        images = vectors[:, :, None, None] * np.float32(scale)
-        problem = Problem(1500, (500, 1, 1), 3, (0.0,), (1.0,), Resolved.nothing(1500))
+        images = vectors * np.float32(scale)
+        problem = Problem(1500, (500,), 3, (0.0,), (1.0,), Resolved.nothing(1500))
         method = KMeans(KMeansConfig(), problem).eval()
         method.finish(make_embed(method, images, device=torch.device("cpu")), torch.Generator().manual_seed(0))
         p = method.assign(torch.from_numpy(images)).numpy()
@@ -61,8 +61,8 @@ def test_confidences_hold_whatever_else_varies():
 
 
 def test_clusters_that_other_images_would_not_give_are_unsure():
-    images = np.random.default_rng(1).normal(size=(800, 20, 1, 1)).astype(np.float32)  # no clusters at all
-    problem = Problem(800, (20, 1, 1), 5, (0.0,), (1.0,), Resolved.nothing(800))
+    images = np.random.default_rng(1).normal(size=(800, 20)).astype(np.float32)  # no clusters at all
+    problem = Problem(800, (20,), 5, (0.0,), (1.0,), Resolved.nothing(800))
     method = KMeans(KMeansConfig(), problem).eval()
     method.finish(make_embed(method, images, device=torch.device("cpu")), torch.Generator().manual_seed(0))
     assert 0.2 < method.assign(torch.from_numpy(images)).amax(1).mean() < 0.6

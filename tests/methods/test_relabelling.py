@@ -85,7 +85,7 @@ def test_a_training_whose_clock_passed_step_0_begins_all_the_same(name):
 
 
 def test_only_embeddings_are_varied_by_dropout():
-    vectors, images = torch.ones(4, 50, 1, 1), torch.ones(4, 1, 8, 8)
+    vectors, images = torch.ones(4, 50), torch.ones(4, 1, 8, 8)
     assert varied(images, dropout=0.5) is images
     assert 0.2 < float((varied(vectors, dropout=0.5) == 0).float().mean()) < 0.8
 

@@ -112,7 +112,7 @@ def test_the_small_net_halves_32_pixels_four_times():
 
 @pytest.mark.parametrize("name", ["conv", "alexnet-small", "vectors", "sobel:conv"])
 def test_embeddings_are_the_positive_part_of_what_comes_before_their_activation(name):
-    shape = (7, 1, 1) if name == "vectors" else (1, 28, 28)
+    shape = (7,) if name == "vectors" else (1, 28, 28)
     net, images = encoder(name, shape).eval(), torch.rand(4, *shape)
     before = net.preactivations(images)
     assert before.min() < 0
@@ -143,7 +143,7 @@ def test_the_filter_never_learns_and_any_net_of_ours_can_stand_behind_it():
     assert net.encoder.layers[1].in_channels == 2
 
 
-@pytest.mark.parametrize(("name", "shape"), [("sobel:vectors", (9, 1, 1)), ("sobel:lite0", (3, 32, 32))])
+@pytest.mark.parametrize(("name", "shape"), [("sobel:vectors", (9,)), ("sobel:lite0", (3, 32, 32))])
 def test_what_cannot_stand_behind_the_filter_is_refused(name, shape):
     with pytest.raises(InputError, match="sobel:"):
         encoder(name, shape)

@@ -33,9 +33,9 @@ def test_the_small_net_has_a_small_decoder(shape):
 
 def test_digits_have_6272_numbers_and_embeddings_a_decoder_of_their_own():
     assert make_encoder("wide-residual", (1, 28, 28), mean=(0.5,), std=(0.2,)).features == 6272
-    assert make_decoder(7, (64, 1, 1))(torch.rand(2, 7)).shape == (2, 64, 1, 1)
+    assert make_decoder(7, (64,))(torch.rand(2, 7)).shape == (2, 64)
     with pytest.raises(InputError, match="use 'vectors'"):
-        make_encoder("wide-residual", (64, 1, 1), mean=(0.5,) * 64, std=(0.2,) * 64)
+        make_encoder("wide-residual", (64,), mean=(0.5,) * 64, std=(0.2,) * 64)
 
 
 def test_a_block_is_the_equation():

@@ -52,9 +52,9 @@ def test_an_unknown_encoder_is_named():
 def test_a_name_says_how_large_a_projected_encoder_is(sizes, features):
     name = projected_name(*sizes)
     assert is_projected(name)
-    net = encoder(name, (24, 1, 1))
+    net = encoder(name, (24,))
     assert net.features == features
-    assert net(torch.rand(3, 24, 1, 1)).shape == (3, features)
+    assert net(torch.rand(3, 24)).shape == (3, features)
 
 
 def test_projected_encoders_want_embeddings_and_sizes():

@@ -55,7 +55,7 @@ def test_the_layer_on_it_sees_the_projection_in_float32_whatever_the_precision()
     projection = Projection(20, 8)
     projection.fit(inputs())
     net = ProjectedEncoder(projection, one_layer(projection.features, 7, dropout=0.5)).eval()
-    images = inputs()[:, :, None, None]
+    images = inputs()
     plain = net.layer(projection(inputs()))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = net(images)

@@ -122,4 +122,4 @@ def test_an_embedding_does_not_depend_on_the_other_images(shape):
 @pytest.mark.parametrize("name", NAMES)
 def test_ready_embeddings_are_refused(name):
     with pytest.raises(InputError, match=rf"The encoder '{name}' wants images, .*: use 'vectors'"):
-        unet(name, (64, 1, 1))
+        unet(name, (64,))

@@ -224,13 +224,12 @@ def print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> Non
     if args.json:
         print(json.dumps({"run": str(out), "dry_run": True, **plan}, indent=2))
         return
-    channels, height, width = plan["image_shape"]
     stages = ", then ".join(f"{name} ({steps:,} steps)" for name, steps in plan["stages"].items())
     use = "" if "labels" in plan["evidence"] else ", used for scores only"
     rows = {
         "images": f"{plan['train_images']:,} to train on, {plan['test_images']:,} to test on"
         + (f", {plan['skipped']:,} unreadable" if plan["skipped"] else ""),
-        "size": f"{width} × {height}, {'grey' if channels == 1 else 'colour'}",
+        "size": _size(*plan["image_shape"]),
         "classes": f"{len(plan['classes'])}{use}" if plan["classes"] else "not known",
         "evidence": ", ".join(f"{n:,} {kind}" for kind, n in plan["evidence"].items()) or "none",
         "clusters": str(plan["n_clusters"]),
@@ -242,6 +241,12 @@ def print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> Non
     }
     print("\n".join(f"{name:<10} {printable(value)}" for name, value in rows.items()))
     print("This was a dry run: nothing was trained or written.", file=sys.stderr)
+
+
+def _size(features_or_channels: int, *sides: int) -> str:
+    if not sides:
+        return f"{features_or_channels:,} features"
+    return f"{sides[1]} × {sides[0]}, {'grey' if features_or_channels == 1 else 'colour'}"
 
 
 # ------------------------------------------------------------------------------------------------------- the summary

@@ -24,11 +24,11 @@ ENCODERS: dict[str, str] = {
     "wide-residual": "the net of the UCC paper: wide residual blocks without batch norm",
     "unet": "a U-Net whose decoder copies the image through skip connections, for comparison",
     "unet-no-skips": "the same net without them",
-    "vectors": "two layers on ready embeddings: what `conv` is for them",
     "lite0": "EfficientNet-Lite0, pretrained on ImageNet, works offline; the faster one",
     "lite2": "EfficientNet-Lite2, pretrained on ImageNet, works offline; the better one",
+    "vectors": "two layers on ready embeddings: what `conv` is for them",
 }
-"""The names in `nets.encoders.ENCODERS`, which is not imported: torch would take seconds."""
+"""The names in `nets.encoders.ENCODERS`, and `VECTORS`; that is not imported: torch would take seconds."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

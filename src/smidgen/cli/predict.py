@@ -168,7 +168,7 @@ def open_run(args: argparse.Namespace, console: Progress, *, device: str) -> tup
     model = Model.load(args.run, device=device)
     dataset = open_like(
         args.data,
-        model.image_shape,
+        model.shape,
         split=args.split,
         resize=model.preprocessing.resize,
         value_range=args.value_range or model.preprocessing.value_range,

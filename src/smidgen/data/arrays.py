@@ -133,13 +133,13 @@ def contents_of(images: np.ndarray) -> np.ndarray:
 
 
 def as_vectors(array: np.ndarray) -> np.ndarray:
-    """Return ready embeddings (n, features) as float32 (n, features, 1, 1), the shape in which they travel.
+    """Return ready embeddings (n, features) as float32.
 
     They are neither scaled nor shifted. Raises InputError for another shape, for values that are not finite, and where
     float32 cannot hold their size (1e-30 to 1e30) or, beside a large offset, their differences.
 
     >>> as_vectors(np.ones((5, 7))).shape
-    (5, 7, 1, 1)
+    (5, 7)
     """
     array = np.asarray(array)
     if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "biuf":
@@ -160,7 +160,7 @@ def as_vectors(array: np.ndarray) -> np.ndarray:
         )
     vectors = np.ascontiguousarray(array, dtype=np.float32)
     _check_resolution(array, vectors)
-    return vectors[:, :, None, None]
+    return vectors
 
 
 def _check_resolution(array: np.ndarray, vectors: np.ndarray) -> None:

@@ -17,8 +17,8 @@ class Request:
     """One part of the next batch: which images, as which view, grouped into which bags.
 
     indices: (images,) int64, rows of the training set; a row may appear twice and then gets two different views.
-    view: the random transform, or None for the images as they are; several make as many views of the same images, which
-    are gathered once (SwAV's crops).
+    view: the random transform, or None for the images as they are, and for vectors; several make as many views of the
+    same images, which are gathered once (SwAV's crops).
     offsets: (bags + 1,) int64, where the images of bag b are `indices[offsets[b]:offsets[b + 1]]`; None without bags.
     items: (items,) int64, rows of the evidence that this part answers for (bags, pairs), None without evidence.
     Raises ContractError for anything else.
@@ -51,6 +51,8 @@ class Request:
 @dataclass(frozen=True)
 class Part:
     """One part of a batch: what was requested, on the device, with (images, channels, height, width) floats in [0, 1].
+
+    Of vectors: (images, features), as they are.
 
     images: the first view. views: all of them, whose sizes may differ. offsets: on the CPU, because how work is cut
     depends on the sizes of bags. request: what was asked for, where it can be read without waiting for the device.

@@ -14,6 +14,7 @@ from smidgen.data.collection import Item
 from smidgen.data.contents import content_of, digest_of
 from smidgen.data.decoding import Skipped
 from smidgen.data.images import BadImage, flat_image, image_size, quiet_pillow
+from smidgen.data.shapes import Shape, is_vector, shape_of_rows
 from smidgen.data.values import ValueRange
 
 
@@ -23,7 +24,7 @@ class Dataset:
 
     name: as given by the user. split: "train", "test" or "all".
     ids: (n,) str objects, unique.
-    images: (n, channels, height, width) uint8; a memory-mapped file above 4 GB. Ready embeddings: (n, features, 1, 1)
+    images: (n, channels, height, width) uint8; a memory-mapped file above 4 GB. Ready embeddings: (n, features)
         float32, not scaled.
     classes: (n,) int64 rows of `class_names`, -1 unknown; None if no class is known. For evaluation only, unless the
         user gives them as evidence.
@@ -55,9 +56,14 @@ class Dataset:
         return len(self.ids)
 
     @property
+    def shape(self) -> Shape:
+        """Of one row: (channels, height, width) of an image, (features,) of a ready embedding."""
+        return shape_of_rows(self.images)
+
+    @property
     def holds_vectors(self) -> bool:
         """Whether these are ready embeddings, and there is nothing to look at."""
-        return self.images.dtype != np.uint8
+        return is_vector(self.shape)
 
     def subset(self, rows: Sequence[int] | np.ndarray) -> Dataset:
         """Return the dataset of the given rows (integers or a mask), in that order; names of classes stay.

@@ -36,6 +36,7 @@ from smidgen.data.paths import (
     of_path,
 )
 from smidgen.data.rows import Rows, as_array, collect_rows, refused, rows_of
+from smidgen.data.shapes import Shape, is_vector
 from smidgen.data.splits import Splits
 from smidgen.data.tabular import TABLES
 from smidgen.errors import InputError, unknown
@@ -150,7 +151,7 @@ def open_splits(
 
 def open_like(
     data: Paths | np.ndarray,
-    shape: tuple[int, ...],
+    shape: Shape,
     *,
     split: Split = "all",
     resize: Resize = "crop",
@@ -162,11 +163,10 @@ def open_like(
 ) -> Dataset:
     """Return the images or embeddings of one split in the shape of those that a model was fitted on.
 
-    shape: (channels, size, size), or (features, 1, 1) of ready embeddings. Other arguments and errors are those of
+    shape: (channels, size, size), or (features,) of ready embeddings. Other arguments and errors are those of
     `open_dataset`; raises InputError also for images where embeddings are wanted, the reverse, or other lengths.
     """
-    wants_vectors = shape[1:] == (1, 1)
-    if not wants_vectors:
+    if not is_vector(shape):
         channels, size = shape[0], shape[-1]
         dataset = open_dataset(
             data,
@@ -184,14 +184,14 @@ def open_like(
         raise _refused_like("images", shape)
     else:
         dataset = open_dataset(data, split=split, classes=classes)
-    if dataset.images.shape[1:] != shape or dataset.holds_vectors != wants_vectors:
-        features = dataset.images.shape[1]
+    if dataset.shape != shape:
+        features = dataset.shape[0]
         raise _refused_like(f"ready embeddings of {features} features" if dataset.holds_vectors else "images", shape)
     return dataset
 
 
-def _refused_like(given: str, shape: tuple[int, ...]) -> InputError:
-    wanted = f"ready embeddings of {shape[0]} features" if shape[1:] == (1, 1) else "images"
+def _refused_like(given: str, shape: Shape) -> InputError:
+    wanted = f"ready embeddings of {shape[0]} features" if is_vector(shape) else "images"
     return InputError(f"This model was fitted on {wanted}, and was given {given}: give it what it was fitted on.")
 
 

@@ -32,7 +32,7 @@ class Gathered:
 class Loader:
     """Answers requests for images with the parts of a batch.
 
-    images: (n_images, channels, height, width) uint8, or (n_images, features, 1, 1) floats.
+    images: (n_images, channels, height, width) uint8, or vectors (n_images, features) of floats.
     resident: whether all images lie on the device; None for where they take up to a quarter of its free memory.
     ahead: whether `gather_ahead` works, in a thread; None for an accelerator that images do not lie on.
     """

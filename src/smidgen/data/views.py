@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smidgen.errors import InputError
+from smidgen.errors import ContractError, InputError
 from smidgen.hardware import to_device
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
@@ -67,11 +67,14 @@ def apply_view(view: View, images: Tensor, *, generator: torch.Generator) -> Ten
 
     images: (batch, channels, height, width) floats in [0, 1], on any device; the result has the same type and range.
     generator: a CPU generator; the draws are the same whatever the device of the images.
+    Raises ContractError for vectors, which have no views.
 
     >>> images = torch.rand(4, 1, 28, 28)
     >>> apply_view(View(rotate=10), images, generator=torch.Generator().manual_seed(0)).shape
     torch.Size([4, 1, 28, 28])
     """
+    if images.ndim != 4:
+        raise ContractError("Vectors have no views: give their Request none where `problem.holds_vectors`.")
     matrices = _affine_matrices(view, len(images), generator)
     if matrices is not None or view.size is not None:
         images = _warp(images, matrices, view)

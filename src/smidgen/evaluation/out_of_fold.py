@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import seeded
 from smidgen.data.loader import Loader
+from smidgen.data.shapes import is_vector
 from smidgen.evidence.kinds import LEARNED, kind_of
 from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import forked_rng
@@ -64,7 +65,7 @@ def out_of_fold(
 ) -> Unseen:
     """Return what is said of labelled images and of pairs by nets and classifiers that did not learn from them.
 
-    images: (n, channels, height, width) uint8, or embeddings (n, features, 1, 1) floats, as the method sees them; they
+    images: (n, channels, height, width) uint8, or embeddings (n, features) floats, as the method sees them; they
     are used as they come, since what a model has learned to make of them it may have learned from wrong evidence.
     assignments: (n, clusters), the model's. progress: called with (nets trained, nets).
     """
@@ -122,11 +123,11 @@ class _Nets:
 
     def __init__(self, images: np.ndarray, assignments: np.ndarray, *, seed: int, device: torch.device) -> None:
         self.seed, self.device, self.n_clusters = seed, device, assignments.shape[1]
-        self.shares_features = images.shape[2:] == (1, 1)
+        self.shares_features = is_vector(images.shape[1:])
         self.targets = torch.from_numpy(assignments).float()
         self.projected = _projected(images).to(self.device) if self.shares_features else torch.zeros(0, 128)
         self.loader = Loader(images, device=self.device)
-        self.shape = images.shape[1], min(images.shape[2], _PIXELS), min(images.shape[3], _PIXELS)
+        self.shape = images.shape[1], *(min(side, _PIXELS) for side in images.shape[2:])
         self.features = self.projected.shape[1]
 
     def of_others(self, learned: np.ndarray, asked: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -173,7 +174,7 @@ class _Nets:
 
 
 def _projected(vectors: np.ndarray) -> Tensor:
-    flat = torch.from_numpy(np.ascontiguousarray(vectors.reshape(len(vectors), -1))).float()
+    flat = torch.from_numpy(np.ascontiguousarray(vectors)).float()
     projection = Projection(flat.shape[1], _COMPONENTS)
     projection.fit(flat)
     return torch.cat([projection(block) for block in flat.split(_BLOCK)])

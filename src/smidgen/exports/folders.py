@@ -120,14 +120,13 @@ def _in_source(run: RunFolder, source: str, *, split: str, link: bool, listener:
 
 def _in_arrays(run: RunFolder, source: str, *, split: str, listener: Listener) -> dict[Key, Original]:
     """Return the images of a named dataset or an .npz, as PNG files of what the method saw."""
-    channels, height, side = run.image_shape
-    if (height, side) == (1, 1):
+    if len(run.shape) != 3:
         raise InputError(f"{str(run.path)!r} is of ready embeddings: there are no images to put into folders.")
     dataset = open_dataset(
         source,
         split=split,  # type: ignore[arg-type]
-        size=side,
-        channels=channels,
+        size=run.shape[-1],
+        channels=run.shape[0],
         resize=run.setting("resize"),
         value_range=ValueRange.from_table(run.value_range),
         progress=lambda done, total: listener.progress("read images", done, total),

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from smidgen import __version__
 from smidgen.data.images import load_image
+from smidgen.data.shapes import is_vector
 from smidgen.errors import InputError
 from smidgen.files import atomic_write
 from smidgen.listener import Listener
@@ -42,7 +43,7 @@ class _Both(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.extractor is not None:
-            images = self.extractor(images)[:, :, None, None]
+            images = self.extractor(images)
         return self.method.assign_and_encode(images)
 
 
@@ -68,6 +69,8 @@ def export_onnx(run: RunFolder, out: Path, *, listener: Listener | None = None) 
 def _pictures(run: RunFolder, preprocessing: Preprocessing) -> np.ndarray | None:
     """Return some of the run's thumbnails as its method sees images; the collection itself may be gone."""
     stored = [*run.thumbnails().values()][:_SAMPLES]
+    if preprocessing.channels is None:
+        return None  # of ready embeddings
     # They were made by the range of values, and are of 8 bits now.
     how = preprocessing.size, preprocessing.channels, preprocessing.resize
     pictures = [load_image(data, size=how[0], channels=how[1], resize=how[2]) for data in stored]
@@ -77,9 +80,10 @@ def _pictures(run: RunFolder, preprocessing: Preprocessing) -> np.ndarray | None
 def to_onnx(model: Model, *, images: np.ndarray | None = None) -> tuple[bytes, float]:
     """Return the model as the bytes of an .onnx file, and the largest difference found between torch and ONNX Runtime.
 
-    The file takes `images` (batch, channels, height, width) float32 in [0, 1], any batch, and gives `assignments`
-    (batch, clusters), rows sum to one, and `embeddings` (batch, features). Its metadata `smidgen` hold, as JSON, how
-    images are made into such arrays, the clusters' names and the method; `describe` returns the same.
+    The file takes `images` (batch, channels, height, width) float32 in [0, 1], or ready embeddings (batch, features),
+    any batch, and gives `assignments` (batch, clusters), rows sum to one, and `embeddings` (batch, features). Its
+    metadata `smidgen` hold, as JSON, how images are made into such arrays, the clusters' names and the method;
+    `describe` returns the same.
 
     images: (n, channels, height, width) uint8, to compare the two on, in batches of one and of all; besides them noise,
         ramps, black and white are looked at.
@@ -102,11 +106,10 @@ def to_onnx(model: Model, *, images: np.ndarray | None = None) -> tuple[bytes, f
 
 def describe(model: Model) -> dict[str, Any]:
     """Return the metadata needed to use the model elsewhere."""
-    channels, height, width = model.image_shape
     pixels: dict[str, Any] = {}
-    if (height, width) != (1, 1):  # otherwise ready embeddings, as they are
+    if not is_vector(model.shape):  # otherwise ready embeddings, as they are
         pixels = {
-            "colour": "grey (ITU-R 601-2 luma)" if channels == 1 else "RGB",
+            "colour": "grey (ITU-R 601-2 luma)" if model.shape[0] == 1 else "RGB",
             "range": "0 to 1: 8-bit values divided by 255",
             "value_range": model.preprocessing.value_range.as_table(),
             "orientation": "upright: EXIF orientation applied, transparency laid on white",
@@ -117,7 +120,7 @@ def describe(model: Model) -> dict[str, Any]:
         "smidgen": __version__,
         "method": model.name,
         "cluster_names": list(model.cluster_names),
-        "input": {"shape": ["batch", channels, height, width]} | pixels,
+        "input": {"shape": ["batch", *model.shape]} | pixels,
         "outputs": {
             "assignments": "soft, rows sum to one, columns in the order of cluster_names",
             "embeddings": "features of the encoder",
@@ -126,10 +129,11 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def _samples(model: Model, images: np.ndarray | None) -> Tensor:
-    """Return (n, channels, height, width) float32: noise, ramps, black, white, and the images given."""
-    shape = model.image_shape
+    """Return rows (n, …) float32 such as the model takes: noise, ramps, black, white, and the images given."""
+    shape = model.shape
     noise = np.random.default_rng(0).random((_SAMPLES // 2, *shape), dtype=np.float32)
-    ramps = np.linspace(0, 1, _SAMPLES // 2, dtype=np.float32)[:, None, None, None] * np.linspace(0, 1, shape[2])
+    strengths = np.linspace(0, 1, _SAMPLES // 2, dtype=np.float32).reshape(-1, *(1 for _ in shape))
+    ramps = strengths * np.linspace(0, 1, shape[-1])
     samples: list[np.ndarray] = [
         noise,
         np.broadcast_to(ramps, noise.shape).astype(np.float32),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smidgen.data.batches import Part, Request, seeded
+from smidgen.data.shapes import Shape
 from smidgen.errors import InputError
 from smidgen.maths.kde import annealed_bandwidth
 from smidgen.methods.bag_source import BagSource, bag_view, span
@@ -135,20 +136,22 @@ class BagMethod(Method):
             random_shares=config.random_shares,
             with_classes=with_classes,
         )
+        if decodes and config.reconstruction == "ssim" and problem.holds_vectors:
+            raise InputError("`reconstruction=ssim` compares images, and these are ready embeddings: take mse or none.")
         decoder: Literal["none", "plain", "batch-norm"] = "none"
         if decodes and config.reconstruction != "none":
             decoder = "batch-norm" if config.decoder_norm else "plain"
-        encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
         if config.frozen_stages:
             encoder.freeze(config.frozen_stages)
         self.view = bag_view(
-            problem.image_shape,
+            problem.shape,
             config.augment,
-            size=_enlarged(problem.image_shape, encoder) if decoder == "none" else None,  # it decodes what is shown
+            size=_enlarged(problem.shape, encoder) if decoder == "none" else None,  # it decodes what is shown
         )
         self.net = BagNet(
             encoder,
-            problem.image_shape,
+            problem.shape,
             features=config.features,
             activation=config.activation,
             feature_bias=config.feature_bias,
@@ -324,7 +327,7 @@ class BagMethod(Method):
         return bag_tables(self.net, self.source, self.bag_heads(), embed, embed(self.assign).argmax(1))
 
 
-def _enlarged(image_shape: tuple[int, int, int], encoder: Encoder) -> int | None:
+def _enlarged(shape: Shape, encoder: Encoder) -> int | None:
     """Return the side in pixels that an encoder enlarges images to, None where it does not."""
     size = encoder.preprocess.size if isinstance(encoder, PretrainedEncoder) else 0
-    return size if size > max(image_shape[1:]) else None
+    return size if size > max(shape[1:], default=0) else None

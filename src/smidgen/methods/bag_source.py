@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request, seeded
+from smidgen.data.shapes import Shape, is_vector
 from smidgen.data.views import View
 from smidgen.errors import InputError
 from smidgen.evidence.drawing import between_cuts, class_tuples, draw_bags, even_numbers
@@ -230,14 +231,14 @@ def _draw(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
     return rows[torch.cat(orders)[:n]]
 
 
-def bag_view(image_shape: tuple[int, int, int], augment: bool, *, size: int | None = None) -> View | None:
+def bag_view(shape: Shape, augment: bool, *, size: int | None = None) -> View | None:
     """Return how images of bags are shown: as they are, or turned, and mirrored where they are in colour.
 
-    Grey images may be writing, which has no mirror image; ready embeddings have no views. size: side in pixels that
+    Grey images may be writing, which has no mirror image; vectors have no views. size: side in pixels that
     photographs are brought to while they are turned, for an encoder that would enlarge them: twice would blur them.
     """
-    if not augment or image_shape[1:] == (1, 1):
+    if not augment or is_vector(shape):
         return None
-    if image_shape[0] == 1:
+    if shape[0] == 1:
         return View(rotate=10, scale=0.15, shear=0.2, shift=0.1)
     return View(rotate=15, flip=True, shift=0.1, size=size, padding="reflection")

@@ -41,7 +41,8 @@ def bag_tables(
         shown = _first_images(embed)[: source.evidence.n_images]
         with torch.no_grad():
             rebuilt = net.rebuild(shown).cpu().numpy()
-        table = as_columns(("image", "channel", "row", "column"), "original", shown.cpu().numpy())
+        axes = ("image", "channel", "row", "column") if shown.ndim == 4 else ("image", "feature")
+        table = as_columns(axes, "original", shown.cpu().numpy())
         tables["reconstructions"] = table | {"decoded": rebuilt.ravel().round(4)}
     return tables
 

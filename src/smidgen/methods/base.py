@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from smidgen.data.batches import Part, Request
+from smidgen.data.shapes import ImageShape, Shape, image_shape, is_vector
 from smidgen.errors import ContractError, InputError
 from smidgen.evidence.resolved import Resolved
 
@@ -20,16 +21,27 @@ from smidgen.evidence.resolved import Resolved
 class Problem:
     """The problem: everything about the training set that a method may know.
 
-    image_shape: (channels, height, width). mean, std: per channel over the training images, in [0, 1].
+    shape: of one row: (channels, height, width) of an image, or (features,) of a vector, see `data.shapes`.
+    mean, std: per channel over the training images, in [0, 1]; per feature of vectors, as they are.
     evidence: what is known, as index arrays; empty where nothing is.
     """
 
     n_images: int
-    image_shape: tuple[int, int, int]
+    shape: Shape
     n_clusters: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     evidence: Resolved
+
+    @property
+    def holds_vectors(self) -> bool:
+        """Whether the rows are vectors, such as ready embeddings, and not images; they have no views."""
+        return is_vector(self.shape)
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """(channels, height, width); raises InputError where the rows are vectors, for a method of images only."""
+        return image_shape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -258,7 +270,7 @@ class Method(nn.Module, ABC):
     def encode(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1].
 
-        Ready embeddings come as (batch, features, 1, 1), in any range.
+        Vectors, such as ready embeddings, come as (batch, features), in any range.
         """
 
     @abstractmethod

@@ -42,7 +42,6 @@ from smidgen.methods.relabelling import (
     Relabellings,
     drawn_evenly,
     find_neighbours,
-    holds_vectors,
     one_near,
     plain_view,
     relabelling_steps,
@@ -127,7 +126,7 @@ class DeepCluster(Method):
         super().__init__()
         self.config, self.problem, self._host = config, problem, HostCopies()
         self.view = plain_view(problem, crop=max(config.crop, 1e-3), colour=config.top_layer == "centroids")
-        self.encoder = make_encoder(self.encoder_name, problem.image_shape, mean=problem.mean, std=problem.std)
+        self.encoder = make_encoder(self.encoder_name, problem.shape, mean=problem.mean, std=problem.std)
         wanted = 10 * problem.n_clusters if config.groups is None else config.groups or problem.n_clusters
         self.n_groups = min(wanted, max(1, problem.n_images))  # a loaded one knows no images
         features = self.encoder.features
@@ -149,9 +148,9 @@ class DeepCluster(Method):
     def encoder_name(self) -> str:
         """The name of the net, with that of the filter before it where there is one."""
         name, wanted = self.config.encoder, self.config.sobel
-        if name.startswith(SOBEL) or holds_vectors(self.problem):
+        if name.startswith(SOBEL) or self.problem.holds_vectors:
             return name
-        with_sobel = self.problem.image_shape[0] == 3 if wanted is None else wanted
+        with_sobel = self.problem.shape[0] == 3 if wanted is None else wanted
         return (
             f"{SOBEL}{name}" if with_sobel and is_trained_from_scratch(name) and not name.startswith(SCRATCH) else name
         )

@@ -124,7 +124,7 @@ class FusionEmbeddings(Method):
         self.terms = EvidenceTerms(
             problem.evidence, n_clusters, epsilon=config.wrong, bags=BAGS, images=config.bag_images
         )
-        self.projection = Projection(math.prod(problem.image_shape), config.components)
+        self.projection = Projection(math.prod(problem.shape), config.components)
         self.heads = VotingHeads(
             self.projection.features, n_clusters, heads=config.heads, kept=config.kept, votes=config.votes
         )

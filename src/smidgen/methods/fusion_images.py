@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
+from smidgen.data.shapes import Shape, is_vector
 from smidgen.data.views import View
 from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.kinds.proportions import CLASS_COUNTS
@@ -115,14 +116,14 @@ def self_label_loss(logits: Tensor, teacher: Tensor, *, threshold: float) -> Ten
     return (F.cross_entropy(logits, labels, reduction="none") * sure).sum() / sure.sum().clamp_min(1)
 
 
-def views(image_shape: tuple[int, int, int]) -> tuple[View | None, View | None]:
+def views(shape: Shape) -> tuple[View | None, View | None]:
     """Return the weak and the strong view: strokes for grey images, which may be writing; photographs for colour.
 
-    Ready embeddings, (features, 1, 1), have none.
+    Vectors have none.
     """
-    if image_shape[1:] == (1, 1):
+    if is_vector(shape):
         return None, None
-    if image_shape[0] == 1:
+    if shape[0] == 1:
         return (
             View(rotate=10, scale=0.15, shear=0.2, shift=0.1),
             View(rotate=20, scale=0.25, shear=0.35, shift=0.1, thickness=0.7),
@@ -148,9 +149,9 @@ class FusionImages(Method):
     def __init__(self, config: FusionImagesConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem, self._host = config, problem, HostCopies()
-        self.weak, self.strong = views(problem.image_shape)
+        self.weak, self.strong = views(problem.shape)
         self.terms = EvidenceTerms(problem.evidence, problem.n_clusters, epsilon=config.wrong, images=config.bag_images)
-        encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.chance_losses())
         self.net = HeadedNet(encoder, problem.n_clusters, heads=config.heads)
         self.teacher = Average(self.net, decay=config.decay)

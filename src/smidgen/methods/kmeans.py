@@ -57,9 +57,7 @@ class KMeans(Method):
         self.config, self.problem = config, problem
         self.uses_encoder = config.features == "encoder" or (config.features == "auto" and config.encoder is not None)
         if self.uses_encoder:
-            self.encoder = make_encoder(
-                config.encoder or "conv", problem.image_shape, mean=problem.mean, std=problem.std
-            )
+            self.encoder = make_encoder(config.encoder or "conv", problem.shape, mean=problem.mean, std=problem.std)
         for name in ("mean", "components", "centroids", "spread"):
             self.register_buffer(name, torch.zeros(0))
 

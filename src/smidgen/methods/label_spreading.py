@@ -49,7 +49,7 @@ class LabelSpreading(Method):
     def __init__(self, config: LabelSpreadingConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem = config, problem
-        self.register_buffer("points", torch.zeros(problem.n_images, int(np.prod(problem.image_shape))))
+        self.register_buffer("points", torch.zeros(problem.n_images, int(np.prod(problem.shape))))
         self.register_buffer("classes", torch.full((problem.n_images, problem.n_clusters), 1 / problem.n_clusters))
 
     def stages(self) -> list[Stage]:

@@ -46,7 +46,7 @@ class LogisticRegression(Method):
     def __init__(self, config: LogisticRegressionConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem = config, problem
-        features = int(np.prod(problem.image_shape))
+        features = int(np.prod(problem.shape))
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
         self.register_buffer("weight", torch.zeros(problem.n_clusters, features))

@@ -11,6 +11,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from smidgen.data.shapes import is_vector
 from smidgen.data.views import View
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
@@ -19,18 +20,13 @@ from smidgen.methods.base import Embed, Problem
 _OF_PIXELS, _OF_EMBEDDINGS = 50, 256  # components by which neighbours are nearest
 
 
-def holds_vectors(problem: Problem) -> bool:
-    """Return whether ready embeddings are clustered, not images."""
-    return problem.image_shape[1:] == (1, 1)
-
-
 def plain_view(problem: Problem, *, crop: float, colour: bool) -> View | None:
     """Return the random view that images are learned from; None for embeddings, which have none.
 
     Grey images may be writing: strokes are turned, sheared and moved a little. Photographs are cropped, `crop` being
     the smallest share of the area that is left, and mirrored; colour: whether colours change, too.
     """
-    if holds_vectors(problem):
+    if problem.holds_vectors:
         return None
     if problem.image_shape[0] == 1:
         return View(rotate=10, scale=0.15, shear=0.2, shift=0.1)
@@ -40,8 +36,8 @@ def plain_view(problem: Problem, *, crop: float, colour: bool) -> View | None:
 
 
 def varied(images: Tensor, *, dropout: float) -> Tensor:
-    """Return embeddings (batch, features, 1, 1) without a share of their numbers; images are left as they are."""
-    return F.dropout(images, dropout) if images.shape[2:] == (1, 1) else images
+    """Return vectors (batch, features) without a share of their numbers; images are left as they are."""
+    return F.dropout(images, dropout) if is_vector(images.shape[1:]) else images
 
 
 def find_neighbours(embed: Embed, wanted: int, *, problem: Problem) -> Tensor:
@@ -54,7 +50,7 @@ def find_neighbours(embed: Embed, wanted: int, *, problem: Problem) -> Tensor:
     wanted = min(wanted, len(pixels) - 1)
     if wanted < 1:
         return torch.arange(len(pixels), dtype=torch.int32)[:, None]
-    ready = holds_vectors(problem)
+    ready = problem.holds_vectors
     if ready:
         pixels = (pixels - pixels.mean(0)) / pixels.std(0, correction=0).clamp_min(1e-12)
     pca = fit_pca(pixels, min(_OF_EMBEDDINGS if ready else _OF_PIXELS, *pixels.shape), l2=ready)

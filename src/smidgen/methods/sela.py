@@ -160,7 +160,7 @@ class SeLa(Method):
         self.config, self.problem, self._host = config, problem, HostCopies()
         self.n_groups = config.groups or problem.n_clusters
         self.view = plain_view(problem, crop=max(config.crop, 1e-3), colour=True)
-        self.encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        self.encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
         self.heads = LinearHeads(self.encoder.features, self.n_groups, heads=config.heads)
         self.clusters = FeatureClusters(self.encoder.features, problem.n_clusters)
         self._given = self._given_prior()

@@ -46,7 +46,7 @@ class Supervised(Method):
         self.config, self.problem, self._host = config, problem, HostCopies()
         self.register_buffer("labels", problem.evidence.labels.clone())
         self.register_buffer("labelled", (problem.evidence.labels >= 0).nonzero().flatten())
-        self.encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        self.encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
         self.head = LinearHeads(self.encoder.features, problem.n_clusters)
 
     def stages(self) -> list[Stage]:
@@ -62,7 +62,7 @@ class Supervised(Method):
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Request random labelled images."""
-        augment = self.config.augment and self.problem.image_shape[1:] != (1, 1)  # embeddings have no views
+        augment = self.config.augment and not self.problem.holds_vectors
         view = View(rotate=10, scale=0.15, shear=0.2, shift=0.1) if augment else None
         draws = torch.randint(len(self.labelled), (self.config.batch_size,), generator=generator)
         return {"labelled": Request(self._host("labelled", self.labelled)[draws], view)}

@@ -38,7 +38,7 @@ from smidgen.maths.sinkhorn import sinkhorn
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, PseudoLabels, Stage, StartingPoint
 from smidgen.methods.feature_clusters import Blocks, FeatureClusters, features_of_all
 from smidgen.methods.host_copies import HostCopies
-from smidgen.methods.relabelling import find_neighbours, holds_vectors, one_near, relabelling_steps, varied
+from smidgen.methods.relabelling import find_neighbours, one_near, relabelling_steps, varied
 from smidgen.nets.encoders import make_encoder
 from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, ShareBelowOne, Weight, option
 
@@ -122,7 +122,7 @@ class SwAV(Method):
     def __init__(self, config: SwAVConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem, self._host = config, problem, HostCopies()
-        self.encoder = make_encoder(config.encoder, problem.image_shape, mean=problem.mean, std=problem.std)
+        self.encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
         self.projector = _projector(self.encoder.features, config.hidden, config.features)
         self.prototypes = nn.Linear(config.features, config.prototypes, bias=False)
         self.clusters = FeatureClusters(self.encoder.features, problem.n_clusters)
@@ -174,10 +174,10 @@ class SwAV(Method):
 
     def _views(self) -> tuple[View | None, ...]:
         """Return the views of an image: two large crops, then the small ones."""
-        channels, height, _ = self.problem.image_shape
         n_small = self.config.small_crops
-        if holds_vectors(self.problem):
+        if self.problem.holds_vectors:
             return (None,) * (2 + n_small)
+        channels, height, _ = self.problem.image_shape
         photograph = View(flip=True, padding="reflection")
         if channels == 3:
             photograph = replace(photograph, brightness=0.4, contrast=0.4, saturation=0.4, grey=0.2)
@@ -208,9 +208,9 @@ class SwAV(Method):
 
     def project(self, images: Tensor) -> Tensor:
         """Return z (batch, features), of length one, of images or crops in [0, 1]."""
-        height, width = self.problem.image_shape[1:]
-        if images.shape[2:] != (height, width):
-            images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
+        sides = self.problem.shape[1:]
+        if images.shape[2:] != sides:
+            images = F.interpolate(images, size=sides, mode="bilinear", align_corners=False)
         return F.normalize(self.projector(self.encoder(images)).float(), dim=1)
 
     def scores(self, z: Tensor) -> Tensor:

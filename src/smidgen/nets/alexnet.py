@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smidgen.data.shapes import ImageShape
 from smidgen.nets.encoder import Encoder, Normalise
 
 SIZE = 224
@@ -50,7 +51,7 @@ class AlexNetEncoder(Encoder):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         *,
         small: bool = False,
         mean: Sequence[float],
@@ -91,7 +92,7 @@ def _layers(channels: int) -> list[nn.Module]:
     ]
 
 
-def _small_layers(image_shape: tuple[int, int, int]) -> tuple[list[nn.Module], int]:
+def _small_layers(image_shape: ImageShape) -> tuple[list[nn.Module], int]:
     """Return the layers for images of 28 to 64 pixels, and how many numbers they give.
 
     They halve the side four times, or as long as there is anything to halve.

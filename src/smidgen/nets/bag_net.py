@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from smidgen.data.shapes import Shape
 from smidgen.maths.kde import bag_log_softmax, density_points, log_densities
 from smidgen.maths.reconstruction import mse, ssim
 from smidgen.nets.decoders import make_decoder
@@ -62,7 +63,7 @@ class BagNet(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        image_shape: tuple[int, int, int],
+        shape: Shape,
         *,
         features: int,
         activation: Activation,
@@ -83,7 +84,7 @@ class BagNet(nn.Module):
         self.decoder = None
         if decoder != "none":
             batch_norm = decoder == "batch-norm"
-            self.decoder = make_decoder(features, image_shape, encoder=encoder, batch_norm=batch_norm)
+            self.decoder = make_decoder(features, shape, encoder=encoder, batch_norm=batch_norm)
         self.bag_features = features * points
 
     def forward(self, images: Tensor) -> Tensor:

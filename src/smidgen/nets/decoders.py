@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from smidgen.data.shapes import ImageShape, Shape, is_vector
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import ConvEncoder
 from smidgen.nets.unet import UNetDecoder, UNetEncoder
@@ -17,7 +18,7 @@ class ResidualDecoder(nn.Module):
     channels; linear at the end. Sides that are no multiple of 4 are cut to size. batch_norm: as in the RCC report.
     """
 
-    def __init__(self, features: int, image_shape: tuple[int, int, int], *, batch_norm: bool = False) -> None:
+    def __init__(self, features: int, image_shape: ImageShape, *, batch_norm: bool = False) -> None:
         super().__init__()
         channels, self.height, self.width = image_shape
         small = small_sides(self.height, self.width)
@@ -45,7 +46,7 @@ class ConvDecoder(nn.Module):
     channels → 3×3 convolution to the image's channels. Sides that are no multiple of 4 are cut to size.
     """
 
-    def __init__(self, features: int, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, features: int, image_shape: ImageShape) -> None:
         super().__init__()
         channels, self.height, self.width = image_shape
         small = small_sides(self.height, self.width)
@@ -62,28 +63,27 @@ class ConvDecoder(nn.Module):
 
 
 class VectorDecoder(nn.Module):
-    """Features (batch, features) to ready embeddings (batch, d, 1, 1) by two linear layers."""
+    """Features (batch, features) to ready embeddings (batch, outputs) by two linear layers."""
 
-    def __init__(self, features: int, image_shape: tuple[int, int, int], *, batch_norm: bool = False) -> None:
+    def __init__(self, features: int, outputs: int, *, batch_norm: bool = False) -> None:
         super().__init__()
         norm = nn.BatchNorm1d(256) if batch_norm else nn.Identity()
-        self.layers = nn.Sequential(nn.Linear(features, 256), norm, nn.ReLU(), nn.Linear(256, image_shape[0]))
+        self.layers = nn.Sequential(nn.Linear(features, 256), norm, nn.ReLU(), nn.Linear(256, outputs))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (batch, d, 1, 1)."""
-        return self.layers(features)[:, :, None, None]
+        """Return (batch, outputs) of features (batch, features)."""
+        return self.layers(features)
 
 
-def make_decoder(
-    features: int, image_shape: tuple[int, int, int], *, encoder: Encoder | None = None, batch_norm: bool = False
-) -> nn.Module:
-    """Return the decoder for images of a shape; ready embeddings, (d, 1, 1), and some encoders have one of their own.
+def make_decoder(features: int, shape: Shape, *, encoder: Encoder | None = None, batch_norm: bool = False) -> nn.Module:
+    """Return the decoder for images or ready embeddings of a shape; some encoders have one of their own.
 
     encoder: what makes the features. Only the decoder of a U-Net takes its `maps` beside them.
     """
+    if is_vector(shape):
+        return VectorDecoder(features, shape[0], batch_norm=batch_norm)
     if isinstance(encoder, UNetEncoder):
-        return UNetDecoder(features, image_shape, skips=encoder.skips, batch_norm=batch_norm)
+        return UNetDecoder(features, shape, skips=encoder.skips, batch_norm=batch_norm)
     if isinstance(encoder, ConvEncoder):
-        return ConvDecoder(features, image_shape)
-    kind = VectorDecoder if image_shape[1:] == (1, 1) else ResidualDecoder
-    return kind(features, image_shape, batch_norm=batch_norm)
+        return ConvDecoder(features, shape)
+    return ResidualDecoder(features, shape, batch_norm=batch_norm)

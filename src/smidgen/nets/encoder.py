@@ -11,21 +11,25 @@ from smidgen.errors import InputError
 
 
 class Normalise(nn.Module):
-    """Subtract the mean and divide by the standard deviation of each channel (a constant channel is only centred)."""
+    """Subtract the mean and divide by the standard deviation of each channel (a constant channel is only centred).
+
+    of_vectors: whether (batch, features) are standardised, feature by feature, and not images.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], *, of_vectors: bool = False) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        axes = (-1,) if of_vectors else (-1, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean).view(axes))
         varies = [s > 1e-7 * abs(m) for m, s in zip(mean, std, strict=True)]  # by more than float32 rounds the mean
         self.register_buffer(
-            "std", torch.tensor([s if v else 1.0 for s, v in zip(std, varies, strict=True)]).view(-1, 1, 1)
+            "std", torch.tensor([s if v else 1.0 for s, v in zip(std, varies, strict=True)]).view(axes)
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (batch, channels, height, width), standardised."""
+        """Return (batch, channels, height, width), or vectors (batch, features), standardised."""
         return (images - self.mean) / self.std
 
 

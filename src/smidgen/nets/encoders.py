@@ -8,6 +8,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from smidgen.data.shapes import ImageShape, Shape, is_vector
 from smidgen.errors import InputError
 from smidgen.nets.alexnet import AlexNetEncoder
 from smidgen.nets.encoder import Encoder, Normalise
@@ -25,7 +26,7 @@ class ConvEncoder(Encoder):
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], *, features: int = 128, mean: Sequence[float], std: Sequence[float]
+        self, image_shape: ImageShape, *, features: int = 128, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -49,18 +50,15 @@ class ConvEncoder(Encoder):
 
 
 class VectorEncoder(Encoder):
-    """Ready embeddings (batch, d, 1, 1) in, standardised and through two linear layers; (batch, `features`) out.
+    """Ready embeddings (batch, inputs) in, standardised and through two linear layers; (batch, `features`) out.
 
     The layers are worth having: on the 64 pixels of `digits` taken as embeddings, `fusion` reaches .86–.94 with two,
     .79–.94 with one and .76–.79 with none (300 steps, 3 seeds).
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], *, features: int = 128, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
+    def __init__(self, inputs: int, *, features: int = 128, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        inputs = image_shape[0]
-        self.normalise = Normalise(mean, std)
+        self.normalise = Normalise(mean, std, of_vectors=True)
         # A multiple of 16 inputs: with others, BLAS gives a row another last bit wherever it lies in the batch.
         self.padding = -inputs % 16
         self.layers = nn.Sequential(
@@ -70,21 +68,19 @@ class VectorEncoder(Encoder):
         self.features = features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings (batch, features) of vectors (batch, d, 1, 1)."""
+        """Return embeddings (batch, features) of vectors (batch, inputs)."""
         return nn.functional.relu(self.preactivations(images))
 
     def preactivations(self, images: Tensor) -> Tensor:
         """Return the embeddings before their ReLU."""
-        vectors = self.normalise(images).flatten(1)
+        vectors = self.normalise(images)
         return self.layers[:-1](nn.functional.pad(vectors, (0, self.padding)))
 
 
 def _pretrained(name: str) -> Callable[..., Encoder]:
     """Return what makes a pretrained encoder: it takes images of any size and brings its own normalisation."""
 
-    def make(image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
-        if image_shape[1:] == (1, 1):
-            raise InputError(f"The encoder {name!r} wants images, and these are embeddings: use 'vectors'.")
+    def make(image_shape: ImageShape, *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
         if is_trained_from_scratch(name):  # batch norm has to learn its statistics
             return pretrained_encoder(name)
         return pretrained_encoder(name, flip=True).fold()
@@ -92,7 +88,7 @@ def _pretrained(name: str) -> Callable[..., Encoder]:
     return make
 
 
-def _wide_residual(image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
+def _wide_residual(image_shape: ImageShape, *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
     """The net of the UCC paper: wide residual blocks without batch norm, images standardised one by one."""
     return WideResidualEncoder(image_shape, mean=mean, std=std)
 
@@ -100,7 +96,7 @@ def _wide_residual(image_shape: tuple[int, int, int], *, mean: Sequence[float], 
 def _unet(*, skips: bool) -> Callable[..., Encoder]:
     """Return what makes the way down of a U-Net, whose decoder copies its maps or does not."""
 
-    def make(image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
+    def make(image_shape: ImageShape, *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
         return UNetEncoder(image_shape, skips=skips, mean=mean, std=std)
 
     return make
@@ -113,12 +109,16 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "wide-residual": _wide_residual,
     "unet": _unet(skips=True),
     "unet-no-skips": _unet(skips=False),
-    "vectors": VectorEncoder,
     "lite0": _pretrained("lite0"),
     "lite2": _pretrained("lite2"),
 }
 
-TRAINED_HERE = ("conv", "alexnet", "alexnet-small", "wide-residual", "unet", "unet-no-skips", "vectors")
+VECTORS = "vectors"
+"""The encoder of ready embeddings, `VectorEncoder`; all others are of images."""
+
+_VECTORS_STAND_FOR = ("conv", "alexnet", "alexnet-small")  # where these are named and the data are ready embeddings
+
+TRAINED_HERE = ("conv", "alexnet", "alexnet-small", "wide-residual", "unet", "unet-no-skips", VECTORS)
 """The encoders that start from random weights; all others come pretrained."""
 
 
@@ -132,12 +132,8 @@ def is_trained_from_scratch(name: str) -> bool:
     return name in TRAINED_HERE or name.startswith(SCRATCH) or is_projected(name)
 
 
-def _with_sobel(
-    name: str, image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]
-) -> SobelEncoder:
+def _with_sobel(name: str, image_shape: ImageShape, *, mean: Sequence[float], std: Sequence[float]) -> SobelEncoder:
     channels, *sides = image_shape
-    if image_shape[1:] == (1, 1):
-        raise InputError(f"The filter of '{SOBEL}{name}' wants images, and these are embeddings: use 'vectors'.")
     if not is_trained_from_scratch(name) or name.startswith(SCRATCH):
         raise InputError(f"A net of timm's takes colours, not gradients: leave '{SOBEL}' before {name!r} out.")
     inner = make_encoder(name, (2, sides[0], sides[1]), mean=(0.0, 0.0), std=(1.0, 1.0))
@@ -170,24 +166,30 @@ def _projected(name: str, inputs: int) -> Encoder:
     return ProjectedEncoder(projection, one_layer(projection.features, int(found[2]))) if found[2] else projection
 
 
-def make_encoder(
-    name: str, image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]
-) -> Encoder:
+def make_encoder(name: str, shape: Shape, *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
     """Return a new encoder, random or pretrained as its name says.
 
     name: one of ENCODERS, or of `projected_name`, or a net of timm's, see `pretrained.pretrained_encoder`, with random
         weights if `scratch:` stands before it. "conv" and AlexNet are "vectors" for ready embeddings. With
         `sobel:` before it a net of ours is shown the gradients of images, as two channels, by a fixed filter.
-    image_shape: (channels, height, width). mean, std: per channel, over the training images in [0, 1]; pretrained
-        encoders take any shape and have a mean and deviation of their own.
-    Raises InputError for a name that is none of these.
+    shape: (channels, height, width), or (features,) of ready embeddings. mean, std: per channel or feature, over the
+        training images in [0, 1]; pretrained encoders take any images and have a mean and deviation of their own.
+    Raises InputError for a name that is none of these, or not for such data.
     """
+    if is_vector(shape):
+        return _of_vectors(name, shape[0], mean=mean, std=std)
     if name.startswith(SOBEL):
-        return _with_sobel(name.removeprefix(SOBEL), image_shape, mean=mean, std=std)
-    if name in ("conv", "alexnet", "alexnet-small") and image_shape[1:] == (1, 1):
-        name = "vectors"
-    if (name == "vectors" or is_projected(name)) and image_shape[1:] != (1, 1):
+        return _with_sobel(name.removeprefix(SOBEL), shape, mean=mean, std=std)
+    if name == VECTORS or is_projected(name):
         raise InputError(f"The encoder {name!r} wants ready embeddings, and these are images: use 'conv' or another.")
+    return ENCODERS.get(name, _pretrained(name))(shape, mean=mean, std=std)
+
+
+def _of_vectors(name: str, inputs: int, *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
     if is_projected(name):
-        return _projected(name, image_shape[0])
-    return ENCODERS.get(name, _pretrained(name))(image_shape, mean=mean, std=std)
+        return _projected(name, inputs)
+    if name.startswith(SOBEL):
+        raise InputError(f"The filter of {name!r} wants images, and these are embeddings: use '{VECTORS}'.")
+    if name not in (VECTORS, *_VECTORS_STAND_FOR):
+        raise InputError(f"The encoder {name!r} wants images, and these are embeddings: use '{VECTORS}'.")
+    return VectorEncoder(inputs, mean=mean, std=std)

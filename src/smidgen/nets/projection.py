@@ -75,7 +75,7 @@ def _mean_and_deviation(inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class ProjectedEncoder(Encoder):
-    """Ready embeddings (batch, d, 1, 1) in, through a projection and a layer of `one_layer` on it.
+    """Ready embeddings (batch, d) in, through a projection and a layer of `one_layer` on it.
 
     Both are held as they are, not copied: the projection comes fitted, or is loaded.
     """
@@ -88,7 +88,7 @@ class ProjectedEncoder(Encoder):
         self.features = linear.out_features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings (batch, features) of vectors (batch, d, 1, 1), none below 0, in float32."""
+        """Return embeddings (batch, features) of vectors (batch, d), none below 0, in float32."""
         with torch.autocast(images.device.type, enabled=False):
             return self.layer(self.projection(images))
 

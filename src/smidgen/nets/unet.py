@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smidgen.errors import InputError
+from smidgen.data.shapes import ImageShape
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.wide_residual import WIDTHS, StandardiseEach, small_sides
 
@@ -26,14 +26,9 @@ class UNetEncoder(Encoder):
     rebuilt without the features: this is offered to show that failure, and False to show what the skips do to it.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], *, skips: bool, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
+    def __init__(self, image_shape: ImageShape, *, skips: bool, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         channels, height, width = image_shape
-        if (height, width) == (1, 1):
-            name = "unet" if skips else "unet-no-skips"
-            raise InputError(f"The encoder {name!r} wants images, and these are embeddings: use 'vectors'.")
         self.skips = skips
         self.standardise = StandardiseEach()
         self.sizes = nn.ModuleList(_double_conv(before, after) for before, after in pairwise((channels, *WIDTHS)))
@@ -70,9 +65,7 @@ class UNetDecoder(nn.Module):
     without them nothing lies beside. batch_norm: after each convolution but the last.
     """
 
-    def __init__(
-        self, features: int, image_shape: tuple[int, int, int], *, skips: bool, batch_norm: bool = False
-    ) -> None:
+    def __init__(self, features: int, image_shape: ImageShape, *, skips: bool, batch_norm: bool = False) -> None:
         super().__init__()
         channels, height, width = image_shape
         small = small_sides(height, width)

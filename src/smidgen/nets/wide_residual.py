@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smidgen.errors import InputError
+from smidgen.data.shapes import ImageShape
 from smidgen.nets.encoder import Encoder
 
 FIRST = 16
@@ -30,9 +30,10 @@ class StandardiseEach(nn.Module):
 
 
 def image_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each image's mean and standard deviation, (batch, 1, 1, 1) both; 1 where the image is constant."""
-    mean = images.mean((1, 2, 3), keepdim=True)
-    std = (images - mean).square().mean((1, 2, 3), keepdim=True).sqrt()
+    """Return each image's or vector's mean and standard deviation, (batch, 1, …) both; 1 where it is constant."""
+    numbers = tuple(range(1, images.ndim))
+    mean = images.mean(numbers, keepdim=True)
+    std = (images - mean).square().mean(numbers, keepdim=True).sqrt()
     return mean, torch.where(std > _LEAST_STD, std, 1.0)
 
 
@@ -77,11 +78,9 @@ class WideResidualEncoder(Encoder):
     `mean` and `std` of the training images are not used.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, image_shape: ImageShape, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         channels, height, width = image_shape
-        if (height, width) == (1, 1):
-            raise InputError("The encoder 'wide-residual' wants images, and these are embeddings: use 'vectors'.")
         blocks = [
             WideResidualBlock(before, after, stride=stride)
             for before, after, stride in zip((FIRST, *WIDTHS), WIDTHS, STRIDES, strict=False)

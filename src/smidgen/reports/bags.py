@@ -129,9 +129,9 @@ def _features(columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 
 
 def _reconstructions(columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    shape = tuple(1 + max(int(cell) for cell in columns[axis]) for axis in ("image", "channel", "row", "column"))
-    if shape[2:] == (1, 1):  # embeddings
+    if "feature" in columns:  # of vectors, not images
         return {}
+    shape = tuple(1 + max(int(cell) for cell in columns[axis]) for axis in ("image", "channel", "row", "column"))
     pictures = [np.array([float(cell) for cell in columns[name]]).reshape(shape) for name in ("original", "decoded")]
     sheet = np.concatenate([_side_by_side(images) for images in pictures], axis=1)
     return {"pictures": Markup(_png(sheet)), "width": max(2, 44 // shape[3]) * sheet.shape[2]}

@@ -122,8 +122,8 @@ def as_if_embedded(dataset: Dataset, extractor: PretrainedEncoder | None) -> Dat
     """Return a dataset of embeddings that are all zero: enough to say what would run."""
     if extractor is None:
         return dataset
-    zero = np.zeros((1, extractor.features, 1, 1), dtype=np.float32)
-    return dataclasses.replace(dataset, images=np.broadcast_to(zero, (len(dataset), *zero.shape[1:])), items=None)
+    zero = np.zeros((1, extractor.features), dtype=np.float32)
+    return dataclasses.replace(dataset, images=np.broadcast_to(zero, (len(dataset), extractor.features)), items=None)
 
 
 def other_size(config: Config) -> int:

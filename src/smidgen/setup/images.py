@@ -6,6 +6,7 @@ from typing import Any
 
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset, open_dataset, open_splits
+from smidgen.data.shapes import is_vector
 from smidgen.data.subsets import choose_images
 from smidgen.errors import InputError
 from smidgen.listener import Listener
@@ -34,9 +35,8 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
     train = choose_images(train, images=config.images, imbalance=config.imbalance, seed=config.seed)
     test = config.test if test is None else test
     if test is not None:
-        shape = train.images.shape[1:]
         if not train.holds_vectors:
-            options |= {"channels": shape[0], "size": shape[-1], "value_range": train.value_range}
+            options |= {"channels": train.shape[0], "size": train.shape[-1], "value_range": train.value_range}
         if held_out is not None:
             notes.append("Scores are on the test images that were given, not on the collection's own test split.")
         held_out = open_dataset(test, split="test", **options)
@@ -45,9 +45,9 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
         notes += [note for note in (*held_out.notes, *held_out.doubts) if note not in notes]
     for note in notes:
         listener.log(note)
-    what, size = "images", f"{'×'.join(map(str, train.images.shape[2:]))} pixels"
+    what, size = "images", f"{'×'.join(map(str, train.shape[1:]))} pixels"
     if train.holds_vectors:
-        what, size = "embeddings", f"{train.images.shape[1]:,} features"
+        what, size = "embeddings", f"{train.shape[0]:,} features"
     others = "" if held_out is None else f", {len(held_out):,} test {what}"
     bad = f"; {len(train.skipped)} could not be read (bad_images.csv)" if train.skipped else ""
     listener.log(f"{len(train):,} training {what} of {size}{others}{bad}.{_about_classes(train)}")
@@ -71,7 +71,7 @@ def _about_classes(train: Dataset) -> str:
 
 def _require_alike(train: Dataset, test: Dataset) -> None:
     """Raise InputError if a model of the training data cannot be evaluated on the test data."""
-    if (train.images.shape[1:], train.images.dtype) != (test.images.shape[1:], test.images.dtype):
+    if train.shape != test.shape:
         raise InputError(
             f"The training data are {_kind(train)} and the test data {_kind(test)}: give both as the same, or leave the"
             " test data out."
@@ -80,7 +80,7 @@ def _require_alike(train: Dataset, test: Dataset) -> None:
 
 def _kind(data: Dataset) -> str:
     """Return a description of a dataset."""
-    if data.holds_vectors:
-        return f"embeddings of {data.images.shape[1]:,} features"
-    channels, height, width = data.images.shape[1:]
+    if is_vector(data.shape):
+        return f"embeddings of {data.shape[0]:,} features"
+    channels, height, width = data.shape
     return f"{'grey' if channels == 1 else 'colour'} images of {width}×{height} pixels"

@@ -78,7 +78,7 @@ def _encoders(config: Config) -> tuple[str | None, str | None]:
 def _by_images(train: Dataset) -> Choice:
     if train.holds_vectors:
         return Choice(EMBEDDINGS, "the data are ready embeddings")
-    grey, largest = train.images.shape[1] == 1, max(train.images.shape[2:])
+    grey, largest = train.shape[0] == 1, max(train.shape[1:])
     if grey and largest <= SMALL:
         return Choice(IMAGES, f"the images are grey and of at most {SMALL} pixels a side")
     what = f"larger than {SMALL} pixels a side" if grey else "in colour"

@@ -89,7 +89,7 @@ class Plan:
             "train_images": len(train),
             "test_images": sum(map(len, self.datasets[1:])),
             "skipped": sum(len(dataset.skipped) for dataset in self.datasets),
-            "image_shape": list(train.images.shape[1:]),
+            "image_shape": list(train.shape),
             "value_range": train.value_range.as_table(),
             "encoder": self.config.encoder or self.config.options.get("encoder"),
             "classes": list(train.class_names) if train.classes is not None else [],

@@ -8,6 +8,7 @@ import numpy as np
 
 from smidgen.config import Config
 from smidgen.data.datasets import Dataset
+from smidgen.data.shapes import is_vector
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods.base import Problem
 from smidgen.setup.configuration import DEFAULT_CLUSTERS
@@ -18,7 +19,7 @@ def make_problem(config: Config, train: Dataset, evidence: Resolved) -> Problem:
     mean, std = _channel_statistics(train.images)
     return Problem(
         n_images=len(train),
-        image_shape=tuple(train.images.shape[1:]),
+        shape=train.shape,
         n_clusters=config.n_clusters or DEFAULT_CLUSTERS,
         mean=mean,
         std=std,
@@ -31,13 +32,12 @@ def _channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[fl
 
     Of ready embeddings: per feature, as they are.
     """
-    if images.dtype != np.uint8:
+    if is_vector(images.shape[1:]):
         if images.strides[0] == 0:
             images = images[:1]  # zeros that stand for embeddings
-        vectors = images.reshape(images.shape[:2])
-        means = vectors.mean(0, dtype=np.float64)
-        blocks = (vectors[start : start + 1024] - means for start in range(0, len(vectors), 1024))
-        variances = sum((block**2).sum(0) for block in blocks) / len(vectors)
+        means = images.mean(0, dtype=np.float64)
+        blocks = (images[start : start + 1024] - means for start in range(0, len(images), 1024))
+        variances = sum((block**2).sum(0) for block in blocks) / len(images)
         return tuple(means.tolist()), tuple(np.sqrt(variances).tolist())
     counts = np.zeros((images.shape[1], 256))
     for start in range(0, len(images), 1024):

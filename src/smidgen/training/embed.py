@@ -108,7 +108,7 @@ def map_blocks(
         batch = images.floats(slice(done, min(done + size, n_images)))
         n = len(batch)
         try:
-            outputs = _run(function, F.pad(batch, (0, 0) * 3 + (0, size - n)), method, images.device, bfloat16)[:n]
+            outputs = _run(function, _filled(batch, size), method, images.device, bfloat16)[:n]
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -118,6 +118,11 @@ def map_blocks(
         done += n
         if done >= n_images:
             return
+
+
+def _filled(batch: Tensor, size: int) -> Tensor:
+    """Return a batch with zeros after its rows, `size` rows in all."""
+    return F.pad(batch, (0, 0) * (batch.ndim - 1) + (0, size - len(batch)))
 
 
 @torch.no_grad()
