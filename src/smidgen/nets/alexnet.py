@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.shapes import ImageShape
-from smidgen.nets.encoder import Encoder, Normalise
+from smidgen.nets.encoder import Encoder, Normalise, numbered
 
 SIZE = 224
 """Side in pixels that images of the full net have: the first linear layer then has 256 · 6 · 6 = 9216 inputs."""
@@ -69,6 +69,10 @@ class AlexNetEncoder(Encoder):
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features), none below 0, of images (batch, channels, height, width) in [0, 1]."""
         return F.relu(self.preactivations(images))
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return conv1 to conv5, each after its ReLU, as published probes have them."""
+        return numbered("conv", (layer for layer in self.net.features if isinstance(layer, nn.ReLU)))
 
     def preactivations(self, images: Tensor) -> Tensor:
         """Return the embeddings before their ReLU."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,15 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
+def numbered(name: str, modules: Iterable[nn.Module]) -> dict[str, nn.Module]:
+    """Return modules by a name and their number, from 1.
+
+    >>> numbered("conv", [nn.ReLU()])
+    {'conv1': ReLU()}
+    """
+    return {f"{name}{number}": module for number, module in enumerate(modules, start=1)}
+
+
 class Encoder(nn.Module):
     """Images (batch, channels, height, width) in [0, 1] in, embeddings (batch, features) out."""
 
@@ -41,6 +50,18 @@ class Encoder(nn.Module):
     def preactivations(self, images: Tensor) -> Tensor:
         """Return the embeddings as they are before the last activation; the embeddings where the net has none there."""
         return self(images)
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return the modules whose outputs are the net's stages, by name, first to last; nothing where there are none.
+
+        A stage gives maps (batch, channels, height, width) or tokens (batch, tokens, features). The embedding is no
+        stage.
+        """
+        return {}
+
+    def first_filters(self) -> Tensor | None:
+        """Return the weights (filters, channels, height, width) of the first convolution; None where there is none."""
+        return next((weights for weights in self.parameters() if weights.ndim == 4), None)
 
     def freeze(self, stages: int) -> None:
         """Leave the first stages as they are when the net is trained; InputError where it has fewer."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from smidgen.data.shapes import ImageShape, Shape, is_vector
 from smidgen.errors import InputError
 from smidgen.nets.alexnet import AlexNetEncoder
-from smidgen.nets.encoder import Encoder, Normalise
+from smidgen.nets.encoder import Encoder, Normalise, numbered
 from smidgen.nets.pretrained import SCRATCH, pretrained_encoder
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
 from smidgen.nets.sobel import SOBEL, SobelEncoder
@@ -43,6 +43,10 @@ class ConvEncoder(Encoder):
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1]."""
         return self.layers(images)
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return the convolutions, each after its ReLU."""
+        return numbered("conv", [layer for layer in self.layers if isinstance(layer, nn.ReLU)][:-1])
 
     def preactivations(self, images: Tensor) -> Tensor:
         """Return the embeddings before their ReLU."""

@@ -44,6 +44,14 @@ class SobelEncoder(Encoder):
         """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1]."""
         return self.encoder(self.sobel(self.normalise(images)))
 
+    def stages(self) -> dict[str, nn.Module]:
+        """Return those of the encoder."""
+        return self.encoder.stages()
+
+    def first_filters(self) -> Tensor | None:
+        """Return those of the encoder: the filter before it is fixed."""
+        return self.encoder.first_filters()
+
     def preactivations(self, images: Tensor) -> Tensor:
         """Return those of the encoder."""
         return self.encoder.preactivations(self.sobel(self.normalise(images)))

@@ -185,6 +185,17 @@ class PretrainedEncoder(Encoder):
         self.trunk.requires_grad_(True)
         return self
 
+    def stages(self) -> dict[str, nn.Module]:
+        """Return the stages of the net as timm names them."""
+        net = self.trunk.net
+        if _has_stages(net):
+            blocks = {f"block{i}": stage for i, stage in enumerate(net.blocks)}
+            return {"stem": net.bn1, **blocks, "head": net.bn2}
+        if getattr(net, "output_fmt", "NCHW") != "NCHW":  # channels come last
+            return {}
+        names = [info["module"] for info in getattr(net, "feature_info", ()) if info.get("module")]
+        return {name: net.get_submodule(name) for name in names}
+
     def freeze(self, stages: int) -> None:
         """Leave the first stages of the net as they are when it is trained further; InputError if it has no stages.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.shapes import ImageShape
-from smidgen.nets.encoder import Encoder
+from smidgen.nets.encoder import Encoder, numbered
 from smidgen.nets.wide_residual import WIDTHS, StandardiseEach, small_sides
 
 
@@ -39,6 +39,10 @@ class UNetEncoder(Encoder):
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1]."""
         return self._down(images, sizes=len(WIDTHS))[-1].flatten(1)
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return the pairs of convolutions, the largest sides first."""
+        return numbered("size", self.sizes)
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return what the decoder copies, the smaller sides first; nothing without skips.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.shapes import ImageShape
-from smidgen.nets.encoder import Encoder
+from smidgen.nets.encoder import Encoder, numbered
 
 FIRST = 16
 WIDTHS = (32, 64, 128)
@@ -95,6 +95,11 @@ class WideResidualEncoder(Encoder):
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1]."""
         return self.layers(images)
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return the first convolution and the blocks."""
+        blocks = (layer for layer in self.layers if isinstance(layer, WideResidualBlock))
+        return {"conv1": self.layers[1], **numbered("block", blocks)}
 
 
 def small_sides(height: int, width: int) -> tuple[int, int]:
