@@ -1,4 +1,4 @@
-"""The manifest names the commit of smidgen's own checkout, and of no other repository."""
+"""The manifest names the commit of smidgen's own checkout, and of no other repository; filters are written."""
 
 import subprocess
 from pathlib import Path
@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 from smidgen import outputs
+from smidgen.evidence.resolved import Resolved
+from smidgen.files import read_array
+from smidgen.methods import make_config, make_method
+from smidgen.methods.base import Problem
+from smidgen.run_folder import RunFolder
 
 
 def repository(root: Path, *, project: str) -> None:
@@ -34,3 +39,19 @@ def test_the_commit_is_that_of_the_checkout(tmp_path):
     assert (
         outputs._git_commit(tmp_path / "smidgen" / ".venv" / "lib" / "python3.12" / "site-packages" / "smidgen") is None
     )
+
+
+@pytest.mark.parametrize(("encoder", "shape"), [("conv", (32, 3, 3, 3)), ("sobel:conv", (32, 2, 3, 3))])
+def test_the_first_filters_of_a_net_are_written(tmp_path, encoder, shape):
+    outputs.write_filters(RunFolder(tmp_path), supervised(encoder, (3, 8, 8)))
+    assert read_array(tmp_path / "filters.npy").shape == shape
+
+
+def test_a_net_without_convolution_has_no_filters(tmp_path):
+    outputs.write_filters(RunFolder(tmp_path), supervised("conv", (3, 1, 1)))
+    assert not (tmp_path / "filters.npy").exists()
+
+
+def supervised(encoder, image_shape):
+    problem = Problem(6, image_shape, 2, (0.5,) * 3, (0.25,) * 3, Resolved.nothing(6))
+    return make_method("supervised", make_config("supervised", {"encoder": encoder}), problem)

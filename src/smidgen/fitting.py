@@ -35,6 +35,7 @@ from smidgen.outputs import (
     write_assignments,
     write_clusters,
     write_explained,
+    write_filters,
     write_issues,
     write_pseudo_labels,
     write_skipped,
@@ -313,6 +314,7 @@ class _Fit:
         write_json(run.path / "metrics.json", metrics)
         self.listener.progress("report", 0, 1)
         write_thumbnails(run, self.datasets)
+        write_filters(run, self.method)
         write_page(run.path)
         self.listener.progress("report", 1, 1)
         metrics["seconds_total"] = round(time.monotonic() - self.began, 2)

@@ -26,6 +26,7 @@ from smidgen.inspection.issues import issue_columns
 from smidgen.inspection.search import find_issues
 from smidgen.maths.entropy import entropy
 from smidgen.methods.base import Method
+from smidgen.nets.encoder import Encoder
 from smidgen.reports.page import gallery_rows
 from smidgen.reports.predictions import cluster_table
 from smidgen.reports.tables import read_assignments
@@ -96,6 +97,14 @@ def write_thumbnails(run: RunFolder, datasets: list[Dataset]) -> None:
         datasets[int(row >= first_of_test)].thumbnail(int(row - first_of_test * (row >= first_of_test))) for row in rows
     ]
     run.write_thumbnails(rows, pictures)
+
+
+def write_filters(run: RunFolder, method: Method) -> None:
+    """Write `filters.npy`, the weights (filters, channels, height, width) of the net's first convolution, if any."""
+    start = method.starting_point
+    filters = start.net.first_filters() if start is not None and isinstance(start.net, Encoder) else None
+    if filters is not None:
+        run.write_array("filters.npy", filters.detach().float().cpu().numpy())
 
 
 def write_explained(

@@ -39,6 +39,14 @@ class RunFolder:
         return cls(path)
 
     @classmethod
+    def reopen(cls, path: Path | str) -> RunFolder:
+        """Return the folder of a run that has finished, locked, to add to what it holds; raise RunError otherwise."""
+        run = cls.open(path)
+        if not run.finished:
+            raise RunError(f"The run in {str(path)!r} has not finished: `smidgen fit … --resume` goes on with it.")
+        return cls(run.path, _take_lock(run.path))
+
+    @classmethod
     def start(cls, path: Path | str, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
         """Return a folder to write a run into, locked, with `config.toml` in it.
 
@@ -276,7 +284,7 @@ _MOST_PICTURES = 10**6  # that a file of thumbnails is believed to hold
 _OWN_NAMES = frozenset(
     (
         *("config.toml", "manifest.json", "metrics.jsonl", "metrics.json", "checkpoints", "model", "assignments.csv"),
-        *("embeddings.npy", "thumbnails.parquet", "tables", "bad_images.csv", "report.html"),
+        *("embeddings.npy", "filters.npy", "thumbnails.parquet", "tables", "bad_images.csv", "report.html"),
     )
 )
 

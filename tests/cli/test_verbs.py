@@ -11,7 +11,9 @@ from cli_samples import fill, png
 
 from smidgen.csv_tables import read_csv
 from smidgen.errors import InputError
+from smidgen.files import write_json
 from smidgen.methods import METHODS, make_config
+from smidgen.run_folder import RunFolder
 from smidgen.scoring import score_run
 
 
@@ -119,6 +121,37 @@ def test_eval_without_classes_is_refused(smidgen, run, tmp_path):
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat/a.png").write_bytes(png(20))
     assert "no known classes" in smidgen("eval", run, tmp_path / "flat", "--quiet").refusal()
+
+
+def test_eval_probes_the_net_and_the_report_shows_it(smidgen, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    found = smidgen("eval", copy, "--probes", "--probe-images", 40, "--threads", 1, "--json").json
+    assert found["train"] == smidgen("eval", run, "--json").json["train"]
+    trained = {row["stage"]: row for row in found["probes"] if row["net"] == "trained"}
+    assert trained["embedding"]["linear"] == 1.0  # the photographs are black, grey or white
+    assert trained["embedding"]["knn_50"] is None  # of 40 images
+    table = read_csv(copy / "tables/probes.csv")
+    assert table["net"][-1] == "pixels"
+    assert RunFolder.open(copy).metrics["probe_embedding_linear"] == 1.0
+    page = (copy / "report.html").read_text()
+    assert 'id="probes"' in page
+    said = smidgen("eval", copy, run.parent / "photos", "--probes", "--threads", 1)
+    assert re.search(r"trained +embedding .* 100.0 %", said.out)
+    assert read_csv(copy / "tables/probes.csv") == table  # other images leave it alone
+
+
+def test_eval_probes_only_where_that_is_possible(smidgen, run, tmp_path):
+    assert "give both" in smidgen("eval", run, "--probe-images", 40).refusal()
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    fill(flat)
+    smidgen("fit", flat, "--method", "kmeans", "--clusters", 2, "--threads", 1, "--out", tmp_path / "run", "--quiet")
+    assert "no known classes" in smidgen("eval", tmp_path / "run", "--probes").refusal()
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "config.toml").write_text((copy / "config.toml").read_text().replace("photos", "gone"))
+    manifest = RunFolder.open(copy).manifest
+    write_json(copy / "manifest.json", {name: value for name, value in manifest.items() if name != "paths"})
+    assert "gone" in smidgen("eval", copy, "--probes").refusal()
 
 
 def test_report_is_rebuilt(smidgen, run, tmp_path):

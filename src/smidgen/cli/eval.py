@@ -11,6 +11,7 @@ from smidgen.cli.data import SPLITS, add_several_data, add_skipping, add_value_r
 from smidgen.cli.machine import add_machine, machine
 from smidgen.cli.parsing import one_of, text
 from smidgen.cli.predict import open_run, require_run
+from smidgen.cli.probes import add_probes, check_probes, probe, shown_probes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=one_of("split", SPLITS),
         help="train, test or all (default: each split of the run; of new images: test of a named dataset, else all)",
     )
+    add_probes(parser)
     add_value_range(parser, "that of the images that the run was trained on")
     add_skipping(parser)
     add_machine(parser)
@@ -33,12 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, and print what came out."""
+    check_probes(args)
     with machine(args) as device:
         results = _own(args) if args.data is None else _new(args, device=device)
+        probes = probe(args, device=device) if args.probes else []
     if args.json:
-        print(json.dumps({"run": args.run, "data": args.data, **results}, indent=2))
+        found = {**results, "probes": probes} if args.probes else results
+        print(json.dumps({"run": args.run, "data": args.data, **found}, indent=2))
     else:
-        print("\n\n".join("\n".join(_shown(split, result)) for split, result in results.items()))
+        shown = [_shown(split, result) for split, result in results.items()]
+        shown += [shown_probes(probes)] if args.probes else []
+        print("\n\n".join("\n".join(lines) for lines in shown))
     return 0
 
 

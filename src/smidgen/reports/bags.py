@@ -5,8 +5,6 @@ Everything comes from the run's `metrics.json` and `tables/`, which `evaluation.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from markupsafe import Markup
 from smidgen.csv_tables import read_csv
 from smidgen.errors import RunError
 from smidgen.reports import figures
+from smidgen.reports.pictures import png_uri
 from smidgen.reports.tables import is_number, percent, thousands
 
 _LARGEST_FIGURE = 24  # classes
@@ -147,10 +146,7 @@ def _png(picture: np.ndarray) -> str:
     from PIL import Image
 
     pixels = (np.nan_to_num(picture).clip(0, 1) * 255).round().astype(np.uint8)
-    image = Image.fromarray(pixels[0]) if len(pixels) == 1 else Image.fromarray(pixels[:3].transpose(1, 2, 0))
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return png_uri(Image.fromarray(pixels[0]) if len(pixels) == 1 else Image.fromarray(pixels[:3].transpose(1, 2, 0)))
 
 
 _READERS = {"js_divergences": _divergences, "class_densities": _features, "reconstructions": _reconstructions}

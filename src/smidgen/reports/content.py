@@ -16,8 +16,10 @@ from smidgen.reports import figures, tables
 from smidgen.reports.bags import read_bags
 from smidgen.reports.classes import class_section
 from smidgen.reports.curves import charts
+from smidgen.reports.filters import read_filters
 from smidgen.reports.gallery import Galleries, Shown
 from smidgen.reports.names import cluster_title, is_numbered, visible
+from smidgen.reports.probes import read_probes
 from smidgen.reports.relabelling import SHOWN
 from smidgen.reports.tables import Assignments, Table, duration, is_number, percent, plain, thousands
 from smidgen.run_folder import RunFolder
@@ -74,6 +76,8 @@ def content(report: Report) -> dict[str, Any]:
         "relabelling": report.shown.relabelling,
         "evidence": report.shown.evidence,
         "bags": read_bags(report.run.path, metrics),
+        "probes": read_probes(report.run.path),
+        "filters": read_filters(report.run.path),
         "uncertain": galleries.uncertain.tolist(),
         "histogram": _histogram(assignments),
         "tables": tables.read_tables(report.run.path),

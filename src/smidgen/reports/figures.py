@@ -119,10 +119,11 @@ def line_chart(
     for number, strokes in enumerate(series.values()):
         for points in strokes:
             parts.extend(_line(points, number, place))
-    return _svg(parts, "chart", (_WIDTH, _HEIGHT), label)
+    return svg(parts, "chart", (_WIDTH, _HEIGHT), label)
 
 
-def _svg(parts: Sequence[str], kind: str, size: tuple[int, int], label: str, *, style: str = "") -> Markup:
+def svg(parts: Sequence[str], kind: str, size: tuple[int, int], label: str, *, style: str = "") -> Markup:
+    """Return an SVG figure of a CSS class made of parts; label: for screen readers."""
     opening = f'<svg class="{kind}" viewBox="0 0 {size[0]} {size[1]}" style="{style}" role="img"'
     return Markup(f'{opening} aria-label="{escape(label)}">{"".join(parts)}</svg>')
 
@@ -218,7 +219,7 @@ def histogram(confidence: np.ndarray, wrong: np.ndarray | None, *, label: str, b
     parts.extend(f'<text x="{10 + (value - low) / (high - low) * (width - 20):.1f}" y="{height - 6}"'
                  f' text-anchor="middle">{value:.1f}</text>' for value in np.linspace(low, high, 6))  # fmt: skip
     parts.append(f'<text x="{10 + (int(counts.argmax()) + 0.5) * step:.1f}" y="14" text-anchor="middle">{top:,}</text>')
-    return _svg(parts, "chart wide", (width, height), label)
+    return svg(parts, "chart wide", (width, height), label)
 
 
 def heat_map(
@@ -250,7 +251,7 @@ def heat_map(
         parts.append(f'<g class="{"right" if right[i, j] else "wrong"}"><title>{escape(note)}</title>'
                      f"{_cell(left + j * cell, top + i * cell, cell, text, share)}</g>")  # fmt: skip
     size = (left + len(columns) * cell + 2, top + len(rows) * cell + 2)
-    return _svg(parts, "heat", size, label, style=f"width:{size[0]}px")
+    return svg(parts, "heat", size, label, style=f"width:{size[0]}px")
 
 
 def value_map(
@@ -284,7 +285,7 @@ def value_map(
         parts.append(f'<g class="right"><title>{escape(note)}</title>'
                      f"{_cell(left + j * cell, top + i * cell, cell, text, share)}</g>")  # fmt: skip
     size = (left + len(columns) * cell + 2, top + len(rows) * cell + 2)
-    return _svg(parts, "heat" if named else "heat strip", size, label, style=f"width:{size[0]}px")
+    return svg(parts, "heat" if named else "heat strip", size, label, style=f"width:{size[0]}px")
 
 
 def _cell(x: int, y: int, side: int, text: str, share: float) -> str:
