@@ -48,10 +48,10 @@ def test_the_first_filters_of_a_net_are_written(tmp_path, encoder, shape):
 
 
 def test_a_net_without_convolution_has_no_filters(tmp_path):
-    outputs.write_filters(RunFolder(tmp_path), supervised("conv", (3, 1, 1)))
+    outputs.write_filters(RunFolder(tmp_path), supervised("conv", (3,)))
     assert not (tmp_path / "filters.npy").exists()
 
 
-def supervised(encoder, image_shape):
-    problem = Problem(6, image_shape, 2, (0.5,) * 3, (0.25,) * 3, Resolved.nothing(6))
+def supervised(encoder, shape):
+    problem = Problem(6, shape, 2, (0.5,) * 3, (0.25,) * 3, Resolved.nothing(6))
     return make_method("supervised", make_config("supervised", {"encoder": encoder}), problem)

@@ -94,7 +94,7 @@ def test_ready_embeddings_are_one_stage() -> None:
     found = fit(
         from_table({"data": "array", "method": "sela", "n_clusters": 2, "threads": 1, "options": options}), data=x
     )
-    vectors = Dataset("made", "train", np.arange(120), x[:, :, None, None], classes=classes, class_names=("a", "b"))
+    vectors = Dataset("made", "train", np.arange(120), x, classes=classes, class_names=("a", "b"))
     scores = list(probe_stages(found.model, choose_images([vectors], seed=0), seed=0))
     assert [(each.net, each.stage) for each in scores] == [(TRAINED, EMBEDDING), (RANDOM, EMBEDDING), ("vectors", "")]
     assert scores[2].features == 16

@@ -36,7 +36,7 @@ def test_the_stages_of_an_encoder_are_maps_in_the_order_of_the_net(name: str) ->
 
 
 def test_ready_embeddings_have_no_stages() -> None:
-    assert make_encoder("conv", (8, 1, 1), mean=(0.0,) * 8, std=(1.0,) * 8).stages() == {}
+    assert make_encoder("conv", (8,), mean=(0.0,) * 8, std=(1.0,) * 8).stages() == {}
 
 
 def test_the_full_alexnet_has_the_published_sizes() -> None:
@@ -90,4 +90,4 @@ def test_the_first_filters_see_pixels_or_the_gradients_of_a_fixed_filter(name: s
 
 
 def test_ready_embeddings_have_no_filters() -> None:
-    assert make_encoder("vectors", (8, 1, 1), mean=(0.0,) * 8, std=(1.0,) * 8).first_filters() is None
+    assert make_encoder("vectors", (8,), mean=(0.0,) * 8, std=(1.0,) * 8).first_filters() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from smidgen.data.dataset import Dataset
 from smidgen.data.loader import Loader
+from smidgen.data.shapes import is_vector
 from smidgen.errors import InputError
 from smidgen.evaluation.probes import KNN_SETTINGS, knn_probes, linear_probe, logistic_probe
 from smidgen.hardware import forked_rng, seed_rng
@@ -151,7 +153,7 @@ def _of_net(net: str, model: Model) -> Iterator[_Source]:
     """Yield the stages of a model's net."""
     method = model.method
     if model.extractor is not None:
-        yield _Source(net, "encoder", lambda vectors: vectors.flatten(1), model)
+        yield _Source(net, "encoder", lambda vectors: vectors, model)
         if net == RANDOM:  # what the method would make of random features says nothing
             return
     for name, stage in stages_of(model).items():
@@ -166,7 +168,7 @@ def _pooled(function: Function) -> Function:
 def stages_of(model: Model) -> dict[str, torch.nn.Module]:
     """Return the stages of the net that a model's method has trained, by name; none where it works on vectors."""
     start = model.method.starting_point
-    if model.image_shape[1:] == (1, 1) or model.extractor is not None or start is None:
+    if model.method.problem.holds_vectors or start is None:
         return {}
     return start.net.stages() if isinstance(start.net, Encoder) else {}
 
@@ -180,15 +182,14 @@ def _has_net(model: Model) -> bool:
 
 
 def _of_images(model: Model) -> _Source:
-    channels = model.image_shape[0]
-    side = max(int((MOST_FEATURES / channels) ** 0.5), 1)
+    if is_vector(model.shape):
+        return _Source("vectors", "", lambda vectors: vectors, model)
+    side = max(math.isqrt(MOST_FEATURES // model.shape[0]), 1)
 
     def pixels(images: Tensor) -> Tensor:
         smaller = (min(side, images.shape[2]), min(side, images.shape[3]))
         return F.adaptive_avg_pool2d(images, smaller).flatten(1)
 
-    if model.image_shape[1:] == (1, 1):
-        return _Source("vectors", "", lambda vectors: vectors.flatten(1), model)
     return _Source("pixels", "", pixels, model)
 
 
