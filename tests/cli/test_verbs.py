@@ -144,7 +144,8 @@ def test_eval_probes_only_where_that_is_possible(smidgen, run, tmp_path):
     assert "give both" in smidgen("eval", run, "--probe-images", 40).refusal()
     flat = tmp_path / "flat"
     flat.mkdir()
-    fill(flat)
+    for i in range(6):
+        (flat / f"{i}.png").write_bytes(png(40 * i))
     smidgen("fit", flat, "--method", "kmeans", "--clusters", 2, "--threads", 1, "--out", tmp_path / "run", "--quiet")
     assert "no known classes" in smidgen("eval", tmp_path / "run", "--probes").refusal()
     copy = shutil.copytree(run, tmp_path / "copy")
