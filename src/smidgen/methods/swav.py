@@ -79,7 +79,7 @@ class SwAVConfig(Options):
             "encoder": "conv",
             "prototypes": 60,
             "hidden": 256,
-            "steps": 1000,
+            "steps": 600,
             "small_crops": 0,
             "queue": 0,
             "temperature": 0.2,
