@@ -130,8 +130,8 @@ def write_pseudo_labels(
 ) -> None:
     """Write `tables/pseudo_labels.csv` if the method gives pseudo-labels: image, split, label, entropy.
 
-    label: of training images the one they were last given, of others the one that the net predicts. entropy: of the
-    prediction, in bits. inputs: what the method sees, images or their embeddings.
+    label: of training images the one they were last given, of others the one they would be given. entropy: of the
+    net's prediction, in bits. inputs: what the method sees, images or their embeddings.
     """
     found = method.pseudo_labels()
     if found is None:
@@ -139,7 +139,8 @@ def write_pseudo_labels(
 
     def look(images: torch.Tensor) -> torch.Tensor:
         probabilities = found.predict(images)[:, found.head].softmax(1)
-        return torch.stack([probabilities.argmax(1).float(), entropy(probabilities) / math.log(2)], dim=1)
+        labels = found.label(images)[:, found.head]
+        return torch.stack([labels.float(), entropy(probabilities) / math.log(2)], dim=1)
 
     seen = [map_images(look, dataset.images, method=method, device=device).numpy() for dataset in inputs]
     labels = [each[:, 0].astype(np.int64) for each in seen]

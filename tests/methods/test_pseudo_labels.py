@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from paper_samples import CLASSES, IMAGES, N_IMAGES, VECTORS, begun, floats, make
+from paper_samples import CLASSES, IMAGES, N_IMAGES, VECTORS, begun, floats, make, train
 from sklearn.metrics import normalized_mutual_info_score
 from torch.nn import functional as F
 
@@ -32,6 +32,16 @@ def test_after_a_relabelling_training_images_would_be_labelled_as_they_are(name,
     with torch.no_grad():
         assert found.label(floats(images)).T.equal(found.labels)
         assert found.predict(floats(images)).shape == (N_IMAGES, len(found.labels), found.n_labels)
+
+
+def test_at_the_end_groups_are_where_their_images_are():
+    method = train(make("deepcluster", groups=6, components=6, steps=12, relabellings=2, batch_size=32))
+    points = F.normalize(method.clusters.project(method.encode(floats(IMAGES))) * method.whitening, dim=1).detach()
+    means = torch.stack([points[method.labels == k].mean(0) for k in range(6)])
+    torch.testing.assert_close(method.group_centroids, means, atol=1e-3, rtol=0)
+    with torch.no_grad():
+        found = method.pseudo_labels().label(floats(IMAGES))[:, 0]
+    assert found.equal(torch.cdist(points, means).argmin(1))
 
 
 def test_images_are_labelled_by_the_nearest_prototype_where_no_labels_are_kept():

@@ -56,7 +56,7 @@ def test_right_and_wrong_images_are_what_they_are_said_to_be(digits: Assignments
             assert (digits.predicted()[rows] == each.class_number).all()
             assert ((digits.classes[rows] == each.class_number) == is_right).all()
             assert set(digits.splits[rows]) <= {each.split}
-            assert len(rows) == min(12, each.n_right if is_right else each.n_wrong)
+            assert len(rows) == min(8, each.n_right if is_right else each.n_wrong)
     assert sum(each.n_right + each.n_wrong for each in found) == len(digits)
 
 

@@ -146,7 +146,8 @@ class PseudoLabels:
 
     n_labels: how many there are, for each head. All functions take images (batch, channels, height, width).
     predict: images → logits (batch, heads, n_labels) of their labels.
-    label: images → (batch, heads) int64, the labels of images that are not learned from; meant for right after `begin`.
+    label: images → (batch, heads) int64, the labels that others would be given: right after `begin`, training images
+        would get the ones they have.
     labels: (heads, n_images) int64 of the training images since the last `begin`; None where labels last for a batch.
     head: the head whose labels are written to the run folder.
     """

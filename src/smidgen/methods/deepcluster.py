@@ -254,8 +254,18 @@ class DeepCluster(Method):
             return self.top_layer(z) / self.config.temperature
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
-        """Find the clusters by k-means on what the features have become."""
-        self.clusters.finish(self._features_of_all(embed), generator)
+        """Find the clusters by k-means on what the features have become, and where the groups are now."""
+        blocks = self._features_of_all(embed)
+        self.whitening = self.clusters.finish(blocks, generator)
+        if self.config.top_layer == "new":
+            self.group_centroids = self._means_of_groups(blocks)
+
+    def _means_of_groups(self, blocks: Blocks) -> Tensor:
+        """Return the mean (groups, components) of what is clustered over the images of each group."""
+        points = torch.cat([directions(self.clusters.project(block) * self.whitening) for block in blocks()])
+        sizes = torch.bincount(self.labels, minlength=self.n_groups).to(points)[:, None]
+        means = points.new_zeros(self.n_groups, points.shape[1]).index_add_(0, self.labels, points) / sizes
+        return torch.where(sizes > 0, means, _FAR)
 
     def pseudo_labels(self) -> PseudoLabels:
         """Return the groups of the last k-means; other images get the label of the nearest centroid."""
@@ -295,6 +305,8 @@ class DeepCluster(Method):
         """Return what each relabelling changed."""
         return {"relabellings": self._relabellings.table(self.history)}
 
+
+_FAR = 9.0  # from all directions, which have length one: where a group without images is
 
 _PROJECTED = 128  # numbers after DeepCluster-v2's projection
 

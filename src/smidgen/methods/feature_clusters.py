@@ -86,13 +86,17 @@ class FeatureClusters(nn.Module):
         spread = spread_among_centroids(points.cpu(), found.centroids.cpu(), found.labels.cpu())
         self.centroids, self.spread = found.centroids.to(self.centroids), spread.to(self.spread)
 
-    def finish(self, blocks: Blocks, generator: torch.Generator) -> None:
-        """Find them finally: by the best of ten runs, with assignments on average as sure as clusters are stable."""
-        self.fit(blocks)
+    def finish(self, blocks: Blocks, generator: torch.Generator) -> Tensor:
+        """Find them finally: by the best of ten runs, with assignments on average as sure as clusters are stable.
+
+        Returns what `fit` does.
+        """
+        scale = self.fit(blocks)
         points = directions(torch.cat([self.project(block).cpu() for block in blocks()]))
         found = kmeans(points, self.n_clusters, n_init=_STARTS, generator=generator)
         spread = calibrated_spread(points, found.centroids, found.labels, generator=generator)
         self.centroids, self.spread = found.centroids.to(self.centroids), spread.to(self.spread)
+        return scale
 
     def forward(self, features: Tensor) -> Tensor:
         """Return assignments (batch, clusters): the nearest centroid is the likeliest."""

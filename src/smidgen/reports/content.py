@@ -93,7 +93,8 @@ def content(report: Report) -> dict[str, Any]:
 def _title(manifest: Mapping[str, Any], run: RunFolder) -> str:
     data = manifest.get("data")
     name = data.get("name") if isinstance(data, Mapping) else data
-    return str(name) if name else run.path.resolve().name
+    last = str(name or "").rstrip("/").rpartition("/")[2]  # the facts have the whole path
+    return last or run.path.resolve().name
 
 
 def _lead(assignments: Assignments, manifest: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from smidgen.reports.tables import Assignments, count_pairs
 
 MOST_CLASSES = 30  # that get galleries; the ones with the most images where there are more
 _IMAGES = 480  # in all these galleries together, about
-_FEWEST, _MOST = 4, 12  # images of one gallery
+_SIZES = (16, 8, 4)  # images of one gallery: one row on a wide page is eight
 _MOST_CELLS = 2_000_000  # of the table of clusters, beyond which it has no column for each class
 
 
@@ -40,7 +40,8 @@ def choose_predictions(assignments: Assignments, *, seed: int = 0) -> list[Predi
     splits = [s for s in ("train", "all", "test") if assignments.in_split(s).any()]
     sizes = np.bincount(assignments.classes[assignments.classes >= 0], minlength=len(assignments.class_names))
     shown = np.sort(np.argsort(-sizes, kind="stable")[:MOST_CLASSES]).tolist()
-    each = int(np.clip(_IMAGES // max(1, 2 * len(shown) * len(splits)), _FEWEST, _MOST))
+    share = _IMAGES // max(1, 2 * len(shown) * len(splits))
+    each = next((size for size in _SIZES if size <= share), _SIZES[-1])
     order = np.random.default_rng(seed).permutation(len(assignments))
     predicted, wrong = assignments.predicted()[order], assignments.mistaken()[order]
     found = []

@@ -49,6 +49,11 @@ class Relabelling:
     n_labels: int
     of_classes: bool
 
+    @property
+    def has_test(self) -> bool:
+        """Whether test images are among those shown."""
+        return any("test" in label.rows for label in (*self.lowest, *self.random))
+
     def rows(self) -> np.ndarray:
         """Return the rows of all images that the section shows, (m,) int64."""
         found = [rows for label in (*self.lowest, *self.random) for rows in label.rows.values()]
