@@ -8,12 +8,15 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from report_samples import METRICS, Fake, digits_run, png, write_run, write_story, write_thumbnails
 
+from smidgen.cli.main import VERBS
+from smidgen.cli.parsing import Parser
 from smidgen.errors import InputError, RunError
 from smidgen.reports.page import compare_page, gallery_rows, write_page
 
@@ -169,6 +172,35 @@ def test_page_without_classes_says_no_scores(tmp_path: Path) -> None:
     for word in ("Accuracy", "NMI", "Mistakes", "purity", "data-mode"):
         assert word not in page.split("<body>")[1].split("<script>")[0]
     assert "2 more are empty" in page
+
+
+def test_the_page_says_what_to_do_next_with_commands_that_exist(tmp_path: Path) -> None:
+    fake = digits_run(20)
+    fake.classes = None
+    folder = write_run(tmp_path, fake, thumbnails={0: png(fake.pixels[0])})
+    commands = re.findall(r"<dd><code>(smidgen [^<]+)</code>", write_page(folder, layout="pca").read_text())
+    assert len(commands) == 4
+    for command in commands:
+        _, verb, *arguments = command.split()
+        parser = Parser(prog=verb, description="")
+        module = import_module(VERBS[verb][0])
+        module.add_arguments(parser)
+        parser.parse(arguments)  # refuses what it does not know
+    (folder / "thumbnails.parquet").unlink()  # ready embeddings: nothing to sort into folders
+    assert "--to folders" not in write_page(folder, layout="pca").read_text()
+
+
+def test_a_path_given_as_data_is_no_title(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, digits_run(20))
+    for name in ("/home/me/holiday photos/", "holiday photos"):
+        (folder / "manifest.json").write_text(json.dumps({"data": {"name": name}}))
+        assert "<h1><bdi>holiday photos</bdi></h1>" in write_page(folder, layout="pca").read_text()
+
+
+def test_images_of_one_split_are_not_called_training_images(tmp_path: Path) -> None:
+    fake = digits_run(20)
+    fake.splits = ["train"] * 20
+    assert "<span>20 images</span>" in write_page(write_run(tmp_path, fake), layout="pca").read_text()
 
 
 def test_damaged_thumbnails_become_placeholders(tmp_path: Path) -> None:

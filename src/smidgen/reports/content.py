@@ -75,6 +75,7 @@ def content(report: Report) -> dict[str, Any]:
         ),
         "relabelling": report.shown.relabelling,
         "evidence": report.shown.evidence,
+        "issues": report.shown.issues,
         "bags": read_bags(report.run.path, metrics),
         "probes": read_probes(report.run.path),
         "filters": read_filters(report.run.path),
@@ -84,6 +85,7 @@ def content(report: Report) -> dict[str, Any]:
         "metrics_table": tables.key_values("metrics.json", metrics),
         "config_table": tables.key_values("config.toml", report.run.config),
         "bad_images": _bad_images(report.run.path),
+        "next_steps": _next_steps(report),
         "command": _command(manifest),
         "gallery_rows": {row for rows in galleries.shown() for row in rows.tolist()},
         "smidgen_version": plain(manifest.get("smidgen")),
@@ -100,7 +102,7 @@ def _title(manifest: Mapping[str, Any], run: RunFolder) -> str:
 def _lead(assignments: Assignments, manifest: Mapping[str, Any]) -> list[str]:
     """Return short phrases: how many images and clusters, by which method, knowing what."""
     splits, counts = np.unique(assignments.splits.astype(str), return_counts=True)
-    named = {"train": "training ", "test": "test "}
+    named = {"train": "training ", "test": "test "} if len(splits) > 1 else {}
     order = sorted(zip(splits, counts, strict=True), key=lambda pair: (pair[0] == "test", pair[0]))
     images = " and ".join(f"{thousands(count)} {named.get(str(split), '')}" for split, count in order)
     n = len(assignments.cluster_names)
@@ -162,6 +164,22 @@ def _facts(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tupl
     return [(name, value) for name, value in facts if value]
 
 
+def _next_steps(report: Report) -> list[tuple[str, str]]:
+    """Return what to do with the result, and the command for it; nothing for a run without images."""
+    if not len(report.assignments):
+        return []
+    steps = [("Get a table with each image’s cluster", "smidgen export RUN --to csv --out clusters.csv")]
+    if (report.run.path / "thumbnails.parquet").exists():  # not of ready embeddings
+        steps.insert(
+            0, ("Sort the images into a folder for each cluster", "smidgen export RUN --to folders --out sorted")
+        )
+    steps.append(("Find the clusters of new images", "smidgen predict RUN NEW_IMAGES"))
+    if not report.assignments.class_names:
+        words = "Teach it names: write some images’ classes into a table with columns image and label, and fit again"
+        steps.append((words, "smidgen fit DATA --labels labels.csv --out NEW_RUN"))
+    return steps
+
+
 def _moment(value: Any) -> str:
     """Return an ISO 8601 time as people write it."""
     return plain(value).replace("T", " ").replace("+00:00", " UTC")
@@ -207,7 +225,7 @@ def _tiles(assignments: Assignments, metrics: Mapping[str, Any]) -> Iterator[dic
         yield _tile("Clusters", thousands(len(sizes)), spread, f"{empty} more are empty" if empty > 0 else "")
     known = assignments.confidence[~np.isnan(assignments.confidence)]
     if len(known):
-        below = f"{percent((known < 0.5).mean())} of images below 0.5"
+        below = f"{percent((known < 0.5).mean())} of images below 50 %"
         yield _tile("Mean confidence", percent(known.mean()), below)
 
 

@@ -10,6 +10,7 @@ from smidgen.reports.names import visible
 from smidgen.reports.tables import is_number, plain
 
 _NOT_CURVES = {"stage", "step", "seconds", "epoch", "alarms"}
+_TITLES = {"total": "Loss", "nmi": "NMI", "ari": "ARI", "ami": "AMI"}
 _NOTES = {
     "total": "The loss that training lowers, averaged over some 20 steps; falling is what it should do.",
     "learning_rate": "The size of the optimiser’s steps.",
@@ -37,7 +38,8 @@ def charts(
             last = [(key, plain(float(strokes[-1][-1][1]))) for key, strokes in series.items()]
             label = f"{visible(name)} over training steps: {visible(course(series))}"
             chart = figures.line_chart(series, stages, label=label)
-            found.append({"name": name, "last": last, "svg": chart, "note": _note(name, series)})
+            title = _TITLES.get(name, name[:1].upper() + name[1:].replace("_", " "))
+            found.append({"name": name, "title": title, "last": last, "svg": chart, "note": _note(name, series)})
     return found[:most]
 
 

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from smidgen.errors import InputError, RunError
 from smidgen.files import read_array
 from smidgen.reports.evidence import Section, evidence_rows, read_evidence
+from smidgen.reports.issues import Kind, issue_rows, read_issues
 from smidgen.reports.predictions import Predictions, choose_predictions
 from smidgen.reports.relabelling import Relabelling, read_relabelling
 from smidgen.reports.tables import Assignments, confusion, read_assignments
@@ -50,6 +51,7 @@ class Galleries:
     predictions: Sequence[Predictions] = ()
     evidence: np.ndarray = field(default_factory=lambda: _none())
     pseudo_labels: np.ndarray = field(default_factory=lambda: _none())
+    issues: np.ndarray = field(default_factory=lambda: _none())
 
     def shown(self) -> Iterator[np.ndarray]:
         """Yield the galleries' rows, the most wanted first; the map's sample is not among them."""
@@ -58,6 +60,7 @@ class Galleries:
         yield from (mistake.rows for mistake in self.mistakes)
         yield from (rows for each in self.predictions for rows in (each.right, each.wrong))
         yield self.uncertain
+        yield self.issues
         yield self.pseudo_labels
         yield from (cluster.uncertain for cluster in self.clusters)
 
@@ -66,12 +69,13 @@ class Galleries:
 class Shown:
     """What a run folder holds for a report, and the images that are chosen from it.
 
-    embeddings: (rows, features) or None. evidence, relabelling: what these sections show, nothing where there are none.
+    embeddings: (rows, features) or None. evidence, issues, relabelling: what these sections show, if there are any.
     """
 
     assignments: Assignments
     embeddings: np.ndarray | None
     evidence: Sequence[Section]
+    issues: Sequence[Kind]
     relabelling: Relabelling | None
     galleries: Galleries
 
@@ -80,11 +84,14 @@ def read_shown(run_folder: Path | str, *, per_cluster: int = 24, map_points: int
     """Return what a report is made of; arguments and errors as for `gallery_rows`."""
     assignments = read_assignments(run_folder)
     embeddings = open_embeddings(run_folder, rows=len(assignments))
-    evidence, relabelling = read_evidence(run_folder, assignments), read_relabelling(run_folder, assignments)
+    evidence, issues = read_evidence(run_folder, assignments), read_issues(run_folder, assignments)
+    relabelling = read_relabelling(run_folder, assignments)
     galleries = choose(assignments, embeddings, per_cluster=per_cluster, map_points=map_points, uncertain=uncertain)
     pseudo_labels = _none() if relabelling is None else relabelling.rows()
-    galleries = replace(galleries, evidence=evidence_rows(evidence), pseudo_labels=pseudo_labels)
-    return Shown(assignments, embeddings, evidence, relabelling, galleries)
+    galleries = replace(
+        galleries, evidence=evidence_rows(evidence), issues=issue_rows(issues), pseudo_labels=pseudo_labels
+    )
+    return Shown(assignments, embeddings, evidence, issues, relabelling, galleries)
 
 
 def gallery_rows(
@@ -92,7 +99,7 @@ def gallery_rows(
 ) -> np.ndarray:
     """Return the rows of `assignments.csv` that a report shows, sorted int64: those to write thumbnails for.
 
-    Reads `assignments.csv` and, where there are any, `embeddings.npy` and the tables of evidence and pseudo-labels.
+    Reads `assignments.csv` and, where there are any, `embeddings.npy` and the tables of evidence, issues and labels.
 
     per_cluster: images in each cluster's gallery; three quarters are its most typical, the rest its least certain.
     map_points: images on the map, drawn alike from each cluster. uncertain: the least certain images of all.

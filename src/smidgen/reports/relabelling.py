@@ -163,7 +163,7 @@ def _chart(name: str, curves: Mapping[str, np.ndarray], note: str, band: Sequenc
     svg = figures.line_chart(
         strokes, span, label=f"{name} at each relabelling: {course(strokes)}", band=around, axis="relabelling"
     )
-    return {"name": name, "last": last, "svg": svg, "note": note}
+    return {"name": name, "title": name, "last": last, "svg": svg, "note": note}
 
 
 def _points(values: np.ndarray) -> list[figures.Point]:

@@ -183,6 +183,23 @@ class Table:
     rows: Sequence[Sequence[str]]
     total: int
 
+    @property
+    def about(self) -> str:
+        """What the table holds, in words; nothing where that is not known."""
+        return _ABOUT.get(self.name, "")
+
+
+_ABOUT = {
+    "assignments": "the cluster of each image",
+    "bad_images": "files that could not be read",
+    "clusters": "what is in each cluster",
+    "config.toml": "the settings of the run",
+    "issues": "copies, outliers and poor pictures",
+    "metrics.json": "the figures above and more",
+    "pseudo_labels": "the label that the method gave to each image",
+    "relabellings": "what each relabelling changed",
+}
+
 
 def read_table(path: Path, *, limit: int = 50, columns: int = 30, width: int = 200) -> Table:
     """Return the first rows and columns of a CSV file; cells longer than `width` characters are cut."""
