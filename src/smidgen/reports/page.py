@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from smidgen.errors import InputError
 from smidgen.files import atomic_write
-from smidgen.reports import tables
+from smidgen.reports.comparison import compare_runs
 from smidgen.reports.content import Report, content, image_note
 from smidgen.reports.gallery import gallery_rows, read_shown
 from smidgen.reports.map import map_points as place_points
@@ -66,7 +66,7 @@ def compare_page(run_folders: Sequence[Path | str], out: Path | str) -> Path:
     """
     if not run_folders:
         raise InputError("No runs were given to compare: name at least one run folder.")
-    context = {"comparison": tables.compare_runs(run_folders)}
+    context = {"comparison": compare_runs(run_folders)}
     return _write(Path(out), templates().get_template("compare.html.jinja").render(context).encode())
 
 
