@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import digits_run, write_run
+from report_samples import digits_run, png, write_run
 
 from smidgen.errors import RunError
 from smidgen.inspection.issues import KINDS
@@ -22,7 +22,7 @@ from smidgen.run_folder import RunFolder
 def run(tmp_path: Path) -> RunFolder:
     fake = digits_run(100)
     fake.images[70:] = fake.images[:30]  # a test image may have the name of a training image
-    return RunFolder.open(write_run(tmp_path / "run", fake))
+    return RunFolder.open(write_run(tmp_path / "run", fake, thumbnails={0: png(fake.pixels[0])}))
 
 
 def write_issues(run: RunFolder, issues: list[tuple[int, str, Any]]) -> None:

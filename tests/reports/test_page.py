@@ -150,7 +150,7 @@ def test_page_of_one_image_without_anything_known(tmp_path: Path) -> None:
     page = write_page(write_run(tmp_path, fake)).read_text()
     assert "1 image" in page
     assert "1 cluster<" in page
-    assert 'class="blank"' in page
+    assert '<p class="names"><bdi>a.png</bdi></p>' in page
     assert not re.search(
         r"nan|None|undefined|Accuracy|Confusion|id=\"points\"", re.sub(r"<script>.*", "", page, flags=re.S)
     )
@@ -188,6 +188,24 @@ def test_the_page_says_what_to_do_next_with_commands_that_exist(tmp_path: Path) 
         parser.parse(arguments)  # refuses what it does not know
     (folder / "thumbnails.parquet").unlink()  # ready embeddings: nothing to sort into folders
     assert "--to folders" not in write_page(folder, layout="pca").read_text()
+
+
+def test_many_clusters_are_folded_away_after_the_first(tmp_path: Path) -> None:
+    fake = digits_run(120)
+    fake.clusters = [str(i % 30) for i in range(120)]
+    page = write_page(write_run(tmp_path, fake), layout="pca").read_text()
+    first, rest = page.split('id="clusters"')[1].split("</section>")[0].split("<details")
+    assert (first.count("<article"), rest.count("<article")) == (24, 6)
+
+
+def test_embeddings_are_described_by_their_length_and_named_not_pictured(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, digits_run(30))
+    (folder / "manifest.json").write_text(json.dumps({"data": {"name": "e.npz", "shape": [1280, 1, 1]}}))
+    page = write_page(folder, layout="pca").read_text()
+    assert "1,280 numbers each" in page
+    assert "1 × 1" not in page
+    assert 'class="blank"' not in page
+    assert 'class="names"' in page
 
 
 def test_a_path_given_as_data_is_no_title(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_samples import digits_run, write_run, write_story
+from report_samples import digits_run, png, write_run, write_story
 
 from smidgen.errors import RunError
 from smidgen.reports.gallery import gallery_rows
@@ -36,7 +36,7 @@ def run_with_labels(folder: Path, *, classes: bool = True) -> RunFolder:
     labels[np.flatnonzero((numbers == 5) & test)] = 4
     entropies = np.choose(labels, [3.0, 0.5, 1.0, 0.0, 0.0])
     fake.classes = fake.classes if classes else None
-    write_run(folder, fake)
+    write_run(folder, fake, thumbnails={0: png(fake.pixels[0])})
     run = RunFolder.open(folder)
     run.write_table("relabellings", CHANGES if classes else {k: v for k, v in CHANGES.items() if "class" not in k})
     columns = {"image": fake.images, "split": fake.splits, "label": labels, "entropy": entropies}

@@ -71,7 +71,13 @@ def facts(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple
         facts = [(word, f"{value}, {frozen}" if word == "Encoder" else value) for word, value in facts]
     shape = data.get("shape") if isinstance(data, Mapping) else None
     if isinstance(shape, list) and len(shape) == 3:
-        facts.append(("Image size", f"{shape[2]} × {shape[1]}, {'grey' if shape[0] == 1 else 'colour'}"))
+        colour = "grey" if shape[0] == 1 else "colour"
+        vectors = shape[1:] == [1, 1]
+        facts.append(
+            ("Embeddings", f"{thousands(shape[0])} numbers each")
+            if vectors
+            else ("Image size", f"{shape[2]} × {shape[1]}, {colour}")
+        )
     if is_number(metrics.get("seconds")):
         early = metrics.get("stopped_early") and is_number(metrics.get("steps"))
         cut = f", when time was up at step {thousands(metrics['steps'])}" if early else ""
