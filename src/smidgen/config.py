@@ -28,6 +28,7 @@ class Config:
     device: "auto", "cpu", "cuda", … threads: of torch
     on the CPU, None for torch's choice. precision: "auto" is bfloat16 where the device is an accelerator that has it.
     evidence: kind → path of a file that says what is known of the training images, as `Evidence.from_files` takes them.
+    min_confidence: the least confidence of labels that are another run's clusters; None for all of them.
     keep_contradictory_pairs: let pairs pass that contradict each other, as `Evidence.resolve` takes it.
     issues: whether copies, outliers and poor images are looked for after training, for the report.
     init_from: a run folder whose encoder to start from. allow_bad: largest share of unreadable images.
@@ -61,6 +62,7 @@ class Config:
     max_seconds: Positive | None = None
     images: Count | None = None
     imbalance: Annotated[float, Meta(ge=1, le=LARGEST)] | None = None
+    min_confidence: Share | None = None
     keep_contradictory_pairs: bool = False
     issues: bool = True
     evidence: Mapping[str, str] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import resource
+import shutil
 import signal
 
 import pytest
@@ -158,6 +159,74 @@ def test_supervised_learns_the_labels_that_it_is_given(smidgen, photos, labels, 
     assert "train_named_accuracy" not in said.json  # the classes are called otherwise
 
 
+@pytest.mark.usefixtures("_no_report")
+def test_a_runs_clusters_train_another_net(smidgen, photos, tmp_path):
+    """The clusters are numbers, and so is one of the classes: that of a number must not pass for that of its name."""
+    known = tmp_path / "numbers"
+    shutil.copytree(photos, known)
+    for number, name in enumerate(("black", "grey", "white")):
+        (known / name).rename(known / str((number + 1) % 3))
+    smidgen("fit", known, "--method", "kmeans", "--clusters", 3, "--threads", 1, "--out", tmp_path / "first")
+    table = read_csv(tmp_path / "first/assignments.csv")
+    steps = ("--method", "supervised", "--clusters", 3, "--steps", 40)
+    steps = (*steps, "--set", "batch_size=16", "--set", "augment=false", "--threads", 1)
+    said = smidgen(
+        "fit", known, *steps, "--labels", tmp_path / "first/assignments.csv", "--out", tmp_path / "run", "--json"
+    )
+    assert said.code == 0, said.err
+    found = read_csv(tmp_path / "run/assignments.csv")
+    assert found["cluster"] == [f"cluster {name}" for name in table["cluster"]]
+    assert (said.json["train_accuracy"], "train_named_accuracy" in said.json) == (1.0, False)
+    again = smidgen("fit", known, *steps, "--labels", tmp_path / "run/assignments.csv", "--out", tmp_path / "third",
+                    "--dry-run", "--json")  # fmt: skip
+    assert again.json["evidence"] == {"labels": 60}
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_only_sure_clusters_are_learned_from(smidgen, photos, tmp_path):
+    table = tmp_path / "assignments.csv"
+    columns = {"image": [f"{name}/{i}.png" for name in ("black", "grey", "white") for i in range(20)],
+               "cluster": [*["a"] * 20, *["b"] * 20, *["c"] * 20],
+               "confidence": [f"{i / 20:.2f}" if i else "" for i in range(20)] * 3}  # fmt: skip
+    write_csv(table, columns)
+    plan = ("fit", photos, "--method", "supervised", "--clusters", 3, "--labels", table, "--dry-run", "--json")
+    assert smidgen(*plan).json["evidence"] == {"labels": 60}
+    said = smidgen(*plan, "--min-confidence", 0.9)
+    assert said.json["evidence"] == {"labels": 6}
+    assert "6 of 60 labels have a confidence of 0.9 or more and are taken" in said.err
+    assert "confidence'" not in said.err  # it is not said to be ignored
+    assert "None of the 60 labels" in smidgen(*plan, "--min-confidence", 0.99, "--quiet").refusal()
+    write_csv(table, columns | {"confidence": ["2"] * 60})
+    assert "line 2: confidence must be from 0 to 1" in smidgen(*plan, "--min-confidence", 0.5, "--quiet").refusal()
+
+
+def test_a_least_confidence_is_refused_where_there_is_none(smidgen, photos, labels):
+    assert (
+        "has no column 'confidence'"
+        in smidgen("fit", photos, "--labels", labels, "--min-confidence", 0.5, "--quiet").refusal()
+    )
+    assert "`--min-confidence` is about" in smidgen("fit", photos, "--min-confidence", 0.5, "--quiet").refusal()
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_learning_sure_clusters_goes_on_where_it_stopped(photos, tmp_path):
+    images = [f"{name}/{i}.png" for name in ("black", "grey", "white") for i in range(20)]
+    columns = {"image": images, "cluster": [i // 20 for i in range(60)], "confidence": [0.5, 0.9] * 30}
+    write_csv(tmp_path / "table.csv", columns)
+    config = Config(
+        str(photos), "supervised", n_clusters=3, threads=1, options={"steps": 8, "batch_size": 16},
+        evidence={"labels": str(tmp_path / "table.csv")}, min_confidence=0.9,
+    )  # fmt: skip
+    fit(config, out=tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        fit(config, out=tmp_path / "run", listener=StopAt("train"))
+    with pytest.raises(RunError, match="min_confidence"):
+        fit(dataclasses.replace(config, min_confidence=0.5), out=tmp_path / "run", resume=True)
+    fit(from_table(read_toml(tmp_path / "run" / "config.toml")), out=tmp_path / "run", resume=True)
+    for name in ("assignments.csv", "model/weights.safetensors", "config.toml"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_supervised_is_not_shown_the_classes_instead_of_other_evidence(smidgen, photos, tmp_path):
     smidgen("simulate", photos, "--out", tmp_path / "known", "--pairs", 4)
     said = smidgen("fit", photos, "--pairs", tmp_path / "known/pairs.csv", "--method", "supervised", "--clusters", 3,
@@ -173,8 +242,11 @@ def test_findings_are_said_before_training(smidgen, photos, labels, tmp_path):
 
 
 class StopAt(Listener):
+    def __init__(self, stage="refine"):
+        self.stage = stage
+
     def progress(self, what, done, total, note=""):
-        if (what, done) == ("refine", 3):
+        if (what, done) == (self.stage, 3):
             os.kill(os.getpid(), signal.SIGTERM)
 
 

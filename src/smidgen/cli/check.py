@@ -73,7 +73,7 @@ def _inspect(args: argparse.Namespace, paths: Mapping[str, str], console: Progre
     return inspect_collection(
         args.data,
         n_clusters=args.clusters,
-        evidence=Evidence.from_files(**paths) if paths else None,
+        evidence=Evidence.from_files(min_confidence=None, **paths) if paths else None,
         encoder=args.encoder,
         size=args.size,
         resize=args.resize,

@@ -50,6 +50,7 @@ _OPTIONS = {
     "value_range": "--value-range",
     "exclude": "--exclude",
     "classes": "--classes",
+    "min_confidence": "--min-confidence",
     "keep_contradictory_pairs": "--keep-contradictory-pairs",
 }
 

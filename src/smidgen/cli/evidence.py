@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from smidgen.cli.parsing import text
+from smidgen.cli.parsing import share, text
 from smidgen.errors import InputError
 from smidgen.evidence.kinds import KINDS, kind_of
 
@@ -22,6 +22,17 @@ def add_evidence(parser: argparse.ArgumentParser) -> None:
         "--keep-contradictory-pairs",
         action="store_true",
         help="accept pairs that contradict each other; a few wrong ones do little harm, but are worth correcting",
+    )
+
+
+def add_min_confidence(parser: argparse.ArgumentParser) -> None:
+    """Add `--min-confidence`, for labels that another run made."""
+    parser.add_argument(
+        "--min-confidence",
+        metavar="SHARE",
+        type=share,
+        help="of --labels RUN/assignments.csv, whose clusters become labels to train another net with: take those of"
+        " this confidence or more (default: all)",
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from smidgen.cli.console import print_stderr, printable, progress
 from smidgen.cli.data import add_data, add_reading, require_data
-from smidgen.cli.evidence import add_evidence, evidence_paths
+from smidgen.cli.evidence import add_evidence, add_min_confidence, evidence_paths
 from smidgen.cli.machine import add_machine
 from smidgen.cli.parsing import one_of, seconds, setting, text, whole_number
 from smidgen.errors import InputError
@@ -77,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="initialise from another run: its network, and whatever else fits",
     )
     add_evidence(parser)
+    add_min_confidence(parser)
     add_reading(parser.add_argument_group("how images are read"))  # type: ignore[arg-type]
     _add_where(parser)
     _add_machine(parser)
@@ -201,6 +202,7 @@ def _config(args: argparse.Namespace, options: dict[str, Any], evidence: dict[st
         exclude=tuple(args.exclude),
         classes=tuple(args.classes),
         max_seconds=args.max_seconds,
+        min_confidence=args.min_confidence,
         keep_contradictory_pairs=args.keep_contradictory_pairs,
         issues=not args.no_issues,
         evidence=evidence,

@@ -23,6 +23,16 @@ def data_of_run(table: Path) -> Paths | None:
     return None if given is None else _setting(run / "manifest.json", read_json, "paths", "data") or given
 
 
+def classes_of_run(table: Path) -> list[str]:
+    """Return the classes that clusters in the table of a run are named after; none where they are only numbered.
+
+    Also none for a table that is in no run, as `smidgen predict` writes it: its numbers may be anything.
+    """
+    run = table.parent.parent if table.parent.name == "tables" else table.parent
+    found = _setting(run / "model" / "model.json", read_json, "class_names")
+    return found if isinstance(found, list) else []
+
+
 def folder_of_run(table: Path) -> Path | None:
     """Return the folder that the names of images in a run's table begin in, None if it is in no run or has no such."""
     data = data_of_run(table)

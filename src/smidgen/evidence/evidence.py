@@ -30,7 +30,7 @@ class Evidence(Statements):
     # ------------------------------------------------------------------------------------------------- constructors
 
     @classmethod
-    def from_files(cls, **paths: Path | str | None) -> Evidence:
+    def from_files(cls, *, min_confidence: float | None = None, **paths: Path | str | None) -> Evidence:
         """Return the evidence in tables (CSV, JSONL or Parquet), kind=path: labels="labels.csv", pairs=…
 
         Their columns are
@@ -38,6 +38,9 @@ class Evidence(Statements):
         labels: image,label · partial: image,label, a row for each class that an image may be of · bags: bag,image ·
         counts: bag,ucc or bag,ucc_min,ucc_max · proportions: bag,label,share or bag,label,count ·
         presence: bag,label,present · pairs: image_a,image_b,same
+
+        min_confidence: where the labels are the clusters of a run's assignments.csv, the least confidence, in [0, 1],
+        of those that are taken; None for all.
 
         An empty label, -1, NaN and the like are not known. Columns may have another usual name ("path" for "image",
         "class" for "label"); others are ignored, with an InputWarning. Raises InputError naming file and line.
@@ -52,15 +55,18 @@ class Evidence(Statements):
                 f"`{about_bags[0]}` {str(given[about_bags[0]])!r} is about bags, but `bags` was not given: add the"
                 " file that lists their images as bag,image."
             )
+        if min_confidence is not None and "labels" not in given:
+            raise InputError("`min_confidence` is about `labels`: give both, or leave it out.")
         result = cls()
         for name, path in given.items():
-            result = result | cls._from_table(kind_of(name), read_table(path, name))
+            least = min_confidence if name == "labels" else None
+            result = result | cls._from_table(kind_of(name), read_table(path, name, min_confidence=least))
         return result
 
     @classmethod
     def from_folder(cls, folder: Path | str) -> Evidence:
         """Return the evidence in the files `labels.csv`, `bags.csv`, … of a folder, those that are there."""
-        return cls.from_files(**files_in(folder))
+        return cls.from_files(min_confidence=None, **files_in(folder))
 
     @classmethod
     def _from_table(cls, kind: Kind, table: Table) -> Evidence:

@@ -12,7 +12,7 @@ from typing import Any
 from smidgen.csv_tables import write_csv
 from smidgen.data.cells import ImageKey
 from smidgen.data.names import class_names, name_of
-from smidgen.data.run_tables import CLUSTER_COLUMN, folder_of_run
+from smidgen.data.run_tables import CLUSTER_COLUMN, classes_of_run, folder_of_run
 from smidgen.data.tabular import IMAGE_COLUMNS, LABEL_COLUMNS, TABLES, Records, read_records
 from smidgen.errors import InputError, InputWarning, unknown
 from smidgen.evidence.kinds import KINDS, all_kinds, kind_of
@@ -20,6 +20,8 @@ from smidgen.evidence.values import value_of
 
 _OTHER_NAMES = {"image": tuple(name for name in IMAGE_COLUMNS if name != "image"), "label": LABEL_COLUMNS[1:]}
 """What columns may be called as well."""
+
+_CONFIDENCE = "confidence"
 
 
 @dataclass(frozen=True)
@@ -54,34 +56,60 @@ def files_in(folder: Path | str) -> dict[str, Path]:
     return there
 
 
-def read_table(path: Path | str, kind: str) -> Table:
+def read_table(path: Path | str, kind: str, *, min_confidence: float | None = None) -> Table:
     """Return an evidence file; `kind` is a key of `KINDS`.
 
     CSV as people have it, JSONL or Parquet, see `read_records`; columns in any order and by their usual names, those
     that mean nothing are ignored with a warning. Numbers and truth values are turned into such; a cell may be empty,
     and is None then, for `ucc_min` and `ucc_max` (no limit) and where its row says nothing without: `label` of labels,
-    `ucc`, `present` and `same`.
+    `ucc`, `present` and `same`. min_confidence: the least `confidence`, in [0, 1], of the labels to return: those of a
+    run's `assignments.csv`, or of any file with that column; None for all.
     Raises InputError naming file and line if the file is missing, not a table, or a column or cell is not what is
     wanted.
     """
     needed = {*chain(*_OTHER_NAMES.values()), *(name for columns in kind_of(kind).forms for name in columns)}
-    known = needed | {CLUSTER_COLUMN} if kind == "labels" else needed
+    known = needed | {CLUSTER_COLUMN, _CONFIDENCE} if kind == "labels" else needed
     records = read_records(path, known=known, required=needed)
     if not records.lines and not records.columns:
         raise InputError(f"{str(path)!r} is empty; wanted the columns {_wanted(kind)}.")
     found = _match_columns(records, kind)
-    records.warn_of_ignored(found.values())
+    records.warn_of_ignored([*found.values(), *([_CONFIDENCE] if min_confidence is not None else [])])
     cells = [_read(records, kind, name, of) for name, of in found.items()]
     of_run = CLUSTER_COLUMN in found.values()
     folder = folder_of_run(Path(path)) if of_run else None
-    return Table(
-        str(path),
-        tuple(found),
-        tuple(zip(*cells, strict=True)),
-        tuple(records.lines),
-        of_run,
-        "" if folder is None else str(folder),
-    )
+    rows, lines = list(zip(*cells, strict=True)), records.lines
+    if min_confidence is not None:
+        kept = _sure(records, min_confidence)
+        rows, lines = [rows[i] for i in kept], [lines[i] for i in kept]
+    return Table(str(path), tuple(found), tuple(rows), tuple(lines), of_run, "" if folder is None else str(folder))
+
+
+def _sure(records: Records, least: float) -> list[int]:
+    """Return the numbers of the rows of at least some confidence, and say how many there are."""
+    if _CONFIDENCE not in records.names:
+        raise InputError(
+            f"{records.path!r} has no column {_CONFIDENCE!r} for `min_confidence` to choose by: give a run's"
+            " assignments.csv, or leave it out."
+        )
+    places = (f"{records.path} line {line}: {_CONFIDENCE}" for line in records.lines)
+    cells = zip(records.columns[_CONFIDENCE], places, strict=True)
+    kept = [i for i, (cell, place) in enumerate(cells) if value_of(_share, cell, place) >= least]
+    n = len(records.lines)
+    if not kept:
+        raise InputError(f"None of the {n:,} labels in {records.path!r} has a confidence of {least:g} or more.")
+    message = f"{records.path!r}: {len(kept):,} of {n:,} labels have a confidence of {least:g} or more and are taken."
+    warnings.warn(InputWarning(message), stacklevel=3)
+    return kept
+
+
+def _share(value: Any) -> float:
+    """Return a confidence, 0 where there is none."""
+    if value is None or value == "":
+        return 0.0
+    found = float(value)
+    if not 0 <= found <= 1:
+        raise ValueError(f"must be from 0 to 1, got {found:g}")
+    return found
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -145,10 +173,20 @@ def _read(records: Records, kind: str, column: str, name: str) -> list[Any]:
     """Return the cells of a column as what they mean."""
     cells, lines = records.columns[name], records.lines
     if column == "label":
-        return class_names(cells, source=records.path, where=lambda i: f"{records.path} line {lines[i]}")
+        classes = class_names(cells, source=records.path, where=lambda i: f"{records.path} line {lines[i]}")
+        return classes if name != CLUSTER_COLUMN else _of_clusters(classes, named=classes_of_run(Path(records.path)))
     read = {**_READERS, **kind_of(kind).cells}[column]
     places = (f"{records.path} line {line}: {column}" for line in lines)
     return [value_of(read, cell, place) for cell, place in zip(cells, places, strict=True)]
+
+
+def _of_clusters(names: Sequence[str | None], *, named: Sequence[str]) -> list[str | None]:
+    """Return clusters as classes: the number of one that stands for no class must not pass for a class of that name.
+
+    >>> _of_clusters(["3", "cat", "12"], named=["12", "cat"])
+    ['cluster 3', 'cat', '12']
+    """
+    return [f"cluster {name}" if name and name.isdecimal() and name not in named else name for name in names]
 
 
 def _image(value: Any) -> ImageKey:

@@ -22,7 +22,9 @@ _FINDINGS_SAID = 4
 
 def open_evidence(config: Config) -> Evidence | None:
     """Return what the files in `config.evidence` say, None if there are none; InputError naming file and line."""
-    return Evidence.from_files(**config.evidence) if config.evidence else None
+    if config.min_confidence is None and not config.evidence:
+        return None
+    return Evidence.from_files(min_confidence=config.min_confidence, **config.evidence)
 
 
 def used_evidence(method: Method) -> dict[str, int]:
