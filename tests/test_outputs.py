@@ -2,7 +2,9 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from smidgen import outputs
@@ -39,6 +41,17 @@ def test_the_commit_is_that_of_the_checkout(tmp_path):
     assert (
         outputs._git_commit(tmp_path / "smidgen" / ".venv" / "lib" / "python3.12" / "site-packages" / "smidgen") is None
     )
+
+
+def test_test_images_are_scored_by_the_classes_that_clusters_got_on_training_images():
+    train = SimpleNamespace(classes=np.array([1, 1, 0, 0, -1]), class_names=("cat", "dog"))
+    matched = outputs.matched_classes(train, np.eye(2)[[0, 0, 1, 1, 1]], 2)
+    assert matched == ["dog", "cat"]
+    test = SimpleNamespace(classes=np.array([0, 0, 1, 2]), class_names=("bird", "cat", "dog"))  # other numbers
+    scores = outputs.score_split("test", test, np.eye(2)[[1, 1, 1, 1]], 2, matched=matched)
+    assert (scores["test_mapped_accuracy"], scores["test_accuracy"]) == (0.25, 0.5)
+    assert outputs.matched_classes(train, np.eye(3)[[0, 1, 2, 2, 2]], 3) == ["dog", "dog", "cat"]  # by majority
+    assert outputs.matched_classes(SimpleNamespace(classes=None), np.eye(2), 2) == []
 
 
 @pytest.mark.parametrize(("encoder", "shape"), [("conv", (32, 3, 3, 3)), ("sobel:conv", (32, 2, 3, 3))])

@@ -30,6 +30,7 @@ from smidgen.nets.pretrained import weights_in_words
 from smidgen.outputs import (
     MOST_INSPECTED,
     describe,
+    matched_classes,
     now,
     score_split,
     write_assignments,
@@ -265,8 +266,11 @@ class _Fit:
             "method": self.config.method,
             **trained,
         }
+        n_clusters, names = self.problem.n_clusters, self._class_names
+        matched = [] if names else matched_classes(self.datasets[0], assignments[0], n_clusters)
         for split, dataset, soft in zip(("train", "test"), self.datasets, assignments, strict=False):
-            metrics |= score_split(split, dataset, soft, self.problem.n_clusters, names=self._class_names)
+            by_match = matched if split == "test" else ()
+            metrics |= score_split(split, dataset, soft, n_clusters, names=names, matched=by_match)
         alarms = [*self.rough[:1], *self.diagnostics.final(assignments[0])]
         return metrics | ({"alarms": alarms} if alarms else {}) | {"peak_memory_mb": peak_memory_mb(self.device)}
 

@@ -29,7 +29,7 @@ from smidgen.methods.base import Method
 from smidgen.nets.encoder import Encoder
 from smidgen.reports.page import gallery_rows
 from smidgen.reports.predictions import cluster_table
-from smidgen.reports.tables import read_assignments
+from smidgen.reports.tables import match_classes, read_assignments
 from smidgen.run_folder import RunFolder
 from smidgen.training.embed import map_images
 
@@ -38,21 +38,43 @@ MOST_INSPECTED = 200_000
 
 
 def score_split(
-    split: str, dataset: Dataset, assignments: np.ndarray, n_clusters: int, *, names: Sequence[str] = ()
+    split: str,
+    dataset: Dataset,
+    assignments: np.ndarray,
+    n_clusters: int,
+    *,
+    names: Sequence[str] = (),
+    matched: Sequence[str] = (),
 ) -> dict[str, float]:
     """Return the scores of one split as `metrics.json` has them, each name with the split before it.
 
     names: the classes that the first clusters are named after; where the dataset has any of them, "named_accuracy" is
     the share of images whose cluster carries the name of their class.
+    matched: the class that each cluster was matched to on other images, as `matched_classes` finds it;
+    "mapped_accuracy" is the share of images that are of it.
     """
     if dataset.classes is None or not (dataset.classes >= 0).any():
         return {}
     scores = score_assignments(dataset.classes, assignments.argmax(1), n_clusters=n_clusters)
-    if set(names) & set(dataset.class_names):
-        rows = {name: row for row, name in enumerate(dataset.class_names)}
-        cluster_map = np.array([rows.get(name, -1) for name in names] + [-1] * (n_clusters - len(names)))
-        scores["named_accuracy"] = named_accuracy(dataset.classes, assignments.argmax(1), cluster_map=cluster_map)
+    rows = {name: row for row, name in enumerate(dataset.class_names)}
+    for score, named in {"named_accuracy": names, "mapped_accuracy": matched}.items():
+        if set(named) & rows.keys():
+            cluster_map = np.array([rows.get(name, -1) for name in named] + [-1] * (n_clusters - len(named)))
+            scores[score] = named_accuracy(dataset.classes, assignments.argmax(1), cluster_map=cluster_map)
     return {f"{split}_{name}": value for name, value in scores.items()}
+
+
+def matched_classes(dataset: Dataset, assignments: np.ndarray, n_clusters: int) -> list[str]:
+    """Return the name of the class that each cluster stands for by these images, empty where it stands for none.
+
+    assignments: (n, clusters), soft. See `reports.tables.match_classes`.
+    """
+    if dataset.classes is None:
+        return []
+    known = dataset.classes >= 0
+    shape = (n_clusters, len(dataset.class_names))
+    found = match_classes(assignments[known].argmax(1), dataset.classes[known], shape=shape)
+    return [dataset.class_names[row] if row >= 0 else "" for row in found]
 
 
 def write_assignments(

@@ -81,7 +81,9 @@ def test_test_images_are_judged_by_the_map_of_training_images(tmp_path: Path) ->
 def test_more_clusters_than_classes_stand_for_their_most_frequent_class(tmp_path: Path) -> None:
     folder = written(tmp_path, MANY)
     assert score_run(folder)["test"]["mapped_accuracy"] == 4 / 5
+    (folder / "metrics.json").write_text('{"test_accuracy": 0.6}')
     page = write_page(folder).read_text()
+    assert '<p class="name">Accuracy by majority, test</p><p class="value">80.0 %</p>' in page
     assert "each stands for the most frequent class among its training images" in page
     assert "classes in rows, predicted classes in columns" in page
 

@@ -270,7 +270,9 @@ def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
             bounds = interval(metrics, f"{split}_accuracy")
             between = f" ({percent(bounds[0])[:-2]}–{percent(bounds[1])[:-2]})" if bounds else ""
             named = f"{split}_named_accuracy"
+            mapped = f"{split}_mapped_accuracy"
             others = [f"by name {percent(metrics[named])}"] if named in metrics else []
+            others += [f"by training images' classes {percent(metrics[mapped])}"] if mapped in metrics else []
             others += [f"{name.upper()} {metrics[f'{split}_{name}']:.3f}" for name in ("nmi", "ari")]
             lines.append(
                 "   ".join((f"  {split:<5} accuracy  {percent(metrics[f'{split}_accuracy'])}{between}", *others))

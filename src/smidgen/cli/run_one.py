@@ -81,6 +81,7 @@ def _dry_run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progr
 _SHOWN = {
     "test_accuracy": ("test accuracy", 100, 2, " %"),
     "test_named_accuracy": ("… by name", 100, 2, " %"),
+    "test_mapped_accuracy": ("… by train's", 100, 2, " %"),
     "train_accuracy": ("train accuracy", 100, 2, " %"),
     "train_named_accuracy": ("… by name", 100, 2, " %"),
     "test_nmi": ("test NMI", 1, 3, ""),

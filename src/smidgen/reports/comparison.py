@@ -37,7 +37,7 @@ class Comparison:
     same_data: bool
 
 
-_COMPARED = ("accuracy", "named_accuracy", "nmi", "ari", "ami", "purity")
+_COMPARED = ("accuracy", "named_accuracy", "mapped_accuracy", "nmi", "ari", "ami", "purity")
 _COSTS = ("n_images", "n_clusters", "seconds", "peak_memory_mb")
 
 

@@ -147,8 +147,12 @@ def tiles(assignments: Assignments, metrics: Mapping[str, Any]) -> Iterator[dict
         value = metrics.get(f"{splits[0]}_{key}")
         if is_number(value):
             notes = _score_notes(key, splits, metrics)
-            if key == "accuracy":
-                notes += _by_training_map(assignments, splits[0])
+            if key == "accuracy" and (right := _right_by_map(assignments, splits[0])) is not None:
+                if assignments.has_more_clusters:
+                    words = "each cluster stands for its most frequent class among training images"
+                    yield _tile(f"Accuracy by majority, {splits[0]}", percent(right), words)
+                else:
+                    notes.append(f"{percent(right)} by the match on training images")
             yield _tile(f"{name}, {splits[0]}", _shown_score(key, value), *notes)
     sizes = np.bincount(assignments.clusters, minlength=len(assignments.cluster_names))
     if len(sizes):
@@ -162,13 +166,12 @@ def tiles(assignments: Assignments, metrics: Mapping[str, Any]) -> Iterator[dict
         yield _tile("Mean confidence", percent(known.mean()), below)
 
 
-def _by_training_map(assignments: Assignments, split: str) -> list[str]:
-    """Return a note on how many test images are right by the classes that clusters got on training images."""
+def _right_by_map(assignments: Assignments, split: str) -> float | None:
+    """Return the share of test images that are of the class their cluster got in training; None without any."""
     judged = assignments.in_split(split)
     if split != "test" or not judged.any() or not assignments.in_split("train").any():
-        return []
-    right = 1 - assignments.mistaken()[judged].mean()
-    return [f"{percent(right)} by the match on training images"]
+        return None
+    return 1 - float(assignments.mistaken()[judged].mean())
 
 
 def _tile(name: str, value: str, *notes: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ FILES = ("recipe.toml", "summary.json", "table.md", "table.csv", "report.html", 
 _SCORES = {
     "accuracy": "{split} accuracy",
     "named_accuracy": "by name",
+    "mapped_accuracy": "by training images' classes",
     "ucc_accuracy": "ucc accuracy",
     "paper_ucc_accuracy": "ucc accuracy, bags of 32",
     "kmeans_accuracy": "k-means of features",
