@@ -11,14 +11,13 @@ from smidgen.config import Config
 from smidgen.data.batches import Request
 from smidgen.data.datasets import open_dataset, open_like, open_splits
 from smidgen.data.loader import Loader
-from smidgen.data.views import View
+from smidgen.data.views import View, weak_and_strong
 from smidgen.errors import ContractError, InputError
 from smidgen.estimator import ImageClusterer
 from smidgen.evidence.evidence import Evidence
 from smidgen.exports.folders import find_originals
 from smidgen.fitting import fit
 from smidgen.listener import Listener
-from smidgen.methods.fusion_images import views
 from smidgen.methods.kmeans import KMeans
 from smidgen.model import Model
 from smidgen.nets.encoders import VectorEncoder, make_encoder
@@ -157,7 +156,7 @@ def test_a_view_of_vectors_is_the_method_s_mistake():
 def test_the_small_net_becomes_the_one_for_vectors():
     net = make_encoder("conv", (5,), mean=(0.0,) * 5, std=(1.0,) * 5)
     assert isinstance(net, VectorEncoder)
-    assert views((5,)) == (None, None)
+    assert weak_and_strong((5,)) == (None, None)
     for name, shape in (("lite0", (5,)), ("vectors", (1, 8, 8))):
         with pytest.raises(InputError, match="wants"):
             make_encoder(name, shape, mean=(0.0,) * shape[0], std=(1.0,) * shape[0])

@@ -43,6 +43,9 @@ VIEWS = st.builds(
     contrast=st.sampled_from([0.0, 0.9]),
     saturation=st.sampled_from([0.0, 0.9]),
     grey=st.sampled_from([0.0, 0.5, 1.0]),
+    blur=st.sampled_from([0.0, 1.5]),
+    impulse=st.sampled_from([0.0, 0.3]),
+    erase=st.sampled_from([0.0, 0.5]),
     size=st.sampled_from([None, 6, 11]),
     padding=st.sampled_from(["zeros", "border", "reflection"]),
 )
@@ -191,6 +194,37 @@ def test_grey_images_have_no_saturation():
     assert apply_view(View(saturation=0.9, grey=1.0), images, generator=seeded()).equal(images)
 
 
+def test_a_blur_spreads_a_spot_and_keeps_its_mass_and_place():
+    images = spot(0, 0, n=200)
+    seen = apply_view(View(blur=2.0), images, generator=seeded())
+    torch.testing.assert_close(seen.sum((1, 2, 3)), images.sum((1, 2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(centre(seen), centre(images), rtol=0, atol=1e-2)
+    peaks = seen.amax((1, 2, 3)) / images.amax((1, 2, 3))
+    assert peaks.min() < 0.75 < 0.99 < peaks.max() <= 1 + 1e-5
+    assert apply_view(View(blur=2.0), torch.ones(3, 3, 7, 9), generator=seeded()).allclose(torch.ones(3, 3, 7, 9))
+
+
+def test_impulses_are_black_and_white_pixels_of_all_channels_up_to_a_share():
+    images = torch.full((400, 3, 10, 10), 0.5)
+    seen = apply_view(View(impulse=0.4), images, generator=seeded())
+    assert set(seen.unique().tolist()) == {0.0, 0.5, 1.0}
+    assert seen[:, 0].equal(seen[:, 2])
+    hit = (seen[:, 0] != 0.5).float().mean((1, 2))
+    assert hit.max() < 0.6
+    assert abs(float(hit.mean()) - 0.2) < 0.01
+    assert abs(float((seen == 0).sum() / (seen == 1).sum()) - 1) < 0.1
+
+
+def test_a_square_of_up_to_half_the_side_is_erased():
+    images = torch.rand(300, 2, 20, 20, generator=seeded())
+    seen = apply_view(View(erase=0.5), images, generator=seeded())
+    changed = seen != images
+    rows, columns = changed.any(3).sum(2), changed.any(2).sum(2)
+    assert rows.max() == columns.max() == 10
+    mean = images.mean((2, 3), keepdim=True).expand_as(images)
+    torch.testing.assert_close(seen[changed], mean[changed])
+
+
 @pytest.mark.parametrize(("padding", "expected"), [("zeros", 0.0), ("border", 1.0), ("reflection", 1.0)])
 def test_what_lies_outside_is_the_padding(padding, expected):
     seen = apply_view(View(rotate=45, padding=padding), torch.ones(50, 1, 16, 16), generator=seeded())
@@ -210,6 +244,9 @@ def test_the_draws_do_not_depend_on_the_device_of_the_images():
         ({"crop": 0.5, "crop_most": 0.4}, r"`crop_most` is the largest .* from `crop` \(0.5\) to 1, got 0.4"),
         ({"crop": 0.0}, r"`crop` is the smallest share of the area kept, in \(0, 1\], got 0.0"),
         ({"grey": 2.0}, "`grey` is a probability, got 2.0"),
+        ({"blur": -1}, "`blur` must be 0 or above, got -1"),
+        ({"erase": 1.5}, "`erase` is a share, from 0 to 1, got 1.5"),
+        ({"impulse": -0.1}, "`impulse` is a share, from 0 to 1, got -0.1"),
         ({"size": 0}, "`size` is a side in pixels, at least 1, got 0"),
     ],
 )

@@ -24,8 +24,10 @@ class View:
     (± tangent), shift (± share of the side), flip (mirror left and right with probability 1/2), crop and crop_most
     (smallest and largest share of the area that a random crop keeps; crop 1 keeps all). Strokes: thickness (up to this
     share of the way to the brightest or the darkest of each 3×3 neighbourhood). Colour: brightness and contrast
-    (± share), saturation (± share, colour images only), grey (probability of losing all colour). size: side of the
-    result in pixels, None for that of the image. padding: what lies outside the image.
+    (± share), saturation (± share, colour images only), grey (probability of losing all colour). Damage: blur (largest
+    deviation of a Gaussian, in pixels), impulse (largest share of pixels that become black or white), erase (largest
+    side of a square that becomes mean grey, as a share of the image's). size: side of the result in pixels, None for
+    that of the image. padding: what lies outside the image.
     """
 
     rotate: float = 0.0
@@ -40,13 +42,19 @@ class View:
     contrast: float = 0.0
     saturation: float = 0.0
     grey: float = 0.0
+    blur: float = 0.0
+    impulse: float = 0.0
+    erase: float = 0.0
     size: int | None = None
     padding: Literal["zeros", "border", "reflection"] = "zeros"
 
     def __post_init__(self) -> None:
-        for name in ("rotate", "scale", "shear", "shift", "thickness", "brightness", "contrast", "saturation"):
-            if getattr(self, name) < 0:
+        for name in ("rotate", "scale", "shear", "shift", "thickness", "brightness", "contrast", "saturation", "blur"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"A view's `{name}` must be 0 or above, got {getattr(self, name)}.")
+        for name in ("impulse", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"A view's `{name}` is a share, from 0 to 1, got {getattr(self, name)}.")
         if self.scale >= 1:
             raise InputError(f"A view's `scale` is a share of the size, below 1, got {self.scale}.")
         if not 0 <= self.grey <= 1:
@@ -60,6 +68,24 @@ class View:
                 f"A view's `crop_most` is the largest share of the area kept, from `crop` ({self.crop}) to 1, got"
                 f" {self.crop_most}."
             )
+
+
+def weak_and_strong(shape: Shape) -> tuple[View | None, View | None]:
+    """Return the weak and the strong view: strokes for grey images, which may be writing; photographs for colour.
+
+    Vectors have none.
+    """
+    if is_vector(shape):
+        return None, None
+    if shape[0] == 1:
+        return (
+            View(rotate=10, scale=0.15, shear=0.2, shift=0.1),
+            View(rotate=20, scale=0.25, shear=0.35, shift=0.1, thickness=0.7),
+        )
+    weak = View(flip=True, crop=0.6, shift=0.05, brightness=0.2, contrast=0.2, padding="reflection")
+    strong = View(flip=True, crop=0.3, rotate=15, brightness=0.4, contrast=0.4, saturation=0.4, grey=0.2,
+                  padding="reflection")  # fmt: skip
+    return weak, strong
 
 
 def apply_view(view: View, images: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -78,7 +104,8 @@ def apply_view(view: View, images: Tensor, *, generator: torch.Generator) -> Ten
     matrices = _affine_matrices(view, len(images), generator)
     if matrices is not None or view.size is not None:
         images = _warp(images, matrices, view)
-    return _recolour(view, _thicken(view, images, generator), generator)
+    images = _recolour(view, _thicken(view, images, generator), generator)
+    return _erase(view, _add_impulses(view, _blur(view, images, generator), generator), generator)
 
 
 def _affine_matrices(view: View, n: int, generator: torch.Generator) -> Tensor | None:
@@ -143,3 +170,45 @@ def _recolour(view: View, images: Tensor, generator: torch.Generator) -> Tensor:
         keep = torch.where(r[:, 3] < view.grey, 0.0, 1.0).view(n, 1, 1, 1)
         images = torch.lerp(grey, images, factors[2] * keep)
     return images.clamp(0, 1)
+
+
+def _blur(view: View, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur each image by a Gaussian of its own deviation, from 0 to `view.blur` pixels."""
+    if not view.blur:
+        return images
+    n, channels, height, width = images.shape
+    sigma = view.blur * torch.rand(n, 1, generator=generator)
+    reach = max(1, math.ceil(2 * view.blur))
+    places = torch.arange(-reach, reach + 1)
+    window = (-places.square() / (2 * sigma.square().clamp_min(1e-4))).exp()
+    window = to_device(window / window.sum(1, keepdim=True), images.device, images.dtype)  # (n, places)
+    window = window.repeat_interleave(channels, 0).unsqueeze(1)
+    for kernel, pad in ((window.unsqueeze(3), (0, 0, reach, reach)), (window.unsqueeze(2), (reach, reach, 0, 0))):
+        padded = F.pad(images.reshape(1, n * channels, height, width), pad, mode="replicate")
+        images = F.conv2d(padded, kernel, groups=n * channels)
+    return images.view(n, channels, height, width)
+
+
+def _add_impulses(view: View, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Make pixels black or white, in each image a share of its own, from 0 to `view.impulse` of them."""
+    if not view.impulse:
+        return images
+    n, _, height, width = images.shape
+    share = view.impulse * torch.rand(n, 1, 1, 1, generator=generator) / 2
+    draws = torch.rand(n, 1, height, width, generator=generator)
+    kept = to_device(((draws >= share) & (draws <= 1 - share)).float(), images.device, images.dtype)
+    white = to_device((draws > 1 - share).float(), images.device, images.dtype)
+    return images * kept + white
+
+
+def _erase(view: View, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Make a square of each image as grey as the image is on average (DeVries & Taylor 2017, "cutout")."""
+    if not view.erase:
+        return images
+    n, _, height, width = images.shape
+    r = torch.rand(n, 3, generator=generator)
+    half = view.erase * r[:, :1] / 2
+    down, across = ((torch.arange(side) + 0.5) / side for side in (height, width))
+    in_rows, in_columns = ((place - r[:, i : i + 1]).abs() < half for i, place in ((1, down), (2, across)))
+    inside = (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1).float()
+    return torch.lerp(images, images.mean((2, 3), keepdim=True), to_device(inside, images.device, images.dtype))

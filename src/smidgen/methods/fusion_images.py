@@ -33,8 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
-from smidgen.data.shapes import Shape, is_vector
-from smidgen.data.views import View
+from smidgen.data.views import weak_and_strong
 from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.kinds.proportions import CLASS_COUNTS
 from smidgen.evidence.terms import EvidenceTerms
@@ -116,24 +115,6 @@ def self_label_loss(logits: Tensor, teacher: Tensor, *, threshold: float) -> Ten
     return (F.cross_entropy(logits, labels, reduction="none") * sure).sum() / sure.sum().clamp_min(1)
 
 
-def views(shape: Shape) -> tuple[View | None, View | None]:
-    """Return the weak and the strong view: strokes for grey images, which may be writing; photographs for colour.
-
-    Vectors have none.
-    """
-    if is_vector(shape):
-        return None, None
-    if shape[0] == 1:
-        return (
-            View(rotate=10, scale=0.15, shear=0.2, shift=0.1),
-            View(rotate=20, scale=0.25, shear=0.35, shift=0.1, thickness=0.7),
-        )
-    weak = View(flip=True, crop=0.6, shift=0.05, brightness=0.2, contrast=0.2, padding="reflection")
-    strong = View(flip=True, crop=0.3, rotate=15, brightness=0.4, contrast=0.4, saturation=0.4, grey=0.2,
-                  padding="reflection")  # fmt: skip
-    return weak, strong
-
-
 class FusionImages(Method):
     """See the module's docstring."""
 
@@ -149,7 +130,7 @@ class FusionImages(Method):
     def __init__(self, config: FusionImagesConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem, self._host = config, problem, HostCopies()
-        self.weak, self.strong = views(problem.shape)
+        self.weak, self.strong = weak_and_strong(problem.shape)
         self.terms = EvidenceTerms(problem.evidence, problem.n_clusters, epsilon=config.wrong, images=config.bag_images)
         encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.chance_losses())
