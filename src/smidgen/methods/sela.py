@@ -33,12 +33,12 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import apply_view
-from smidgen.errors import InputError
 from smidgen.maths.schedules import in_steps
 from smidgen.maths.transport import balanced_labels, log_softmax_of, scale_columns
 from smidgen.methods.base import Embed, Method, Problem, PseudoLabels, Stage, StartingPoint
 from smidgen.methods.feature_clusters import FeatureClusters
 from smidgen.methods.host_copies import HostCopies
+from smidgen.methods.priors import check_number, read_shares
 from smidgen.methods.relabelling import (
     Relabellings,
     find_neighbours,
@@ -53,6 +53,9 @@ from smidgen.options import Count, CountOrZero, Options, Positive, Several, Shar
 
 DROPS = (150 / 400, 300 / 400, 350 / 400)
 """The fractions of training at which the learning rate is divided by ten, as published."""
+
+PRIORS = ("uniform", "learned")
+"""The values of `prior` that are not numbers."""
 
 _LARGEST_KEPT = 2**26  # entries of a head's matrix (images, groups) that is kept between passes
 _MOST_ITERATIONS = 200  # at one relabelling; the next goes on from there
@@ -110,22 +113,7 @@ class SeLaConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _shares(self.prior)
-
-
-def _shares(prior: str) -> Tensor | None:
-    """Return the shares that a prior names, summing to one; None for "uniform" and "learned"."""
-    if prior in ("uniform", "learned"):
-        return None
-    try:
-        shares = torch.tensor([float(each) for each in prior.split(",")])
-    except ValueError:
-        shares = torch.zeros(1)
-    if not bool(((shares > 0) & shares.isfinite()).all()):
-        raise InputError(
-            f"`prior` must be uniform, learned, or numbers above 0 separated by commas, one per label, got {prior!r}."
-        )
-    return shares / shares.sum()
+        read_shares(self.prior, words=PRIORS)
 
 
 def learned_prior(shares: Tensor) -> Tensor:
@@ -173,11 +161,8 @@ class SeLa(Method):
         self.register_buffer("head", torch.tensor(0))
 
     def _given_prior(self) -> Tensor | None:
-        given = _shares(self.config.prior)
-        if given is not None and len(given) != self.n_groups:
-            raise InputError(
-                f"`prior` must have a number for each of the {self.n_groups} labels of a head, got {len(given)}."
-            )
+        given = read_shares(self.config.prior, words=PRIORS)
+        check_number(given, self.n_groups, of="labels of a head")
         return given
 
     @property
