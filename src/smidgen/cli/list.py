@@ -22,6 +22,8 @@ ENCODERS: dict[str, str] = {
     "alexnet": "AlexNet with batch norm, the net of DeepCluster and SeLa; images are brought to 224 pixels",
     "alexnet-small": "a narrower one for images of 28 to 64 pixels",
     "wide-residual": "the net of the UCC paper: wide residual blocks without batch norm",
+    "wrn-28-2": "WRN-28-2, the net of FixMatch: a wide residual network of 1.5 million weights",
+    "conv-2x2": "convolutions to 64 × 2 × 2 numbers: the net of the report on few labels",
     "unet": "a U-Net whose decoder copies the image through skip connections, for comparison",
     "unet-no-skips": "the same net without them",
     "lite0": "EfficientNet-Lite0, pretrained on ImageNet, works offline; the faster one",

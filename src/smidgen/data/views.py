@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smidgen.data.shapes import Shape, is_vector
 from smidgen.errors import ContractError, InputError
 from smidgen.hardware import to_device
 

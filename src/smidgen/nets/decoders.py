@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from smidgen.data.shapes import ImageShape, Shape, is_vector
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import ConvEncoder
+from smidgen.nets.halving import HalvingDecoder, HalvingEncoder
 from smidgen.nets.unet import UNetDecoder, UNetEncoder
 from smidgen.nets.wide_residual import BIAS, WIDTHS, WideResidualBlock, glorot, small_sides
 
@@ -84,6 +85,8 @@ def make_decoder(features: int, shape: Shape, *, encoder: Encoder | None = None,
         return VectorDecoder(features, shape[0], batch_norm=batch_norm)
     if isinstance(encoder, UNetEncoder):
         return UNetDecoder(features, shape, skips=encoder.skips, batch_norm=batch_norm)
+    if isinstance(encoder, HalvingEncoder):
+        return HalvingDecoder(shape)
     if isinstance(encoder, ConvEncoder):
         return ConvDecoder(features, shape)
     return ResidualDecoder(features, shape, batch_norm=batch_norm)

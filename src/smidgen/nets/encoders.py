@@ -12,11 +12,13 @@ from smidgen.data.shapes import ImageShape, Shape, is_vector
 from smidgen.errors import InputError
 from smidgen.nets.alexnet import AlexNetEncoder
 from smidgen.nets.encoder import Encoder, Normalise, numbered
+from smidgen.nets.halving import HalvingEncoder
 from smidgen.nets.pretrained import SCRATCH, pretrained_encoder
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
 from smidgen.nets.sobel import SOBEL, SobelEncoder
 from smidgen.nets.unet import UNetEncoder
 from smidgen.nets.wide_residual import WideResidualEncoder
+from smidgen.nets.wide_resnet import WideResNetEncoder
 
 
 class ConvEncoder(Encoder):
@@ -111,6 +113,8 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "alexnet": AlexNetEncoder,
     "alexnet-small": partial(AlexNetEncoder, small=True),
     "wide-residual": _wide_residual,
+    "wrn-28-2": WideResNetEncoder,
+    "conv-2x2": HalvingEncoder,
     "unet": _unet(skips=True),
     "unet-no-skips": _unet(skips=False),
     "lite0": _pretrained("lite0"),
@@ -120,9 +124,10 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
 VECTORS = "vectors"
 """The encoder of ready embeddings, `VectorEncoder`; all others are of images."""
 
-_VECTORS_STAND_FOR = ("conv", "alexnet", "alexnet-small")  # where these are named and the data are ready embeddings
+FOR_IMAGES = ("conv", "conv-2x2", "alexnet", "alexnet-small", "wrn-28-2")
+"""The encoders that `VECTORS` stands in for where they are named and the data are ready embeddings."""
 
-TRAINED_HERE = ("conv", "alexnet", "alexnet-small", "wide-residual", "unet", "unet-no-skips", VECTORS)
+TRAINED_HERE = (*FOR_IMAGES, "wide-residual", "unet", "unet-no-skips", VECTORS)
 """The encoders that start from random weights; all others come pretrained."""
 
 
@@ -174,7 +179,7 @@ def make_encoder(name: str, shape: Shape, *, mean: Sequence[float], std: Sequenc
     """Return a new encoder, random or pretrained as its name says.
 
     name: one of ENCODERS, or of `projected_name`, or a net of timm's, see `pretrained.pretrained_encoder`, with random
-        weights if `scratch:` stands before it. "conv" and AlexNet are "vectors" for ready embeddings. With
+        weights if `scratch:` stands before it. Those in FOR_IMAGES are "vectors" for ready embeddings. With
         `sobel:` before it a net of ours is shown the gradients of images, as two channels, by a fixed filter.
     shape: (channels, height, width), or (features,) of ready embeddings. mean, std: per channel or feature, over the
         training images in [0, 1]; pretrained encoders take any images and have a mean and deviation of their own.
@@ -194,6 +199,6 @@ def _of_vectors(name: str, inputs: int, *, mean: Sequence[float], std: Sequence[
         return _projected(name, inputs)
     if name.startswith(SOBEL):
         raise InputError(f"The filter of {name!r} wants images, and these are embeddings: use '{VECTORS}'.")
-    if name not in (VECTORS, *_VECTORS_STAND_FOR):
+    if name not in (VECTORS, *FOR_IMAGES):
         raise InputError(f"The encoder {name!r} wants images, and these are embeddings: use '{VECTORS}'.")
     return VectorEncoder(inputs, mean=mean, std=std)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from smidgen.maths.matching import in_order_of_classes
 from smidgen.nets.encoder import Encoder
 
 
@@ -18,6 +21,31 @@ class LinearHeads(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return logits (batch, heads, clusters) of embeddings (batch, features)."""
         return self.linear(embeddings).view(-1, self.heads, self.n_clusters)
+
+
+class OrderedHeads(LinearHeads):
+    """Linear heads whose clusters are put into the order of the classes once it is known which is which."""
+
+    order: Tensor  # (heads, clusters): cluster → output
+
+    def __init__(self, features: int, n_clusters: int, *, heads: int = 1) -> None:
+        super().__init__(features, n_clusters, heads=heads)
+        self.register_buffer("order", torch.arange(n_clusters).repeat(heads, 1))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return logits (batch, heads, clusters) in float32, in the order of the classes."""
+        logits = super().forward(embeddings).float()
+        return logits.gather(2, self.order.expand(len(logits), -1, -1))
+
+    def put_in_order(self, head: int, votes: np.ndarray) -> None:
+        """Match a head's clusters to classes by how much speaks for each match, (clusters, classes)."""
+        order = in_order_of_classes(votes)
+        self.order[head] = self.order[head, torch.tensor(order, device=self.order.device)]
+
+    def layer(self, head: int) -> tuple[Tensor, Tensor]:
+        """Return weight (clusters, features) and bias (clusters,) of one head, in the order of the classes."""
+        rows = head * self.n_clusters + self.order[head]
+        return self.linear.weight[rows], self.linear.bias[rows]
 
 
 class HeadedNet(nn.Module):

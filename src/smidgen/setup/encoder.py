@@ -16,7 +16,7 @@ from smidgen.hardware import forked_rng
 from smidgen.listener import Listener
 from smidgen.methods import FUSION, option_types
 from smidgen.model import Model, embed
-from smidgen.nets.encoders import is_projected, is_trained_from_scratch
+from smidgen.nets.encoders import FOR_IMAGES, is_projected, is_trained_from_scratch
 from smidgen.nets.pretrained import SCRATCH, encoder_size, pretrained_encoder
 from smidgen.nets.timm_encoder import PretrainedEncoder
 from smidgen.setup.method import EMBEDDINGS, IMAGES, by_options, choose_method, method_options
@@ -25,7 +25,7 @@ from smidgen.setup.start import net_to_start_from, refuse_other_embeddings, star
 PREFERRED = "lite2"
 """The encoder for photographs, see `choose_encoder`."""
 
-IMAGE_DEFAULTS = ("conv", "wide-residual", "alexnet", "alexnet-small", "scratch:resnet50")
+IMAGE_DEFAULTS = (*FOR_IMAGES, "wide-residual", "scratch:resnet50")
 """The encoders that methods have by default: nets for images, for which "vectors" stands in on embeddings."""
 
 
