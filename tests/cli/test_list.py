@@ -54,7 +54,9 @@ def test_fusion_is_listed_with_its_rule_and_the_options_of_its_methods(smidgen):
     assert ("\nsettle " in embeddings, "\nhidden " in embeddings, "\nheads " in embeddings) == (False, True, True)
     names = [line.split()[0] for line in smidgen("list", "methods").out.split("\n\n")[0].splitlines()]
     assert names[:3] == ["fusion", "fusion-images", "fusion-embeddings"]
-    assert names[3:] == ["deepcluster", "kmeans", "rcc", "sela", "supervised", "swav", "ucc"]
+    assert names[3:6] == ["consistency", "deepcluster", "kmeans"]
+    assert names[3:] == sorted(names[3:])
+    assert {"mutual-information", "rcc", "seeded-autoencoder", "sela", "supervised", "swav", "ucc"} < {*names}
 
 
 def test_recipes_are_listed_with_what_they_run(smidgen):

@@ -20,7 +20,7 @@ def test_wrn_28_2_has_the_published_number_of_weights_and_layers():
 
 
 @pytest.mark.parametrize("name", ["wrn-28-2", "conv-2x2"])
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 17, 9), (1, 2, 2), (1, 1, 5), (1, 28, 28)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 17, 9), (1, 2, 2), (1, 1, 5), (1, 1, 1), (1, 28, 28)])
 def test_they_take_images_of_any_shape(name, shape):
     net = encoder(name, shape)
     codes = net(torch.rand(2, *shape))
@@ -43,7 +43,7 @@ def test_its_decoder_gives_images_of_the_shape(shape):
 
 @pytest.mark.parametrize("name", ["wrn-28-2", "conv-2x2"])
 def test_on_ready_embeddings_two_layers_stand_in(name):
-    assert isinstance(encoder(name, (24, 1, 1)), VectorEncoder)
+    assert isinstance(encoder(name, (24,)), VectorEncoder)
 
 
 def test_heads_are_put_into_the_order_of_the_classes():

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from smidgen.nets.encoder import Encoder, Normalise
+from smidgen.data.shapes import ImageShape
+from smidgen.nets.encoder import Encoder, Normalise, numbered
 
 _FIRST, _MOST = 16, 64  # channels
 
@@ -24,7 +25,7 @@ def halved_sides(height: int, width: int) -> list[tuple[int, int]]:
     return sides
 
 
-def _channels(image_shape: tuple[int, int, int]) -> list[int]:
+def _channels(image_shape: ImageShape) -> list[int]:
     """Return the channels before and after each halving: the image's, then 16, 32, 64 …, and 64 at the end."""
     n_halvings = len(halved_sides(*image_shape[1:])) - 1
     return [image_shape[0], *(min(_MOST, _FIRST << i) for i in range(n_halvings - 1)), _MOST]
@@ -37,7 +38,7 @@ class HalvingEncoder(Encoder):
     more of its net than the size of the code.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], *, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, image_shape: ImageShape, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         channels, last = _channels(image_shape), halved_sides(*image_shape[1:])[-1]
         layers: list[nn.Module] = [Normalise(mean, std)]
@@ -45,6 +46,10 @@ class HalvingEncoder(Encoder):
             layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1], nn.Flatten())
         self.features = channels[-1] * last[0] * last[1]
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return the convolutions but the last, whose numbers are the code, each with its ReLU."""
+        return numbered("conv", [layer for layer in self.layers if isinstance(layer, nn.ReLU)])
 
     def forward(self, images: Tensor) -> Tensor:
         """Return codes (batch, features) of images (batch, channels, height, width) in [0, 1]."""
@@ -54,7 +59,7 @@ class HalvingEncoder(Encoder):
 class HalvingDecoder(nn.Module):
     """The counterpart of `HalvingEncoder`: transposed 3×3 convolutions back to the image's sides; linear at the end."""
 
-    def __init__(self, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, image_shape: ImageShape) -> None:
         super().__init__()
         channels, sides = _channels(image_shape)[::-1], halved_sides(*image_shape[1:])[::-1]
         layers: list[nn.Module] = [nn.Unflatten(1, (channels[0], *sides[0]))]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smidgen.nets.encoder import Encoder, Normalise
+from smidgen.data.shapes import ImageShape
+from smidgen.nets.encoder import Encoder, Normalise, numbered
 
 _BLOCKS = 4  # in each stage: 28 = 6 · 4 + 4 layers
 _WIDTHS = (16, 32, 64)
@@ -44,9 +45,7 @@ class WideResNetEncoder(Encoder):
     the net of FixMatch for CIFAR-10, of 1.47 million parameters with its head.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], *, widen: int = 2, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
+    def __init__(self, image_shape: ImageShape, *, widen: int = 2, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         inputs, blocks = 16, list[nn.Module]()
         for stage, width in enumerate(_WIDTHS):
@@ -64,6 +63,10 @@ class WideResNetEncoder(Encoder):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="leaky_relu")
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return the first convolution and the blocks."""
+        return {"conv1": self.stem, **numbered("block", self.blocks)}
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1]."""
