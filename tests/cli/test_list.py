@@ -19,7 +19,7 @@ def _few_names(monkeypatch):
     [
         ("resnet*", ["resnet18", "resnet50"]),
         ("resnet50", ["resnet50", "seresnet50"]),  # a part of a name
-        ("conv*", ["conv", "convnext_tiny"]),
+        ("conv*", ["conv", "conv-2x2", "convnext_tiny"]),
         ("resnet[15]?", ["resnet18", "resnet50"]),
     ],
 )
@@ -28,7 +28,7 @@ def test_encoders_are_listed_by_pattern(smidgen, pattern, names):
 
 
 def test_a_pattern_that_nothing_fits_is_refused(smidgen):
-    assert "None of 13 encoders is called 'vgg*'" in smidgen("list", "encoders", "vgg*").refusal()
+    assert "None of 15 encoders is called 'vgg*'" in smidgen("list", "encoders", "vgg*").refusal()
 
 
 def test_our_encoders_are_all_described():

@@ -13,6 +13,8 @@ STAGES = {
     "alexnet-small": ("conv1", "conv2", "conv3", "conv4", "conv5"),
     "sobel:alexnet-small": ("conv1", "conv2", "conv3", "conv4", "conv5"),
     "wide-residual": ("conv1", "block1", "block2", "block3"),
+    "wrn-28-2": ("conv1", *(f"block{i}" for i in range(1, 13))),
+    "conv-2x2": ("conv1", "conv2", "conv3"),
     "unet": ("size1", "size2", "size3"),
     "scratch:lite0@32": ("stem", *BLOCKS, "head"),
     "scratch:mobilenetv3_small_050@32": ("bn1", "blocks.0", "blocks.1", "blocks.3", "blocks.5"),
