@@ -41,11 +41,23 @@ def test_digits_have_6272_numbers_and_embeddings_a_decoder_of_their_own():
 def test_a_block_is_the_equation():
     block, x = WideResidualBlock(4, 6, stride=2), torch.randn(2, 4, 8, 8)
     x0 = F.relu(x)
-    long = F.conv2d(x0, block.first.weight, block.first.bias, stride=2, padding=1)
+    long = F.conv2d(F.pad(x0, (0, 1, 0, 1)), block.first.weight, block.first.bias, stride=2)
     long = F.conv2d(F.relu(long), block.second.weight, block.second.bias, padding=1)
     short = F.conv2d(x0, block.shortcut.weight, block.shortcut.bias, stride=2)
     expected = long + torch.cat([short, torch.zeros(2, 2, 4, 4)], 1)
     torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize(("side", "zeros"), [(8, (0, 1)), (7, (1, 1))])
+def test_a_halving_convolution_has_zeros_where_keras_has_them(side, zeros):
+    block = WideResidualBlock(1, 1, stride=2)
+    for layer in (block.first, block.second, block.shortcut):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    torch.nn.init.ones_(block.first.weight)  # sums the 3×3 pixels of each place
+    block.second.weight.data[0, 0, 1, 1] = 1
+    ones = F.pad(torch.ones(side, side), (*zeros, *zeros)).unfold(0, 3, 2).unfold(1, 3, 2).sum((2, 3))
+    torch.testing.assert_close(block(torch.ones(1, 1, side, side))[0, 0], ones)
 
 
 def test_each_image_is_standardised_by_itself_and_a_constant_one_is_only_centred():

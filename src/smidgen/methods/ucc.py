@@ -18,9 +18,9 @@ Equation → function
     α CE + (1 − α) MSE                                           ucc_objective
 
 Deviations from the paper. The nets compute in bfloat16 where the machine does (`--precision float32` for not): their
-gradients have a cosine of .98 or more with those of float32. Adam's ε is 1e-8 instead of 1e-7, and convolutions of
-stride 2 are centred on even pixels instead of odd ones. Images are assigned to the k-means centroids of the training
-images; the paper's clustering accuracy, k-means of the test images alone, is `test_kmeans_accuracy`.
+gradients have a cosine of .98 or more with those of float32. Adam's ε is 1e-8 instead of Keras' 1e-7. Images are
+assigned to the k-means centroids of the training images; the paper's clustering accuracy, k-means of the test images
+alone, is `test_kmeans_accuracy`.
 
 The four variants: `UCC` is the default; `UCC2+` never sees a pure bag (`ucc = "2-4"`, or evidence without any);
 `UCC α=1` has no decoder (`alpha = 1`); and both. The bags are those of the evidence, whatever their sizes and counts;

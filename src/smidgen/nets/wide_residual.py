@@ -42,7 +42,8 @@ class WideResidualBlock(nn.Module):
 
     x₀ = ReLU(x), out = shortcut(x₀) + conv(ReLU(conv(x₀))). Shortcut: a 1×1 convolution where the sides are halved;
     channels are filled up with zeros where there are more, and where there are fewer (decoder only) a 1×1 convolution
-    makes them. stride: 2 halves the sides (rounded up). enlarge: first doubles x₀, nearest neighbour.
+    makes them. stride: 2 halves the sides (rounded up), with zeros around as Keras' "same" has them: of an even side
+    only after the end. enlarge: first doubles x₀, nearest neighbour.
     batch_norm: after each convolution of the long way.
     """
 
@@ -51,7 +52,7 @@ class WideResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs, self.enlarge = outputs, enlarge
-        self.first = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+        self.first = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1 if stride == 1 else 0)
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.first_norm = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
         self.second_norm = nn.BatchNorm2d(outputs) if batch_norm else nn.Identity()
@@ -65,9 +66,15 @@ class WideResidualBlock(nn.Module):
         x = F.relu(x).contiguous(memory_format=torch.channels_last)
         if self.enlarge:
             x = F.interpolate(x, scale_factor=2, mode="nearest")
-        residual = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)))))
+        padded = x if self.first.padding == (1, 1) else F.pad(x, _zeros_around(x))
+        residual = self.second_norm(self.second(F.relu(self.first_norm(self.first(padded)))))
         short = self.shortcut(x)
         return F.pad(short, (0, 0, 0, 0, 0, self.outputs - short.shape[1])) + residual
+
+
+def _zeros_around(x: Tensor) -> list[int]:
+    """Return how many zeros go before and after the width and the height of maps, for a 3×3 kernel of stride 2."""
+    return [zeros for side in (x.shape[-1], x.shape[-2]) for zeros in (side % 2, 1)]
 
 
 class WideResidualEncoder(Encoder):
