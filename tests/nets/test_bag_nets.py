@@ -1,5 +1,6 @@
 """The nets of UCC: wide residual blocks by hand, decoders of every shape, attention that sums to one."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -58,6 +59,22 @@ def test_a_halving_convolution_has_zeros_where_keras_has_them(side, zeros):
     block.second.weight.data[0, 0, 1, 1] = 1
     ones = F.pad(torch.ones(side, side), (*zeros, *zeros)).unfold(0, 3, 2).unfold(1, 3, 2).sum((2, 3))
     torch.testing.assert_close(block(torch.ones(1, 1, side, side))[0, 0], ones)
+
+
+def test_the_encoder_gives_what_the_paper_s_layers_give_in_keras():
+    # Keras 3.15 with the layers of the paper's code: 3×3 "same" and 1×1 "valid" convolutions, channels padded by zeros.
+    expected = [
+        [0, 0, 4.0830, 0, 1.7096, 1.7634, 1.4608, 0.0000, 0, 1.1433, 0, 0.2494, 1.5227],
+        [0, 0, 1.9501, 0, 2.7943, 1.2929, 2.3459, 0.0061, 0, 0.6623, 0, 0.4414, 1.7942],
+    ]
+    net = make_encoder("wide-residual", (1, 8, 7), mean=(0.5,), std=(0.2,))
+    convolutions = [layer for layer in net.modules() if isinstance(layer, torch.nn.Conv2d)]
+    for seed, layer in enumerate(convolutions):
+        weight = np.random.RandomState(seed).standard_normal(layer.weight.shape) * (2 / layer.weight[0].numel()) ** 0.5
+        layer.weight.data = torch.from_numpy(weight).float()
+        layer.bias.data.fill_(0.1)
+    images = torch.from_numpy(np.random.RandomState(99).random_sample((2, 1, 8, 7))).float()
+    torch.testing.assert_close(net(images)[:, ::40], torch.tensor(expected), atol=2e-4, rtol=1e-4)
 
 
 def test_each_image_is_standardised_by_itself_and_a_constant_one_is_only_centred():
