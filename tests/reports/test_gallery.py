@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_samples import digits_run, write_run
+from report_samples import digits_run, png, write_run
 
 from smidgen.errors import InputError
 from smidgen.reports.gallery import balanced_sample, choose, gallery_rows, open_embeddings
+from smidgen.reports.page import write_page
 from smidgen.reports.tables import read_assignments
+from smidgen.reports.thumbnails import fit_thumbnails
 
 
 @given(st.lists(st.integers(0, 5), max_size=60), st.integers(0, 70))
@@ -71,3 +74,32 @@ def test_negative_number_of_images_is_refused(digits_folder: Path) -> None:
 
 def test_missing_embeddings_are_none(tmp_path: Path) -> None:
     assert open_embeddings(tmp_path, rows=3) is None
+
+
+def test_with_more_clusters_than_classes_mistakes_are_between_classes(tmp_path: Path) -> None:
+    fake = digits_run(300)
+    fake.clusters = [str(i % 40) for i in range(300)]
+    assignments = read_assignments(write_run(tmp_path, fake))
+    galleries = choose(assignments, None, per_cluster=0, map_points=0)
+    judged = assignments.in_split("test") & assignments.mistaken()
+    for mistake in galleries.mistakes:
+        assert mistake.cluster == -1
+        assert set(assignments.predicted()[mistake.rows]) == {mistake.stands_for}
+        pair = (assignments.classes == mistake.class_number) & (assignments.predicted() == mistake.stands_for)
+        assert mistake.count == (judged & pair).sum()
+    page = write_page(tmp_path, layout="pca").read_text()
+    first = galleries.mistakes[0]
+    names = assignments.class_names[first.class_number], assignments.class_names[first.stands_for]
+    pattern = r'<h4><bdi>{}</bdi> <span class="arrow" aria-label="went to">→</span> <bdi>{}</bdi><span'
+    assert re.search(pattern.format(*names), page)
+
+
+def test_pictures_that_are_only_on_the_map_are_small(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    picture = png(noise)
+    rows, none = np.arange(4), np.zeros(0, dtype=np.int64)
+    assert len(picture) > 2500
+    found = fit_thumbnails(dict.fromkeys(range(4), picture), [rows[:1]], rows, budget=10**6)
+    assert len(found.uris[0]) > len(picture)  # as it is, in a gallery
+    assert all(len(found.uris[row]) < 0.7 * len(picture) for row in (1, 2, 3))
+    assert fit_thumbnails({}, [none], none, budget=0).uris == {}

@@ -92,11 +92,11 @@ def _matrix(assignments: Assignments, counts: np.ndarray, split: str) -> dict[st
 
 
 def _mistake(assignments: Assignments, mistake: Mistake) -> dict[str, Any]:
-    stands_for = int(assignments.class_of[mistake.cluster])
+    clusters, classes = assignments.cluster_names, assignments.class_names
     return {
-        "class_name": assignments.class_names[mistake.class_number],
-        "cluster": cluster_title(assignments.cluster_names[mistake.cluster]),
-        "stands_for": assignments.class_names[stands_for] if stands_for >= 0 else None,
+        "class_name": classes[mistake.class_number],
+        "cluster": cluster_title(clusters[mistake.cluster]) if mistake.cluster >= 0 else None,
+        "stands_for": classes[mistake.stands_for] if mistake.stands_for >= 0 else None,
         "count": mistake.count,
         "rows": mistake.rows.tolist(),
     }

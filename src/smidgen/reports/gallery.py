@@ -15,7 +15,7 @@ from smidgen.reports.evidence import Section, evidence_rows, read_evidence
 from smidgen.reports.issues import Kind, issue_rows, read_issues
 from smidgen.reports.predictions import Predictions, choose_predictions
 from smidgen.reports.relabelling import Relabelling, read_relabelling
-from smidgen.reports.tables import Assignments, confusion, read_assignments
+from smidgen.reports.tables import Assignments, read_assignments
 
 MOST_CARDS = 200  # clusters that get a gallery; the largest ones where there are more
 _BLOCK = 65_536  # rows of embeddings read at once: a million of them need not fit into memory
@@ -32,10 +32,15 @@ class Cluster:
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """Images of one class that went to a cluster standing for another: how many, and the most confident as rows."""
+    """Images of one class that went to a cluster standing for another: how many, and the most confident as rows.
+
+    cluster: -1 where there are more clusters than classes and the images are those of all clusters for one class.
+    stands_for: that class, -1 for none.
+    """
 
     class_number: int
     cluster: int
+    stands_for: int
     count: int
     rows: np.ndarray
 
@@ -204,20 +209,22 @@ def _doubt(assignments: Assignments) -> np.ndarray | None:
 
 
 def _mistakes(assignments: Assignments, *, pairs: int = 12, each: int = 8) -> list[Mistake]:
-    """Return the most frequent confusions of the judged split, the most confident images first."""
-    split = assignments.judged_split
-    counts = confusion(assignments, split=split)
-    right = assignments.class_of[None, :] == np.arange(len(assignments.class_names))[:, None]
-    counts = np.where(right, 0, counts)
-    order = np.argsort(-counts, axis=None, kind="stable")[:pairs]
-    found = []
-    wrong = assignments.in_split(split) & assignments.mistaken()
-    for flat in order[counts.ravel()[order] > 0]:
-        class_number, cluster = (int(i) for i in np.unravel_index(flat, counts.shape))
-        rows = np.flatnonzero(wrong & (assignments.classes == class_number) & (assignments.clusters == cluster))
-        shown = _lowest(-np.nan_to_num(assignments.confidence), rows, each)
-        found.append(Mistake(class_number, cluster, len(rows), shown))
-    return found
+    """Return the most frequent confusions of the judged split, the most confident images first.
+
+    They are between classes and clusters, or, where there are more clusters than classes, between classes.
+    """
+    by_class = assignments.has_more_clusters
+    taken_for = assignments.predicted() if by_class else assignments.clusters
+    rows = np.flatnonzero(assignments.in_split(assignments.judged_split) & assignments.mistaken())
+    found, counts = np.unique(np.stack([assignments.classes[rows], taken_for[rows]]), axis=1, return_counts=True)
+    mistakes = []
+    for k in np.argsort(-counts, kind="stable")[:pairs].tolist():
+        class_number, other = found[:, k].tolist()
+        own = rows[(assignments.classes[rows] == class_number) & (taken_for[rows] == other)]
+        shown = _lowest(-np.nan_to_num(assignments.confidence), own, each)
+        cluster, stands_for = (-1, other) if by_class else (other, int(assignments.class_of[other]))
+        mistakes.append(Mistake(class_number, cluster, stands_for, len(own), shown))
+    return mistakes
 
 
 def balanced_sample(clusters: np.ndarray, *, size: int, seed: int = 0) -> np.ndarray:

@@ -15,8 +15,8 @@ from smidgen.run_folder import RunFolder
 
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _SIDES = (128, 96, 64, 48, 32)  # sides to try, in pixels, until the galleries fit
-_MAP_SIDE = 64
-_SMALL = 1500  # bytes below which a thumbnail is left as it is
+_MAP_SIDE = 48
+_SMALL = 1200  # bytes below which a thumbnail is left as it is
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def fit_thumbnails(
 ) -> Thumbnails:
     """Return data URIs that together take at most `budget` characters on the page.
 
-    Gallery images are shrunk as far as is needed, those only on the map to 64 px; what does not fit even then is left
+    Gallery images are shrunk as far as is needed, those only on the map to 48 px; what does not fit even then is left
     out, the least wanted first.
 
     stored: bytes by row. shown: rows of the galleries, the most wanted first, a row may come twice. sample: rows of
@@ -98,7 +98,7 @@ def _shrink(data: bytes, side: int) -> bytes:
 
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            if max(image.size) <= side and len(data) <= side * side:
+            if max(image.size) <= side and len(data) <= side * side // 2:
                 return data
             image.thumbnail((side, side))
             out = io.BytesIO()
