@@ -12,6 +12,7 @@ from smidgen.estimator import ImageClusterer
 from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.model import Model
+from smidgen.nets.composed import Chain, Projected
 from smidgen.nets.pretrained import pretrained_encoder
 from smidgen.setup import images as setup_images
 from smidgen.setup.configuration import resolve
@@ -137,11 +138,13 @@ def test_another_run_s_encoder_keeps_its_own_weights(photos, tmp_path):
 def test_a_run_that_starts_from_one_on_embeddings_takes_its_encoder_and_its_net(run, photos):
     out, _ = run
     config, extractor = chosen(photos, method="ucc", init_from=str(out), options={"preset": "warm"})
-    assert (config.encoder, extractor.name, config.options["encoder"]) == ("lite0", "lite0", "projected-256")
+    assert (config.encoder, extractor.name, config.options["encoder"]) == ("lite0", "lite0", Projected(256))
     config, _ = chosen(photos, init_from=str(out))
     assert (config.method, config.encoder) == ("fusion-embeddings", "lite0")
     config, extractor = chosen(photos, method="ucc", init_from=str(out), fine_tune=True)
-    assert (config.options["encoder"], extractor) == ("lite0", None)
+    assert (config.options["encoder"], extractor) == (Chain("lite0", Projected(256)), None)
+    config, extractor = chosen(photos, init_from=str(out), fine_tune=True)
+    assert (config.method, config.options["encoder"]) == ("fusion-images", Chain("lite0", Projected(256)))
 
 
 @pytest.mark.parametrize("settings", [{}, {"encoder": "lite0"}, {"encoder": "lite0", "fine_tune": True}])

@@ -7,6 +7,7 @@ from smidgen import fitting
 from smidgen.config import Config
 from smidgen.errors import InputError
 from smidgen.fitting import fit
+from smidgen.nets.composed import Projected
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
 QUICK = {"supervised": {"steps": 2, "batch_size": 4}, "fusion": {"steps": 4, "refine_steps": 2, "batch_size": 8}}
@@ -43,8 +44,8 @@ def runs(tmp_path_factory):
         ("net", "conv", (None, "conv")),
         ("embeddings", None, ("lite0@32", None)),
         ("embeddings", "lite0@32", ("lite0@32", None)),
-        ("both", None, ("lite0@32", "projected-256")),
-        ("both", "lite0@32", ("lite0@32", "projected-256")),
+        ("both", None, ("lite0@32", Projected(256))),
+        ("both", "lite0@32", ("lite0@32", Projected(256))),
     ],
 )
 def test_k_means_takes_the_net_of_the_run_and_what_embeds_its_images(runs, run, encoder, taken):

@@ -13,6 +13,7 @@ from smidgen.exports.onnx_file import to_onnx
 from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.model import Model
+from smidgen.nets.composed import Projected
 from smidgen.setup.configuration import resolve
 from smidgen.setup.encoder import choose_encoder
 
@@ -50,7 +51,7 @@ def started(method, run, **options):
 @pytest.mark.parametrize("method", ["ucc", "rcc"])
 def test_features_begin_as_the_assignments_of_the_run_they_start_from(method, runs):
     outcome = started(method, runs / "told", **STILL)
-    assert outcome.config.options["encoder"] == "projected-9-24"
+    assert outcome.config.options["encoder"] == Projected(9, 24)
     wanted = Model.load(runs / "told").assign(DATA.images)
     np.testing.assert_allclose(outcome.model.encode(DATA.images), wanted, atol=1e-6)
     clusters = outcome.assignments.argmax(1)
@@ -60,7 +61,7 @@ def test_features_begin_as_the_assignments_of_the_run_they_start_from(method, ru
 
 def test_without_evidence_features_begin_as_the_vote(runs):
     outcome = started("ucc", runs / "alone", **STILL)
-    assert outcome.config.options["encoder"] == "projected-9"
+    assert outcome.config.options["encoder"] == Projected(9)
     wanted = Model.load(runs / "alone").assign(DATA.images).argmax(1)
     assert clustering_accuracy(wanted, outcome.model.encode(DATA.images).argmax(1)) > 0.9
 
@@ -90,7 +91,7 @@ def test_its_onnx_gives_what_it_gives(runs):
 
 def test_k_means_clusters_what_the_other_run_has_learned(runs):
     outcome = fit(config("kmeans", init_from=str(runs / "told")), data=X)
-    assert outcome.config.options["encoder"] == "projected-9-24"
+    assert outcome.config.options["encoder"] == Projected(9, 24)
     assert outcome.model.encode(DATA.images).shape == (N, 24)
     assert clustering_accuracy(CLASSES, outcome.assignments.argmax(1)) > 0.9
 
@@ -104,13 +105,18 @@ def test_fusion_looks_at_embeddings_anew_wherever_it_starts(runs):
 
 
 def test_a_projected_encoder_is_refused_where_there_is_nothing_to_take_it_from():
-    for settings in ({"encoder": "projected-9-24"}, {"options": {"encoder": "projected-9-24"}}):
-        with pytest.raises(
-            InputError, match="'projected-9-24' comes from another run: name that one, `--init-from RUN`"
-        ):
-            resolve(config("ucc", **settings))
+    table = {"type": "projected", "components": 9, "hidden": 24}
+    for encoder in (Projected(9, 24), table, {"type": "chain", "first": "lite0", "then": table}):
+        with pytest.raises(InputError, match="a layer of 24 units' comes from another run: name that one, `--init-fr"):
+            resolve(config("ucc", options={"encoder": encoder}))
+
+
+@pytest.mark.parametrize("wrong", [{}, {"type": "projected"}, {"type": "net"}, {"type": "gradients", "net": 3}])
+def test_a_table_that_is_no_encoder_is_refused(wrong):
+    with pytest.raises(InputError, match="`encoder` must be a text, or a table as runs write it, got"):
+        resolve(config("ucc", options={"encoder": wrong}))
 
 
 def test_an_encoder_of_another_size_is_refused(runs):
     with pytest.raises(InputError, match="not the one wanted here"):
-        started("ucc", runs / "told", encoder="projected-9-25")
+        started("ucc", runs / "told", encoder=Projected(9, 25))

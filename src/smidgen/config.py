@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from smidgen.errors import InputError, unknown
@@ -89,7 +90,7 @@ def _written(options: Mapping[str, Any]) -> dict[str, Any]:
     fields = dataclasses.fields(options) if isinstance(options, Options) else ()  # type: ignore[arg-type]
     defaults = {field.name: field.default for field in fields}
     texts = {name: "none" for name in options if options[name] is None and defaults.get(name) is not None}
-    return {name: value for name, value in {**options, **texts}.items() if value is not None}
+    return {name: msgspec.to_builtins(value) for name, value in {**options, **texts}.items() if value is not None}
 
 
 def from_table(table: Mapping[str, Any]) -> Config:

@@ -14,6 +14,7 @@ from smidgen.checksums import check_seal, sealed
 from smidgen.data.values import OPEN, ValueRange
 from smidgen.errors import Damaged, RunError
 from smidgen.files import read_json, write_json
+from smidgen.nets.composed import Chain, Gradients, Projected
 from smidgen.options import Count, Positive, Share
 from smidgen.schemas import convert
 
@@ -61,7 +62,7 @@ class ModelFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
 
     format: int
     method: str
-    options: dict[str, bool | int | float | str | None]
+    options: dict[str, bool | int | float | str | Gradients | Projected | Chain | None]
     n_clusters: Annotated[int, Meta(ge=1, le=10**6)]
     shape: tuple[Count, ...]
     mean: tuple[float, ...]

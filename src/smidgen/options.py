@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 import os
 import re
 import sys
@@ -41,7 +43,8 @@ def convert(name: str, value: Any, kind: Any, *, strict: bool = False) -> Any:
     """Return a value as the annotated type of a field, in the field's range.
 
     kind: bool, int, float or str, perhaps with a range, `Annotated[float, Meta(ge=0, le=1)]`; Literal[…]; a mapping;
-    or one of these or None. strict: texts are not read as numbers, as in TOML, which has both.
+    or one of these or None; or str and msgspec's Structs, which tables are read as. strict: texts are not read as
+    numbers, as in TOML, which has both.
     Raises InputError, with the name, the value and what was wanted.
 
     >>> convert("n_init", "3", Count), convert("spherical", "true", bool), convert("max_seconds", "none", float | None)
@@ -54,6 +57,11 @@ def convert(name: str, value: Any, kind: Any, *, strict: bool = False) -> Any:
     if type(None) in options and (value is None or (value == "none" and not strict)):
         return None
     options = tuple(option for option in options if option is not type(None))
+    structs = tuple(o for o in options if isinstance(o, type) and issubclass(o, msgspec.Struct))
+    if isinstance(value, structs):
+        return value
+    if structs and isinstance(value, Mapping):
+        return _struct(name, value, structs)
     kind = next((o for o in options if _base(o) is tuple and isinstance(value, list | tuple)), options[0])
     plain = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value  # of NumPy
     if typing.get_origin(kind) is Literal:
@@ -66,6 +74,14 @@ def convert(name: str, value: Any, kind: Any, *, strict: bool = False) -> Any:
         return msgspec.convert(_read(plain, _base(kind), strict=strict), kind, strict=strict)
     except msgspec.ValidationError:
         raise InputError(f"`{name}` must be {_wanted(kind)}, got {plain!r}.") from None
+
+
+def _struct(name: str, table: Mapping[str, Any], structs: tuple[type, ...]) -> Any:
+    try:
+        return msgspec.convert(dict(table), functools.reduce(operator.or_, structs))
+    except msgspec.ValidationError as error:
+        given = f"got {dict(table)!r} ({error})"
+        raise InputError(f"`{name}` must be a text, or a table as runs write it, {given}.") from None
 
 
 def check_fields(config: Any) -> None:

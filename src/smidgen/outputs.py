@@ -31,6 +31,7 @@ from smidgen.reports.page import gallery_rows
 from smidgen.reports.predictions import cluster_table
 from smidgen.reports.tables import match_classes, read_assignments
 from smidgen.run_folder import RunFolder
+from smidgen.setup.encoder import encoder_in_words
 from smidgen.training.embed import map_images
 
 MOST_INSPECTED = 200_000
@@ -227,7 +228,7 @@ def describe(
         "threads": config.threads,
         "device": config.device,
         "method": config.method,
-        "encoder": config.encoder or config.options.get("encoder"),
+        "encoder": encoder_in_words(config),
         "command": ["smidgen", *sys.argv[1:]] if Path(sys.argv[0]).name.startswith("smidgen") else None,
         "started": now(),
         "trained_on": f"{len(train):,} images of {train.name} ({train.split})",

@@ -28,8 +28,8 @@ def part(method, request, images=IMAGES):
 )
 def test_the_filter_stands_before_nets_of_photographs_unless_it_is_said_otherwise(options, images, name):
     method = make("deepcluster", images, **options)
-    assert method.encoder_name == name
-    assert method.starting_point.encoder == name
+    assert str(method.encoder_parts) == name
+    assert str(method.starting_point.encoder) == name
 
 
 def test_the_report_s_net_has_its_layers_and_two_outputs_for_two_classes():

@@ -9,6 +9,7 @@ from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.simulation import Simulation, simulate
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
+from smidgen.nets.composed import Projected
 from smidgen.training.embed import map_images
 from smidgen.training.loop import Settings, Trainer
 
@@ -116,12 +117,12 @@ def offered(method):
 
 def test_other_runs_start_from_what_it_says_after_evidence():
     method = fitted(known(n_bags=40, ucc=(1, 3), bag_size=12), components=20, hidden=40, refine_steps=20)
-    assert method.starting_point.encoder == "projected-20-40"
+    assert method.starting_point.encoder == Projected(20, 40)
     np.testing.assert_allclose(offered(method), assignments(method), atol=1e-6)
 
 
 def test_without_evidence_other_runs_start_from_the_mean_of_the_voters_logits(alone):
-    assert alone.starting_point.encoder == "projected-256"
+    assert alone.starting_point.encoder == Projected(256)
     heads = alone.heads
     logs = heads(alone.projected)[:, heads.voters].log_softmax(-1).gather(2, heads.order.expand(N, -1, -1))
     wanted = (heads.sharpness * logs.mean(1)).softmax(-1).detach()

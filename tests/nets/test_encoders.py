@@ -1,10 +1,17 @@
 """Encoders: shapes, gradients, and the normalisation they carry."""
 
+import json
+import tomllib
+
+import msgspec
 import pytest
+import tomli_w
 import torch
 
 from smidgen.errors import InputError
-from smidgen.nets.encoders import Normalise, is_projected, make_encoder, projected_name
+from smidgen.nets.composed import Chain, EncoderOption, Gradients, Projected
+from smidgen.nets.encoders import Normalise, make_encoder
+from smidgen.options import convert
 
 
 def encoder(name="conv", shape=(1, 8, 8)):
@@ -48,16 +55,46 @@ def test_an_unknown_encoder_is_named():
         encoder("konv")
 
 
-@pytest.mark.parametrize(("sizes", "features"), [((20, 7), 7), ((20, None), 32), ((99, 7), 7)])
-def test_a_name_says_how_large_a_projected_encoder_is(sizes, features):
-    name = projected_name(*sizes)
-    assert is_projected(name)
-    net = encoder(name, (24,))
+@pytest.mark.parametrize(("parts", "features"), [((20, 7), 7), ((20,), 32), ((99, 7), 7)])
+def test_the_parts_say_how_large_a_projected_encoder_is(parts, features):
+    net = encoder(Projected(*parts), (24,))
     assert net.features == features
     assert net(torch.rand(3, 24)).shape == (3, features)
 
 
-def test_projected_encoders_want_embeddings_and_sizes():
-    with pytest.raises(InputError, match="'projected-20-7' wants ready embeddings, and these are images"):
-        encoder("projected-20-7", (1, 8, 8))
-    assert not any(map(is_projected, (None, "conv", "projected", "projected-0", "projected-8-0", "projected-8-7-6")))
+def test_projected_encoders_want_embeddings():
+    with pytest.raises(InputError, match="'20 principal components and a layer of 7 units' wants ready embeddings"):
+        encoder(Projected(20, 7), (1, 8, 8))
+
+
+def test_a_chain_is_a_net_and_one_of_its_embeddings():
+    net = encoder(Chain("lite0@32", Projected(20, 7)), (3, 8, 8)).eval()
+    images = torch.rand(2, 3, 8, 8)
+    assert net.features == 7
+    net.then.projection.fit(torch.randn(30, net.first.features))
+    assert net(images).equal(net.then(net.first(images)))
+    net(images).sum().backward()
+    assert any(p.grad is not None and bool(p.grad.any()) for p in net.first.parameters())
+    net.freeze(3)
+    assert not next(net.first.parameters()).requires_grad
+    assert encoder(Chain("lite0@32", "conv"), (3, 8, 8)).features == 128
+    with pytest.raises(InputError, match="'lite0@32, then vectors' wants images, and these are embeddings"):
+        encoder(Chain("lite0@32", "vectors"), (5,))
+
+
+@pytest.mark.parametrize("parts", ["conv", Gradients("conv"), Projected(9), Projected(9, 24), Chain("a", Projected(9))])
+def test_an_encoder_survives_json_toml_and_the_options_of_a_method(parts):
+    stored = msgspec.to_builtins(parts)
+    assert tomllib.loads(tomli_w.dumps({"encoder": stored}))["encoder"] == stored
+    assert convert("encoder", json.loads(json.dumps(stored)), EncoderOption, strict=True) == parts
+    assert convert("encoder", parts, EncoderOption | None) == parts
+
+
+def test_the_filter_is_a_part_however_it_is_written():
+    images = torch.rand(2, 3, 16, 16)
+    nets = []
+    for written in ("sobel:conv", Gradients("conv")):
+        torch.manual_seed(0)
+        nets.append(encoder(written, (3, 16, 16)).eval())
+    assert nets[0](images).equal(nets[1](images))
+    assert str(Gradients("conv")) == "sobel:conv"

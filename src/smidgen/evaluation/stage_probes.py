@@ -21,8 +21,7 @@ from smidgen.evaluation.probes import KNN_SETTINGS, knn_probes, linear_probe, lo
 from smidgen.hardware import forked_rng, seed_rng
 from smidgen.maths.scaling import power_of_two
 from smidgen.model import Model, embed
-from smidgen.nets.encoder import Encoder
-from smidgen.nets.encoders import is_projected
+from smidgen.nets.composed import Projected
 from smidgen.nets.pretrained import pretrained_encoder, without_weights
 from smidgen.nets.stages import MOST_FEATURES, output_of, pooled
 from smidgen.training.embed import map_blocks
@@ -170,15 +169,13 @@ def stages_of(model: Model) -> dict[str, torch.nn.Module]:
     start = model.method.starting_point
     if model.method.problem.holds_vectors or start is None:
         return {}
-    return start.net.stages() if isinstance(start.net, Encoder) else {}
+    return start.net.stages()
 
 
 def _has_net(model: Model) -> bool:
     """Return whether a model's features are those of a net, and not of fixed equations or principal components."""
     start = model.method.starting_point
-    return model.extractor is not None or (
-        start is not None and start.encoder is not None and not is_projected(start.encoder)
-    )
+    return model.extractor is not None or (start is not None and not isinstance(start.encoder, Projected))
 
 
 def _of_images(model: Model) -> _Source:

@@ -29,6 +29,7 @@ from smidgen.nets.bag_net import (
     try_copy_weights,
 )
 from smidgen.nets.centroids import Centroids
+from smidgen.nets.composed import ChainedEncoder, EncoderOption
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.timm_encoder import PretrainedEncoder
@@ -44,7 +45,7 @@ class BagConfig(Options):
 
     BATCH: ClassVar[str] = "bags"
 
-    encoder: str = option(
+    encoder: EncoderOption = option(
         "wide-residual",
         "the encoder before the feature layer, see `smidgen list encoders`; with unet the decoder copies the image"
         " through skip connections, which the features then need not carry (for comparison); unet-no-skips has none",
@@ -329,5 +330,6 @@ class BagMethod(Method):
 
 def _enlarged(shape: Shape, encoder: Encoder) -> int | None:
     """Return the side in pixels that an encoder enlarges images to, None where it does not."""
-    size = encoder.preprocess.size if isinstance(encoder, PretrainedEncoder) else 0
+    first = encoder.first if isinstance(encoder, ChainedEncoder) else encoder
+    size = first.preprocess.size if isinstance(first, PretrainedEncoder) else 0
     return size if size > max(shape[1:], default=0) else None

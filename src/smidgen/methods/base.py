@@ -15,6 +15,8 @@ from smidgen.data.batches import Part, Request
 from smidgen.data.shapes import ImageShape, Shape, image_shape, is_vector
 from smidgen.errors import ContractError, InputError
 from smidgen.evidence.resolved import Resolved
+from smidgen.nets.composed import EncoderOption
+from smidgen.nets.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,13 @@ class EvidenceUse:
 class StartingPoint:
     """What another run may load (`--init-from`); a method that offers more to runs of its own kind subclasses it.
 
-    encoder: the name of this network in `nets.encoders`, None where there is none. net: the network with its weights.
+    encoder: what this network is: its name in `nets.encoders`, or its parts. net: the network with its weights.
     head: weight (clusters, features) and bias (clusters,) of a softmax layer on the network's embeddings that gives the
     same assignments as `assign`, or nearly; None where there is none.
     """
 
-    encoder: str | None
-    net: nn.Module
+    encoder: EncoderOption
+    net: Encoder
     head: tuple[Tensor, Tensor] | None = None
 
 

@@ -41,6 +41,7 @@ from smidgen.methods.base import EvidenceUse, Method, Problem, Stage, StartingPo
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.relabelling import varied
 from smidgen.nets.average import Average
+from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import HeadedNet
 from smidgen.options import Count, Options, Several, Share, ShareBelowOne, Weight, option
@@ -50,7 +51,7 @@ from smidgen.options import Count, Options, Several, Share, ShareBelowOne, Weigh
 class ConsistencyConfig(Options):
     """Settings of `consistency`; the defaults are FixMatch's for CIFAR-10."""
 
-    encoder: str = option("wrn-28-2", "the trained encoder, see `smidgen list encoders`")
+    encoder: EncoderOption = option("wrn-28-2", "the trained encoder, see `smidgen list encoders`")
     steps: Count = option(2**20, "optimiser steps")
     batch_size: Several = option(64, "labelled images per step")
     ratio: Count = option(7, "μ, unlabelled images per labelled one")

@@ -48,9 +48,8 @@ from smidgen.methods.relabelling import (
     rows_by_cluster,
     varied,
 )
-from smidgen.nets.encoders import is_trained_from_scratch, make_encoder
-from smidgen.nets.pretrained import SCRATCH
-from smidgen.nets.sobel import SOBEL
+from smidgen.nets.composed import EncoderOption, Gradients
+from smidgen.nets.encoders import TRAINED_HERE, make_encoder
 from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, ShareBelowOne, Weight, option
 
 MOST_ALIGNED = 2000
@@ -61,7 +60,7 @@ MOST_ALIGNED = 2000
 class DeepClusterConfig(Options):
     """Settings of `deepcluster`; the defaults are the paper's, but for 100 passes over 50,000 images instead of 500."""
 
-    encoder: str = option("alexnet", "the trained encoder, see `smidgen list encoders`")
+    encoder: EncoderOption = option("alexnet", "the trained encoder, see `smidgen list encoders`")
     sobel: bool | None = option(None, "feed Sobel gradients instead of colours; none does so if images have colours")
     groups: CountOrZero | None = option(
         None, "k, number of pseudo-classes; none is ten times the number of clusters, 0 as many as clusters"
@@ -126,7 +125,7 @@ class DeepCluster(Method):
         super().__init__()
         self.config, self.problem, self._host = config, problem, HostCopies()
         self.view = plain_view(problem, crop=max(config.crop, 1e-3), colour=config.top_layer == "centroids")
-        self.encoder = make_encoder(self.encoder_name, problem.shape, mean=problem.mean, std=problem.std)
+        self.encoder = make_encoder(self.encoder_parts, problem.shape, mean=problem.mean, std=problem.std)
         wanted = 10 * problem.n_clusters if config.groups is None else config.groups or problem.n_clusters
         self.n_groups = min(wanted, max(1, problem.n_images))  # a loaded one knows no images
         features = self.encoder.features
@@ -145,15 +144,13 @@ class DeepCluster(Method):
         self.register_buffer("whitening", torch.zeros(0))
 
     @property
-    def encoder_name(self) -> str:
-        """The name of the net, with that of the filter before it where there is one."""
-        name, wanted = self.config.encoder, self.config.sobel
-        if name.startswith(SOBEL) or self.problem.holds_vectors:
-            return name
+    def encoder_parts(self) -> EncoderOption:
+        """The net, with the filter before it where there is one."""
+        encoder, wanted = self.config.encoder, self.config.sobel
         with_sobel = self.problem.shape[0] == 3 if wanted is None else wanted
-        return (
-            f"{SOBEL}{name}" if with_sobel and is_trained_from_scratch(name) and not name.startswith(SCRATCH) else name
-        )
+        if with_sobel and not self.problem.holds_vectors and encoder in TRAINED_HERE:
+            return Gradients(str(encoder))
+        return encoder
 
     def stages(self) -> list[Stage]:
         """Return the one stage, "train"; `begin` is called at every label update."""
@@ -283,8 +280,8 @@ class DeepCluster(Method):
 
     @property
     def starting_point(self) -> StartingPoint:
-        """The encoder, by its name with the filter's."""
-        return StartingPoint(self.encoder_name, self.encoder)
+        """The encoder, with the filter."""
+        return StartingPoint(self.encoder_parts, self.encoder)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the features (batch, features) that are clustered, before the last ReLU; v2: after the projection."""

@@ -42,7 +42,7 @@ from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
-from smidgen.nets.encoders import projected_name
+from smidgen.nets.composed import Projected
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
 from smidgen.options import Count, CountOrZero, Several, Share, ShareBelowOne, Weight, option
 
@@ -333,12 +333,10 @@ class FusionEmbeddings(Method):
         if self.refined:
             *layer, last = self.teacher.net.children()
             assert isinstance(last, nn.Linear)
-            name, net = (
-                projected_name(components, self.config.hidden),
-                ProjectedEncoder(projection, nn.Sequential(*layer)),
-            )
-            return ProjectedStart(name, net, (last.weight, last.bias), projection=projection)
-        return ProjectedStart(projected_name(components), projection, self.heads.as_layer(), projection=projection)
+            parts = Projected(components, self.config.hidden)
+            net = ProjectedEncoder(projection, nn.Sequential(*layer))
+            return ProjectedStart(parts, net, (last.weight, last.bias), projection=projection)
+        return ProjectedStart(Projected(components), projection, self.heads.as_layer(), projection=projection)
 
     def start_from(self, start: StartingPoint) -> None:
         """Take the projection of another run of this method; its clusters are looked for anew."""

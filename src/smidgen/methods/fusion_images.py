@@ -45,6 +45,7 @@ from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, Sta
 from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.host_copies import HostCopies
 from smidgen.nets.average import Average
+from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import HeadedNet
 from smidgen.options import Count, CountOrZero, Several, Share, Weight, option
@@ -76,7 +77,7 @@ class FusionImagesConfig(FusionConfig):
     evidence: Weight = 1.0
     wrong: Share = 0.1
     bag_images: Count = 320
-    encoder: str = option("conv", "the trained encoder, see `smidgen list encoders`")
+    encoder: EncoderOption = option("conv", "the trained encoder, see `smidgen list encoders`")
     labelled_factor: Weight = option(
         2.0,
         "factor on the refinement's steps if there are labels and no bags: such steps cost less than those with"

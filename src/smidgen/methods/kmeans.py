@@ -19,6 +19,7 @@ from smidgen.maths.pca import fit_pca
 from smidgen.maths.scaling import unit_rows
 from smidgen.maths.soft_clusters import assignments_by_distance, calibrated_spread
 from smidgen.methods.base import Embed, Method, Problem, StartingPoint
+from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.options import Count, Options, option
 
@@ -32,7 +33,7 @@ class KMeansConfig(Options):
         "what to cluster; auto is embeddings if an encoder is named or loaded from another run (`--init-from`),"
         " otherwise pixels",
     )
-    encoder: str | None = option(
+    encoder: EncoderOption | None = option(
         None,
         "has random weights unless pretrained or loaded from another run; none with `features=encoder` is conv",
     )
@@ -96,7 +97,7 @@ class KMeans(Method):
     @property
     def starting_point(self) -> StartingPoint | None:
         """The encoder; None where the features are not an encoder's."""
-        return StartingPoint(self.config.encoder, self.encoder) if self.uses_encoder else None
+        return StartingPoint(self.config.encoder or "conv", self.encoder) if self.uses_encoder else None
 
     def start_from(self, start: StartingPoint) -> None:
         """Load another method's encoder; InputError where the features are not an encoder's."""

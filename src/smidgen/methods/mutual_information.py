@@ -40,6 +40,7 @@ from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, Sta
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.priors import check_number, read_shares
 from smidgen.methods.relabelling import find_neighbours, one_near, varied
+from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads, OrderedHeads
 from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, ShareBelowOne, Weight, option
@@ -57,7 +58,7 @@ _NTH = 10  # the neighbour whose distance is the unit of `radius`
 class MutualInformationConfig(Options):
     """Settings of `mutual-information`; the defaults are those measured on MNIST (RESULTS.md)."""
 
-    encoder: str = option("conv", "the trained encoder, see `smidgen list encoders`")
+    encoder: EncoderOption = option("conv", "the trained encoder, see `smidgen list encoders`")
     heads: Count = option(5, "linear heads, of which the one with the lowest loss is kept")
     steps: Count = option(3000, "optimiser steps")
     batch_size: Several = option(256, "images per step, each as two views")

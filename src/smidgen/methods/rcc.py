@@ -42,6 +42,7 @@ from smidgen.maths.matching import in_order_of_classes
 from smidgen.methods.bag_method import BagConfig, BagMethod, BagStart
 from smidgen.methods.base import BagHeads, Embed, EvidenceUse, Problem, Stage, StartingPoint
 from smidgen.nets.bag_net import HeadActivation, HeadStart, bag_head, expected_count, try_copy_weights
+from smidgen.nets.composed import EncoderOption
 from smidgen.options import Count, Share, Weight, option
 
 
@@ -49,7 +50,7 @@ from smidgen.options import Count, Share, Weight, option
 class RCCConfig(BagConfig):
     """Settings of `rcc`, those of `BagConfig` among them; the defaults are the report's where it states them."""
 
-    encoder: str = option(
+    encoder: EncoderOption = option(
         "wide-residual",
         "the encoder before the feature layer, see `smidgen list encoders`; the report's was a pretrained ResNeXt, and"
         " any of timm's can be. With unet the decoder copies the image through skip connections, which the features"

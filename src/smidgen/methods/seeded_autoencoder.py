@@ -43,6 +43,7 @@ from smidgen.maths.trimmed_kmeans import trimmed_kmeans
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.relabelling import varied
+from smidgen.nets.composed import EncoderOption
 from smidgen.nets.decoders import make_decoder
 from smidgen.nets.encoder import Normalise
 from smidgen.nets.encoders import make_encoder
@@ -82,7 +83,9 @@ _TOGETHER = {
 class SeededAutoencoderConfig(Options):
     """Settings of `seeded-autoencoder`; the defaults are the report's, for 80 % of MNIST labelled."""
 
-    encoder: str = option("conv-2x2", "the trained encoder, see `smidgen list encoders`; its embeddings are the code")
+    encoder: EncoderOption = option(
+        "conv-2x2", "the trained encoder, see `smidgen list encoders`; its embeddings are the code"
+    )
     trained_on: Literal["labelled", "all"] = option("labelled", "images that the autoencoder learns from")
     steps: Count = option(7200, "optimiser steps; 15 passes over 48,000 images")
     batch_size: Several = option(100, "images per step")

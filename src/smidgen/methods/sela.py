@@ -47,6 +47,7 @@ from smidgen.methods.relabelling import (
     relabelling_steps,
     varied,
 )
+from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
 from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, ShareBelowOne, Weight, option
@@ -67,7 +68,7 @@ _LEAST_SHARE = 0.1  # of an even one, that a learned prior leaves a group
 class SeLaConfig(Options):
     """Settings of `sela`; the defaults are those published for CIFAR."""
 
-    encoder: str = option("alexnet", "the trained encoder, see `smidgen list encoders`")
+    encoder: EncoderOption = option("alexnet", "the trained encoder, see `smidgen list encoders`")
     heads: Count = option(10, "T, linear heads, each with its own labels")
     groups: CountOrZero = option(128, "K, number of labels per head; 0 for the number of clusters")
     strength: Positive = option(10.0, "λ, how closely labels follow the network's predictions; 25 on ImageNet")

@@ -14,6 +14,7 @@ from smidgen.data.views import View
 from smidgen.methods.base import EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.labelled_images import labels_to_learn
+from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
 from smidgen.options import Count, Options, Several, Weight, option
@@ -23,7 +24,7 @@ from smidgen.options import Count, Options, Several, Weight, option
 class SupervisedConfig(Options):
     """Settings of `supervised`."""
 
-    encoder: str = option("conv", "the encoder, see `smidgen list encoders`")
+    encoder: EncoderOption = option("conv", "the encoder, see `smidgen list encoders`")
     steps: Count = option(1500, "optimiser steps")
     batch_size: Several = option(256, "images per step")
     learning_rate: Weight = option(2e-3, "of AdamW, at its peak")

@@ -39,6 +39,7 @@ from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, PseudoLabe
 from smidgen.methods.feature_clusters import Blocks, FeatureClusters, features_of_all
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.relabelling import find_neighbours, one_near, relabelling_steps, varied
+from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, ShareBelowOne, Weight, option
 
@@ -53,7 +54,7 @@ _SMALL_SIDE = 96 / 224  # of the image's, in pixels
 class SwAVConfig(Options):
     """Settings of `swav`; the defaults are the paper's for batches of 256, and 200 passes over 50,000 images."""
 
-    encoder: str = option("scratch:resnet50", "the trained encoder, see `smidgen list encoders`")
+    encoder: EncoderOption = option("scratch:resnet50", "the trained encoder, see `smidgen list encoders`")
     prototypes: Several = option(3000, "K, number of prototypes")
     features: Count = option(128, "dimensions of the projection")
     hidden: CountOrZero = option(2048, "units of the projection's hidden layer, 0 for none")

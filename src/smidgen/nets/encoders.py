@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -11,10 +10,11 @@ from torch import Tensor, nn
 from smidgen.data.shapes import ImageShape, Shape, is_vector
 from smidgen.errors import InputError
 from smidgen.nets.alexnet import AlexNetEncoder
+from smidgen.nets.composed import Chain, ChainedEncoder, EncoderOption, Gradients, Projected
 from smidgen.nets.encoder import Encoder, Normalise, numbered
 from smidgen.nets.halving import HalvingEncoder
 from smidgen.nets.pretrained import SCRATCH, pretrained_encoder
-from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
+from smidgen.nets.projection import projected_encoder
 from smidgen.nets.sobel import SOBEL, SobelEncoder
 from smidgen.nets.unet import UNetEncoder
 from smidgen.nets.wide_residual import WideResidualEncoder
@@ -131,74 +131,66 @@ TRAINED_HERE = (*FOR_IMAGES, "wide-residual", "unet", "unet-no-skips", VECTORS)
 """The encoders that start from random weights; all others come pretrained."""
 
 
-def is_trained_from_scratch(name: str) -> bool:
+def is_trained_from_scratch(encoder: EncoderOption) -> bool:
     """Return whether an encoder is trained by the run that uses it, and not frozen as pretrained ones are by default.
 
     >>> [is_trained_from_scratch(name) for name in ("conv", "scratch:resnet18", "sobel:lite0")]
     [True, True, False]
     """
-    name = name.removeprefix(SOBEL)
-    return name in TRAINED_HERE or name.startswith(SCRATCH) or is_projected(name)
+    encoder = as_parts(encoder)
+    if isinstance(encoder, Gradients):
+        return is_trained_from_scratch(encoder.net)
+    return not isinstance(encoder, str) or encoder in TRAINED_HERE or encoder.startswith(SCRATCH)
 
 
-def _with_sobel(name: str, image_shape: ImageShape, *, mean: Sequence[float], std: Sequence[float]) -> SobelEncoder:
+def as_parts(encoder: EncoderOption) -> EncoderOption:
+    """Return an encoder whose name has `sobel:` before it as the parts that it has, any other as it is.
+
+    >>> as_parts("sobel:conv"), as_parts("conv")
+    (Gradients(net='conv'), 'conv')
+    """
+    if isinstance(encoder, str) and encoder.startswith(SOBEL):
+        return Gradients(encoder.removeprefix(SOBEL))
+    return encoder
+
+
+def make_encoder(encoder: EncoderOption, shape: Shape, *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
+    """Return a new encoder, random or pretrained as its name says.
+
+    encoder: one of ENCODERS, or VECTORS, or a net of timm's, see `pretrained.pretrained_encoder`, with random weights
+        if `scratch:` stands before it; or an encoder of several parts. Those in FOR_IMAGES are VECTORS for ready
+        embeddings. With `sobel:` before it a net of ours is shown the gradients of images by a fixed filter.
+    shape: (channels, height, width), or (features,) of ready embeddings. mean, std: per channel or feature, over the
+        training images in [0, 1]; pretrained encoders take any images and have a mean and deviation of their own.
+    Raises InputError for a name that is none of these, or not for such data.
+    """
+    encoder = as_parts(encoder)
+    if is_vector(shape):
+        return _of_vectors(encoder, shape[0], mean=mean, std=std)
+    if isinstance(encoder, Gradients):
+        return _of_gradients(encoder.net, shape, mean=mean, std=std)
+    if isinstance(encoder, Chain):
+        first = _pretrained(encoder.first)(shape, mean=mean, std=std)
+        unknown = (0.0,) * first.features, (1.0,) * first.features  # they are loaded from the run that it comes from
+        return ChainedEncoder(first, _of_vectors(encoder.then, first.features, mean=unknown[0], std=unknown[1]))
+    if encoder == VECTORS or isinstance(encoder, Projected):
+        raise InputError(
+            f"The encoder {str(encoder)!r} wants ready embeddings, and these are images: use 'conv' or another."
+        )
+    return ENCODERS.get(encoder, _pretrained(encoder))(shape, mean=mean, std=std)
+
+
+def _of_vectors(encoder: EncoderOption, inputs: int, *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
+    if isinstance(encoder, Projected):
+        return projected_encoder(inputs, encoder.components, encoder.hidden)
+    if encoder not in (VECTORS, *FOR_IMAGES):
+        raise InputError(f"The encoder {str(encoder)!r} wants images, and these are embeddings: use '{VECTORS}'.")
+    return VectorEncoder(inputs, mean=mean, std=std)
+
+
+def _of_gradients(name: str, image_shape: ImageShape, *, mean: Sequence[float], std: Sequence[float]) -> SobelEncoder:
     channels, *sides = image_shape
     if not is_trained_from_scratch(name) or name.startswith(SCRATCH):
         raise InputError(f"A net of timm's takes colours, not gradients: leave '{SOBEL}' before {name!r} out.")
     inner = make_encoder(name, (2, sides[0], sides[1]), mean=(0.0, 0.0), std=(1.0, 1.0))
     return SobelEncoder(inner, channels, mean=mean, std=std)
-
-
-_PROJECTED = re.compile(r"projected-([1-9]\d{0,5})(?:-([1-9]\d{0,5}))?")
-
-
-def projected_name(components: int, hidden: int | None = None) -> str:
-    """Return the name of a projection of ready embeddings on principal components, and of the layer on it, if any.
-
-    Such an encoder is only for runs that start from another one: new, it knows no components and gives zeros.
-
-    >>> projected_name(256, 512)
-    'projected-256-512'
-    """
-    return f"projected-{components}" + (f"-{hidden}" if hidden else "")
-
-
-def is_projected(name: object) -> bool:
-    """Return whether something is a name as `projected_name` makes them."""
-    return _PROJECTED.fullmatch(str(name)) is not None
-
-
-def _projected(name: str, inputs: int) -> Encoder:
-    found = _PROJECTED.fullmatch(name)
-    assert found is not None
-    projection = Projection(inputs, int(found[1]))
-    return ProjectedEncoder(projection, one_layer(projection.features, int(found[2]))) if found[2] else projection
-
-
-def make_encoder(name: str, shape: Shape, *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
-    """Return a new encoder, random or pretrained as its name says.
-
-    name: one of ENCODERS, or of `projected_name`, or a net of timm's, see `pretrained.pretrained_encoder`, with random
-        weights if `scratch:` stands before it. Those in FOR_IMAGES are "vectors" for ready embeddings. With
-        `sobel:` before it a net of ours is shown the gradients of images, as two channels, by a fixed filter.
-    shape: (channels, height, width), or (features,) of ready embeddings. mean, std: per channel or feature, over the
-        training images in [0, 1]; pretrained encoders take any images and have a mean and deviation of their own.
-    Raises InputError for a name that is none of these, or not for such data.
-    """
-    if is_vector(shape):
-        return _of_vectors(name, shape[0], mean=mean, std=std)
-    if name.startswith(SOBEL):
-        return _with_sobel(name.removeprefix(SOBEL), shape, mean=mean, std=std)
-    if name == VECTORS or is_projected(name):
-        raise InputError(f"The encoder {name!r} wants ready embeddings, and these are images: use 'conv' or another.")
-    return ENCODERS.get(name, _pretrained(name))(shape, mean=mean, std=std)
-
-
-def _of_vectors(name: str, inputs: int, *, mean: Sequence[float], std: Sequence[float]) -> Encoder:
-    if is_projected(name):
-        return _projected(name, inputs)
-    if name.startswith(SOBEL):
-        raise InputError(f"The filter of {name!r} wants images, and these are embeddings: use '{VECTORS}'.")
-    if name not in (VECTORS, *FOR_IMAGES):
-        raise InputError(f"The encoder {name!r} wants images, and these are embeddings: use '{VECTORS}'.")
-    return VectorEncoder(inputs, mean=mean, std=std)

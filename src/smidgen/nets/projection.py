@@ -93,6 +93,12 @@ class ProjectedEncoder(Encoder):
             return self.layer(self.projection(images))
 
 
+def projected_encoder(inputs: int, components: int, hidden: int | None) -> Encoder:
+    """Return a projection of vectors that knows no components yet, with a layer of hidden units on it, if any."""
+    projection = Projection(inputs, components)
+    return projection if hidden is None else ProjectedEncoder(projection, one_layer(projection.features, hidden))
+
+
 def one_layer(inputs: int, hidden: int, *, dropout: float = 0.5) -> nn.Sequential:
     """Return a linear layer with batch norm, ReLU and dropout: (batch, inputs) → (batch, hidden)."""
     return nn.Sequential(nn.Linear(inputs, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout))

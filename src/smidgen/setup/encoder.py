@@ -16,9 +16,11 @@ from smidgen.hardware import forked_rng
 from smidgen.listener import Listener
 from smidgen.methods import FUSION, option_types
 from smidgen.model import Model, embed
-from smidgen.nets.encoders import FOR_IMAGES, is_projected, is_trained_from_scratch
+from smidgen.nets.composed import Chain, EncoderOption, Projected
+from smidgen.nets.encoders import FOR_IMAGES, is_trained_from_scratch
 from smidgen.nets.pretrained import SCRATCH, encoder_size, pretrained_encoder
 from smidgen.nets.timm_encoder import PretrainedEncoder
+from smidgen.options import convert
 from smidgen.setup.method import EMBEDDINGS, IMAGES, by_options, choose_method, method_options
 from smidgen.setup.start import net_to_start_from, refuse_other_embeddings, starting_run
 
@@ -35,6 +37,8 @@ def with_encoder(config: Config, other: Model | None) -> Config:
     Another run's encoder is taken for what it was there.
     """
     encoder, options = config.encoder, config.options
+    if isinstance(options.get("encoder"), Mapping):  # as `config.toml` has encoders of several parts
+        options = {**options, "encoder": convert("encoder", options["encoder"], EncoderOption)}
     if other is not None:
         refuse_other_embeddings(config, other)
         if other.extractor is not None:
@@ -42,8 +46,8 @@ def with_encoder(config: Config, other: Model | None) -> Config:
         options = _trained(options, net_to_start_from(other, config))
     wanted = encoder or options.get("encoder")
     is_known = other is not None or config.init_from is None  # or else that run may name it
-    if config.init_from is None and is_projected(wanted):
-        raise InputError(f"The encoder {wanted!r} comes from another run: name that one, `--init-from RUN`.")
+    if config.init_from is None and isinstance(wanted, Projected | Chain):
+        raise InputError(f"The encoder {str(wanted)!r} comes from another run: name that one, `--init-from RUN`.")
     trained = encoder is not None and (config.fine_tune or is_trained_from_scratch(encoder))
     if is_known and config.fine_tune and wanted is None:
         raise InputError("Which encoder is to be trained further? Name it: `--encoder lite0 --fine-tune`.")
@@ -59,7 +63,7 @@ def with_encoder(config: Config, other: Model | None) -> Config:
     return dataclasses.replace(config, encoder=encoder, options=options)
 
 
-def _trained(options: Mapping[str, Any], encoder: str | None) -> Mapping[str, Any]:
+def _trained(options: Mapping[str, Any], encoder: EncoderOption | None) -> Mapping[str, Any]:
     """Return the options with the encoder to train, unless they name one."""
     return options if encoder is None or "encoder" in options else {**options, "encoder": encoder}
 
@@ -126,10 +130,18 @@ def as_if_embedded(dataset: Dataset, extractor: PretrainedEncoder | None) -> Dat
     return dataclasses.replace(dataset, images=np.broadcast_to(zero, (len(dataset), extractor.features)), items=None)
 
 
+def encoder_in_words(config: Config) -> str | None:
+    """Return what the encoder of a configuration is, frozen or trained; None where none is named."""
+    encoder = config.encoder or config.options.get("encoder")
+    return None if encoder is None else str(encoder)
+
+
 def other_size(config: Config) -> int:
     """Return the side of images that are not of one small size: what the encoder reads best, where one may be used."""
     name = config.encoder or config.options.get("encoder")
-    if name is not None and (not is_trained_from_scratch(name) or name.startswith(SCRATCH)):
+    if isinstance(name, Chain):
+        return encoder_size(name.first)
+    if isinstance(name, str) and (not is_trained_from_scratch(name) or name.startswith(SCRATCH)):
         return encoder_size(name)
     choice = by_options(config) if config.method == FUSION else None
     method = config.method if choice is None else choice.method

@@ -12,6 +12,7 @@ from smidgen.data.datasets import Dataset
 from smidgen.errors import InputError
 from smidgen.listener import Listener
 from smidgen.methods import FUSION, FUSION_METHODS, SMALL, make_config, only_in, option_types
+from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import is_trained_from_scratch
 from smidgen.options import Options
 
@@ -58,7 +59,7 @@ def by_options(config: Config) -> Choice | None:
         for method in FUSION_METHODS
     }
     if trained is not None:
-        reasons[IMAGES].insert(0, f"the encoder {trained!r} is trained")
+        reasons[IMAGES].insert(0, f"the encoder {str(trained)!r} is trained")
     if frozen is not None:
         reasons[EMBEDDINGS].insert(0, f"the encoder {frozen!r} is frozen")
     if all(reasons.values()):
@@ -67,7 +68,7 @@ def by_options(config: Config) -> Choice | None:
     return next((Choice(method, why[0]) for method, why in reasons.items() if why), None)
 
 
-def _encoders(config: Config) -> tuple[str | None, str | None]:
+def _encoders(config: Config) -> tuple[EncoderOption | None, str | None]:
     """Return the encoder that is trained and the one that is frozen, where they are named."""
     named, trained = config.encoder, config.options.get("encoder")
     if named is not None and (config.fine_tune or is_trained_from_scratch(named)):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -24,7 +25,7 @@ from smidgen.methods.base import Method, Problem
 from smidgen.model import Model
 from smidgen.nets.timm_encoder import PretrainedEncoder
 from smidgen.setup.configuration import resolve
-from smidgen.setup.encoder import as_if_embedded, choose_encoder, embedded
+from smidgen.setup.encoder import as_if_embedded, choose_encoder, embedded, encoder_in_words
 from smidgen.setup.evidence import open_evidence, report_evidence, resolve_evidence
 from smidgen.setup.images import open_data
 from smidgen.setup.method import Choice, choose_method
@@ -60,7 +61,7 @@ class Plan:
             return self.method
         method = new_method(self.config, make_problem(self.config, inputs, self.evidence))
         if self.start is not None:
-            start_from(method, self.start)
+            start_from(method, self.start, fine_tune=False)
         return method
 
     def fingerprints(self) -> dict[str, str]:
@@ -91,12 +92,12 @@ class Plan:
             "skipped": sum(len(dataset.skipped) for dataset in self.datasets),
             "image_shape": list(train.shape),
             "value_range": train.value_range.as_table(),
-            "encoder": self.config.encoder or self.config.options.get("encoder"),
+            "encoder": encoder_in_words(self.config),
             "classes": list(train.class_names) if train.classes is not None else [],
             "n_clusters": problem.n_clusters,
             "method": self.config.method,
             **({} if self.choice is None else {"method_choice": self.choice.as_table()}),
-            "options": dict(self.config.options),
+            "options": msgspec.to_builtins(dict(self.config.options)),
             "evidence": problem.evidence.sizes(),
             "stages": {stage.name: stage.steps for stage in self.method.stages()},
             "parameters": sum(p.numel() for p in self.method.parameters()),
@@ -129,7 +130,7 @@ def make_plan(
     datasets = [dataset for dataset in (train, held_out) if dataset is not None]
     method = new_method(config, make_problem(config, as_if_embedded(train, extractor), resolved))
     if start is not None:
-        start_from(method, start)  # may refuse
+        start_from(method, start, fine_tune=config.fine_tune)  # may refuse
     report_evidence(method, listener)
     return Plan(config, choice, datasets, extractor, resolved, start, method)
 
