@@ -61,6 +61,7 @@ def test_simulated_fitted_and_checked(smidgen, photos, tmp_path):
     assert said.code == 0, said.err
     assert "Evidence: 6 labels, 12 bags, 12 counts, 12 proportions, 12 presence, 10 pairs." in said.err
     assert "by name" in said.out
+    assert "AMI " in said.out
     assert set(read_csv(tmp_path / "run" / "assignments.csv")["cluster"]) <= {"black", "grey", "white"}
     known = read_json(tmp_path / "run" / "manifest.json")["evidence"]
     assert (known["labels"], known["bags"], len(known["fingerprint"])) == (6, 12, 64)

@@ -51,8 +51,9 @@ def test_the_table_has_mean_and_spread_of_what_matters(summary):
 
 def test_without_classes_of_test_images_scores_are_those_of_training_images():
     figure = {"mean": 0.5, "spread": None}
-    variants = {"x": {"figures": {"train_accuracy": figure, "train_min_js": figure}}}
-    assert columns({"variants": variants}) == {"train_accuracy": "train accuracy", "train_min_js": "min JS"}
+    variants = {"x": {"figures": {"train_accuracy": figure, "train_ami": figure, "train_min_js": figure}}}
+    titles = {"train_accuracy": "train accuracy", "train_ami": "AMI", "train_min_js": "min JS"}
+    assert columns({"variants": variants}) == titles
 
 
 def test_no_name_breaks_the_markdown(summary):

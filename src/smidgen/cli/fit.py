@@ -273,7 +273,7 @@ def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
             mapped = f"{split}_mapped_accuracy"
             others = [f"by name {percent(metrics[named])}"] if named in metrics else []
             others += [f"by training images' classes {percent(metrics[mapped])}"] if mapped in metrics else []
-            others += [f"{name.upper()} {metrics[f'{split}_{name}']:.3f}" for name in ("nmi", "ari")]
+            others += [f"{name.upper()} {metrics[f'{split}_{name}']:.3f}" for name in ("nmi", "ami", "ari")]
             lines.append(
                 "   ".join((f"  {split:<5} accuracy  {percent(metrics[f'{split}_accuracy'])}{between}", *others))
             )

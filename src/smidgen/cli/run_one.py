@@ -85,6 +85,7 @@ _SHOWN = {
     "train_accuracy": ("train accuracy", 100, 2, " %"),
     "train_named_accuracy": ("… by name", 100, 2, " %"),
     "test_nmi": ("test NMI", 1, 3, ""),
+    "test_ami": ("test AMI", 1, 3, ""),
     "test_ari": ("test ARI", 1, 3, ""),
     "seconds": ("seconds of fit", 1, 0, ""),
     "seconds_total": ("seconds in all", 1, 0, ""),

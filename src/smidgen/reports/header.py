@@ -131,11 +131,12 @@ def command(manifest: Mapping[str, Any]) -> str:
     return shlex.join([*words, "--overwrite"] if "fit" in words[:2] or "run" in words[:2] else words)
 
 
-_SCORES = {"named_accuracy": "Named accuracy", "accuracy": "Accuracy", "nmi": "NMI", "ari": "ARI"}
+_SCORES = {"named_accuracy": "Named accuracy", "accuracy": "Accuracy", "nmi": "NMI", "ami": "AMI", "ari": "ARI"}
 _MEANINGS = {
     "named_accuracy": "by the clusters’ own names",
     "accuracy": "best one-to-one match",
     "nmi": "normalised mutual information",
+    "ami": "mutual information adjusted for chance",
     "ari": "adjusted Rand index",
 }
 
