@@ -160,20 +160,18 @@ def write_pseudo_labels(
     if found is None:
         return
 
-    def look(images: torch.Tensor) -> torch.Tensor:
-        probabilities = found.predict(images)[:, found.head].softmax(1)
-        labels = found.label(images)[:, found.head]
-        return torch.stack([labels.float(), entropy(probabilities) / math.log(2)], dim=1)
+    def bits(images: torch.Tensor) -> torch.Tensor:
+        return entropy(found.predict(images)[:, found.head].softmax(1)) / math.log(2)
 
-    seen = [map_images(look, dataset.images, method=method, device=device).numpy() for dataset in inputs]
-    labels = [each[:, 0].astype(np.int64) for each in seen]
-    if found.labels is not None:
-        labels[0] = found.labels[found.head].cpu().numpy()
+    kept = [] if found.labels is None else [found.labels[found.head].cpu().numpy()]
+    others = inputs[len(kept) :]
+    given = [map_images(found.label, each.images, method=method, device=device)[:, found.head] for each in others]
+    entropies = [map_images(bits, each.images, method=method, device=device).numpy() for each in inputs]
     columns: dict[str, Column] = {
         "image": [image for dataset in datasets for image in dataset.ids],
         "split": [dataset.split for dataset in datasets for _ in dataset.ids],
-        "label": np.concatenate(labels),
-        "entropy": [f"{bits:.4f}" for each in seen for bits in each[:, 1]],
+        "label": np.concatenate([*kept, *(each.long().numpy() for each in given)]),
+        "entropy": [f"{value:.4f}" for value in np.concatenate(entropies)],
     }
     run.write_table("pseudo_labels", columns)
 

@@ -101,10 +101,20 @@ def test_without_classes_the_surest_labels_come_first(tmp_path: Path) -> None:
     found = read_relabelling(run.path, read_assignments(run.path))
     assert found is not None
     assert not found.of_classes
+    assert not any("--test" in chart["note"] for chart in found.charts)
     assert [label.number for label in found.lowest] == [1, 2]
     page = write_page(run.path, layout="pca").read_text()
     assert "The surest labels" in page
     assert "known classes" not in page
+
+
+def test_without_held_out_images_it_is_said_how_to_have_their_curve(run: RunFolder) -> None:
+    run.write_table("relabellings", {name: cells for name, cells in CHANGES.items() if name != "validation_loss"})
+    found = read_relabelling(run.path, read_assignments(run.path))
+    assert found is not None
+    [note] = [chart["note"] for chart in found.charts if chart["name"] == "Loss"]
+    assert "With test images (--test)" in note
+    assert "memorises" not in note
 
 
 def test_the_page_shows_what_thumbnails_are_written_for(run: RunFolder) -> None:

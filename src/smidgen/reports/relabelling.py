@@ -86,11 +86,24 @@ def _read(path: Path, function: Any) -> Any:
 
 # ---------------------------------------------------------------------------------------------------------- charts
 
-_ByColumn = Mapping[str, str]
 
-# Name, how the curve of each column is called, and a sentence on each.
-_CHARTS: Sequence[tuple[str, _ByColumn, _ByColumn]] = (
-    (
+@dataclass(frozen=True)
+class _Chart:
+    """One chart: its name, how the curve of each column is called, and a sentence on each.
+
+    band: the columns of the lower and upper edge around the first curve. missed: a sentence where a curve is missing.
+    """
+
+    name: str
+    curves: Mapping[str, str]
+    notes: Mapping[str, str]
+    is_share: bool = False
+    band: Sequence[str] = ()
+    missed: str = ""
+
+
+_CHARTS = (
+    _Chart(
         "Agreement of labels (NMI)",
         {"nmi_previous": "with the labels before", "nmi_classes": "with the known classes"},
         {
@@ -98,12 +111,13 @@ _CHARTS: Sequence[tuple[str, _ByColumn, _ByColumn]] = (
             "nmi_classes": "The known classes are compared with, too; the method does not see them.",
         },
     ),
-    (
+    _Chart(
         "Images that changed their label",
         {"reassigned": "share of images"},
         {"reassigned": "The share of training images that got another label than before; it falls as labels settle."},
+        is_share=True,
     ),
-    (
+    _Chart(
         "Loss",
         {"training_loss": "training images", "validation_loss": "held-out images"},
         {
@@ -111,59 +125,66 @@ _CHARTS: Sequence[tuple[str, _ByColumn, _ByColumn]] = (
             "validation_loss": "Held-out images are up to 2,000 test images, which get labels but are not learned from:"
             " a growing gap means that the net memorises its labels.",
         },
+        missed="With test images (--test) there would be a curve of held-out ones, too.",
     ),
-    (
+    _Chart(
         "Clustering loss",
         {"clustering_loss": "k-means"},
         {"clustering_loss": "The mean squared distance of features to the centre of their group, when k-means ends."},
     ),
-    (
+    _Chart(
         "Classes within a label",
         {"class_entropy": "median"},
         {
             "class_entropy": "The entropy of the known classes among the images of one label, in bits: 0 where all are"
             " of one class; the band holds the middle half of all labels.",
         },
+        band=("class_entropy_low", "class_entropy_high"),
     ),
-    (
+    _Chart(
         "Sinkhorn iterations",
         {"iterations": "per head"},
         {"iterations": "How many iterations it took to find labels that are all used equally often."},
     ),
-    (
+    _Chart(
         "Largest label",
         {"largest": "share of images"},
         {"largest": "The share of images that have the most frequent label."},
+        is_share=True,
     ),
 )
 
-SHOWN = frozenset(column for _, curves, _ in _CHARTS for column in curves)
+SHOWN = frozenset(column for chart in _CHARTS for column in chart.curves)
 """Columns that have a chart here: the log has them, too, and the section on training leaves them out."""
 
 
 def _charts(table: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     columns = {name: np.array([float(cell or "nan") for cell in cells]) for name, cells in table.items()}
-    band = [columns[name] for name in ("class_entropy_low", "class_entropy_high") if name in columns]
-    found = []
-    for name, curves, notes in _CHARTS:
-        keys = [key for key in curves if np.isfinite(columns.get(key, np.nan)).any()]
-        if keys and len(columns["step"]) > 1:
-            around = band if "class_entropy" in curves and len(band) == 2 else None
-            note = " ".join(notes[key] for key in keys)
-            found.append(_chart(name, {curves[key]: columns[key] for key in keys}, note, around))
-    return found
+    known = {name: values for name, values in columns.items() if np.isfinite(values).any()}
+    if len(columns["step"]) < 2:
+        return []
+    return [_drawn(chart, known) for chart in _CHARTS if chart.curves.keys() & known.keys()]
 
 
-def _chart(name: str, curves: Mapping[str, np.ndarray], note: str, band: Sequence[np.ndarray] | None) -> dict[str, Any]:
-    strokes = {words: [_points(values)] for words, values in curves.items()}
-    span = [("", 0.0, float(len(next(iter(curves.values()))) - 1))]
-    around = None if band is None else [_points(edge) for edge in band]
-    share = name in ("Images that changed their label", "Largest label")
-    last = [(words, percent(p[0][-1][1]) if share else f"{p[0][-1][1]:.3g}") for words, p in strokes.items()]
+def _drawn(chart: _Chart, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    keys = [key for key in chart.curves if key in columns]
+    strokes = {chart.curves[key]: [_points(columns[key])] for key in keys}
+    notes = [chart.notes[key] for key in keys] + [chart.missed] * (len(keys) < len(chart.curves))
+    last = {name: points[0][-1][1] for name, points in strokes.items()}
     svg = figures.line_chart(
-        strokes, span, label=f"{name} at each relabelling: {course(strokes)}", band=around, axis="relabelling"
+        strokes,
+        [("", 0.0, len(columns["step"]) - 1.0)],
+        label=f"{chart.name} at each relabelling: {course(strokes)}",
+        band=[_points(columns[edge]) for edge in chart.band if edge in columns],
+        axis="relabelling",
     )
-    return {"name": name, "title": name, "last": last, "svg": svg, "note": note}
+    return {
+        "name": chart.name,
+        "title": chart.name,
+        "last": [(name, percent(value) if chart.is_share else f"{value:.3g}") for name, value in last.items()],
+        "svg": svg,
+        "note": " ".join(filter(None, notes)),
+    }
 
 
 def _points(values: np.ndarray) -> list[figures.Point]:
