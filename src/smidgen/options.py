@@ -99,16 +99,36 @@ def field_types(config_class: type) -> Mapping[str, Any]:
     return {field.name: kinds[field.name] for field in dataclasses.fields(config_class)}
 
 
-def option(default: Any, about: str) -> Any:
-    """Return a field of a method's configuration with its help text, as `smidgen list methods NAME` shows it."""
-    return dataclasses.field(default=default, metadata={"help": about})
+def option(default: Any, about: str, *, group: str = "") -> Any:
+    """Return a field of a method's configuration with its help text, as `smidgen list methods NAME` shows it.
+
+    group: a heading under which it is listed with others, after those without one: what a reader needs last.
+    """
+    return dataclasses.field(default=default, metadata={"help": about, "group": group})
 
 
 def help_texts(config_class: type) -> dict[str, str]:
     """Return name → help text of a configuration's options; a field that a subclass only gives a default keeps its."""
+    return _metadata(config_class, "help")
+
+
+def option_groups(config_class: type) -> dict[str, list[str]]:
+    """Return heading → names of a configuration's options, those without a heading first, under "".
+
+    A field that a subclass declares anew keeps its heading, unless it gets another one.
+    """
+    groups: dict[str, list[str]] = {"": []}
+    headings = _metadata(config_class, "group")
+    for field in dataclasses.fields(config_class):
+        groups.setdefault(headings.get(field.name, ""), []).append(field.name)
+    return groups
+
+
+def _metadata(config_class: type, name: str) -> dict[str, str]:
+    """Return field → what its metadata, or those of the class that first declared it, hold under a name."""
     declared = [part.__dict__.get("__dataclass_fields__", {}) for part in reversed(config_class.__mro__)]
     fields = [field for part in declared for field in part.values()]
-    return {field.name: field.metadata["help"] for field in fields if "help" in field.metadata}
+    return {field.name: field.metadata[name] for field in fields if field.metadata.get(name)}
 
 
 class Options(Mapping[str, Any]):

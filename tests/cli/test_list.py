@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from smidgen.cli import list as listing
+from smidgen.methods import make_config
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +64,17 @@ def test_recipes_are_listed_with_what_they_run(smidgen):
     lines = smidgen("list", "recipes").out.splitlines()
     assert any(line.startswith("mnist_none ") and "MNIST" in line for line in lines)
     assert "`smidgen run NAME` runs one." in lines
+
+
+@pytest.mark.parametrize("method", ["ucc", "rcc"])
+def test_options_of_the_paper_come_before_those_for_comparison(smidgen, method):
+    said = smidgen("list", "methods", method).out
+    paper, further, compared = re.split(
+        r"\n\n(?:Beyond the UCC paper|For comparison only).*:\n", said.partition("\n\nSet")[0]
+    )
+    names = [{line.split()[0] for line in part.splitlines() if line[:1].strip()} for part in (paper, further, compared)]
+    assert {"points", "bandwidth", "reconstruction", "steps"} < names[0]
+    assert {"log_output", "augment", "clip"} < names[1]
+    assert names[2] == {"random_shares", "start_bandwidth", "attention", "warmup_steps", "freeze_encoder"}
+    presets = [set(preset) for preset in type(make_config(method)).PRESETS.values()]
+    assert not any(names[2] & preset for preset in presets)

@@ -14,7 +14,7 @@ from smidgen.methods import FUSION_METHODS, METHODS, make_config, read_options
 from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.kmeans import KMeansConfig
 from smidgen.methods.rcc import RCCConfig
-from smidgen.options import Options, field_types, help_texts
+from smidgen.options import Options, field_types, help_texts, option, option_groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,3 +185,27 @@ def test_numbers_of_numpy_are_numbers():
     config = make_config("kmeans", {"n_init": np.int64(3), "components": np.float32(7)})
     assert (config.n_init, type(config.n_init), config.components) == (3, int, 7)
     assert type(KMeansConfig(n_init=np.int64(3)).n_init) is int
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_option_is_listed_once_under_one_heading(method):
+    config = make_config(method)
+    groups = option_groups(type(config))
+    assert next(iter(groups)) == ""
+    assert sorted(name for names in groups.values() for name in names) == sorted(config)
+
+
+def test_a_heading_is_kept_by_a_subclass_that_says_nothing_of_it():
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Base(Options):
+        a: int = option(1, "first", group="Later:")
+        b: int = option(2, "second")
+        c: int = option(3, "third", group="Later:")
+
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Sub(Base):
+        a: int = 4
+        c: int = option(5, "now first", group="Last:")
+
+    assert option_groups(Sub) == {"": ["b"], "Later:": ["a"], "Last:": ["c"]}
+    assert help_texts(Sub) == {"a": "first", "b": "second", "c": "now first"}

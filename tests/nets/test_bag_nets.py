@@ -6,9 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from smidgen.errors import InputError
-from smidgen.nets.bag_net import ACTIVATIONS, CountHead, GatedAttention
+from smidgen.nets.bag_net import ACTIVATIONS, CountHead
 from smidgen.nets.decoders import make_decoder
 from smidgen.nets.encoders import make_encoder
+from smidgen.nets.gated_attention import GatedAttention
 from smidgen.nets.wide_residual import StandardiseEach, WideResidualBlock
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 17, 9), (1, 1, 3)]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from smidgen.cli.parsing import one_of
 from smidgen.errors import InputError, unknown
 from smidgen.methods import FUSION, FUSION_METHODS, FUSION_RULE, METHODS, NAMES
-from smidgen.options import Options, field_types, help_texts, in_words
+from smidgen.options import Options, field_types, help_texts, in_words, option_groups
 
 KINDS = ("methods", "datasets", "encoders", "recipes")
 
@@ -120,9 +120,14 @@ def _options_of(name: str) -> str:
 
     config = make_config(name)
     kinds, about = field_types(type(config)), help_texts(type(config))
-    rows = [(name, _value(value), about.get(name, "") + _choices(kinds[name])) for name, value in config.items()]
-    options = table(_wrapped([("option", "default", ""), *rows]))
-    return f"{options}\n\nSet them with `--set option=value`.{_presets(config)}"
+    parts = []
+    for heading, names in option_groups(type(config)).items():
+        rows = [(one, _value(config[one]), about.get(one, "") + _choices(kinds[one])) for one in names]
+        parts.append(f"{heading}\n{table(_wrapped(rows))}" if heading else table(_wrapped([_HEAD, *rows])))
+    return "\n\n".join([*parts, f"Set them with `--set option=value`.{_presets(config)}"])
+
+
+_HEAD = ("option", "default", "")
 
 
 def _value(value: object) -> str:

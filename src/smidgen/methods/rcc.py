@@ -53,8 +53,7 @@ class RCCConfig(BagConfig):
     encoder: EncoderOption = option(
         "wide-residual",
         "the encoder before the feature layer, see `smidgen list encoders`; the report's was a pretrained ResNeXt, and"
-        " any of timm's can be. With unet the decoder copies the image through skip connections, which the features"
-        " then need not carry (for comparison); unet-no-skips has none",
+        " any of timm's can be",
     )
     counts: Literal["mse", "dllp"] = option(
         "mse",

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from smidgen.data.shapes import Shape
-from smidgen.maths.kde import bag_log_softmax, density_points, log_densities
+from smidgen.maths.kde import density_points, log_densities
 from smidgen.maths.reconstruction import mse, ssim
 from smidgen.nets.decoders import make_decoder
 from smidgen.nets.encoder import Encoder
+from smidgen.nets.gated_attention import GatedAttention
 from smidgen.nets.unet import UNetEncoder
 from smidgen.nets.wide_residual import glorot, image_statistics
 
@@ -29,23 +30,6 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
 
 LOG_SCALE = 0.1
 """Log densities run from 0 to −50 and beyond (σ = .1); the head gets a tenth of them, or it starts saturated."""
-
-
-class GatedAttention(nn.Module):
-    """The weight of each image in its bag: softmax over the bag of w·(tanh(V f) ⊙ sigmoid(U f)).
-
-    Source: Ilse, Tomczak and Welling, "Attention-based deep multiple instance learning", ICML 2018.
-    """
-
-    def __init__(self, features: int, *, hidden: int = 64) -> None:
-        super().__init__()
-        self.what, self.gate = nn.Linear(features, hidden), nn.Linear(features, hidden)
-        self.score = nn.Linear(hidden, 1, bias=False)
-
-    def forward(self, features: Tensor, offsets: Tensor) -> Tensor:
-        """Return log weights (images,), whose exponentials sum to one in each bag."""
-        hidden = torch.tanh(self.what(features)) * torch.sigmoid(self.gate(features))
-        return bag_log_softmax(self.score(hidden).squeeze(1).float(), offsets)
 
 
 class BagNet(nn.Module):
