@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from paper_samples import CLASSES, IMAGES, PHOTOGRAPHS, VECTORS, embed_of, make, seeded
+from paper_samples import CLASSES, IMAGES, PHOTOGRAPHS, VECTORS, embed_of, floats, make, seeded, train
 
 from smidgen.data.loader import Loader
+from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.methods.relabelling import (
     Relabellings,
     drawn_evenly,
@@ -95,3 +96,11 @@ def test_views_fit_what_is_shown():
     problem = make("deepcluster", PHOTOGRAPHS).problem
     assert plain_view(problem, crop=0.2, colour=False).grey == 0
     assert plain_view(problem, crop=0.2, colour=True).grey > 0
+
+
+@pytest.mark.parametrize("name", ["deepcluster", "sela", "swav"])
+def test_the_preset_for_embeddings_learns_from_neighbours_and_finds_the_classes(name):
+    quick = {"steps": 40} | ({} if name == "swav" else {"relabellings": 4})
+    method = train(make(name, VECTORS, preset="embeddings", encoder="vectors", **quick), VECTORS)
+    assert method.neighbours.shape == (len(VECTORS), 10)
+    assert clustering_accuracy(CLASSES, method.assign(floats(VECTORS)).argmax(1).numpy()) > 0.95

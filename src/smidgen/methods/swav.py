@@ -87,9 +87,21 @@ class SwAVConfig(Options):
             "learning_rate": 0.05,
             "weight_decay": 1e-5,
         },
+        "embeddings": {
+            "prototypes": 60,
+            "hidden": 256,
+            "steps": 600,
+            "small_crops": 0,
+            "queue": 0,
+            "temperature": 0.2,
+            "learning_rate": 0.05,
+            "weight_decay": 1e-5,
+            "neighbours": 10,
+        },
     }
     """Options by name: "paper" is the defaults; "small" trains a small net on small images in minutes, with few
-    prototypes and a batch that is large beside their number."""
+    prototypes and a batch that is large beside their number; "embeddings" does so on ready embeddings, with neighbours
+    for the second view."""
 
 
 def swapped_loss(codes: Sequence[Tensor], scores: Sequence[Tensor], *, temperature: float) -> Tensor:
