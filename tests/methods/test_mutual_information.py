@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from paper_samples import CLASSES, IMAGES, N_CLASSES, N_IMAGES, VECTORS, begun, embed_of, floats, seeded, train
+from paper_samples import CLASSES, IMAGES, N_CLASSES, N_IMAGES, VECTORS, embed_of, floats, seeded, train
 
 from smidgen.data.batches import Part
 from smidgen.data.views import View
@@ -195,9 +195,16 @@ def test_one_label_a_class_names_the_clusters_and_is_learned_once_they_have_form
     assert (method.assign(floats(IMAGES)).argmax(1).numpy() == CLASSES).mean() > 0.8  # without matching
 
 
+@pytest.mark.parametrize(("settle", "begins"), [(0.0, (0,)), (1.0, (0, 5))])
+def test_labels_may_count_from_the_first_step_or_the_last(settle, begins):
+    method = make(labels=CLASSES, steps=6, settle=settle, neighbours=2, consistency="joint")
+    assert method.stages()[0].begins == begins
+    train(method)
+    assert method.neighbours.shape == (N_IMAGES, 2)
+
+
 def test_labels_wait_until_clusters_have_formed():
-    method = begun("mutual-information", steps=40, batch_size=32)
-    assert "labelled" not in method.request("train", 39, seeded(), progress=39)
+    assert "labelled" not in make().request("train", 39, seeded(), progress=39)
     labels = np.where(np.arange(N_IMAGES) < N_CLASSES, CLASSES, -1)
     method = make(labels=labels)
     logged = {}

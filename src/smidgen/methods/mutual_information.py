@@ -14,12 +14,17 @@ the adversarial direction: Miyato, Maeda, Koyama and Ishii, "Virtual adversarial
 the equations (docs/methods.md §7).
 
 Equation → function
-    −I = mean_n H(y_n) + μ KL(mean_n y_n ‖ π)                                  firm_but_fair
-    R = −mean_n Σ_k p_k(x) log p_k(view of x)                                  agreement_loss
-    r = ε d / |d|, d = ∇ of KL(p(x) ‖ p(x + ξ u)) at a random u of length one  MutualInformation._adversarial
-    P = mean_n ½ (y y′ᵀ + y′ yᵀ), −I = Σ_kl P_kl (ln P_kl − μ ln P_k − μ ln P_l)  joint_loss
+    −I = mean_n H(y_n) + μ KL(mean_n y_n ‖ π)                                        firm_but_fair
+    R = −mean_n Σ_k p_k(x) log p_k(view of x)                                        agreement_loss
+    r = ε d / |d|, d the gradient of KL(p(x) ‖ p(x + ε u)) at a random u, |u| = 1    MutualInformation._adversarial
+    P = mean_n ½ (y y′ᵀ + y′ yᵀ), −I = H(P) + 2 μ KL(margin of P ‖ π)                joint_loss
 
-With the uniform prior π the term KL(mean ‖ π) is ln(clusters) − H(mean), so that −I is Bridle's, but for a constant.
+With the uniform prior π the term KL(mean ‖ π) is ln(clusters) − H(mean), so that both −I are those published, but for a
+constant.
+
+Deviations. The norm of the gradient is clipped at 1, as in every method here. The two views are a weak and a strong
+one. Labels count from the middle of the training on, when clusters have been matched to their classes. On ready
+embeddings dropout stands in for views; with `neighbours` the second view is that of a near image.
 """
 
 from __future__ import annotations
@@ -167,7 +172,7 @@ class MutualInformation(Method):
         self.register_buffer("labelled", (labels >= 0).nonzero().flatten())
         self.register_buffer("prior", self._prior())
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
-        self.register_buffer("reach", torch.ones(problem.n_images))
+        self.register_buffer("reach", torch.zeros(0))
         self.register_buffer("running_loss", torch.zeros(config.heads))
         self.register_buffer("head", torch.tensor(0))
 
@@ -185,8 +190,8 @@ class MutualInformation(Method):
 
     def stages(self) -> list[Stage]:
         """Return the one stage, "train"; clusters are matched to classes once they have formed."""
-        begins = (0, self._settled) if len(self.labelled) else (0,)
-        return [Stage("train", self.config.steps, begins=begins, least=LEAST)]
+        begins = {0, self._settled} if len(self.labelled) else {0}
+        return [Stage("train", self.config.steps, begins=tuple(sorted(begins)), least=LEAST)]
 
     @property
     def _settled(self) -> int:
@@ -199,11 +204,10 @@ class MutualInformation(Method):
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Find neighbours and the reach of adversarial changes; later match clusters to the classes of labels."""
-        if step < self._settled:
-            if self.config.neighbours:
-                self.neighbours = find_neighbours(embed, self.config.neighbours, problem=self.problem)
-            if self.config.consistency == "adversarial":
-                self.reach = _reach(embed, find_neighbours(embed, _NTH, problem=self.problem)).to(self.reach)
+        if self.config.neighbours and self._has_views and not len(self.neighbours):
+            self.neighbours = find_neighbours(embed, self.config.neighbours, problem=self.problem)
+        if self.config.consistency == "adversarial" and not len(self.reach):
+            self.reach = _reach(embed, find_neighbours(embed, _NTH, problem=self.problem)).to(self.reach)
         if len(self.labelled) and step == self._settled:
             self._match_to_classes(embed)
 
@@ -217,7 +221,7 @@ class MutualInformation(Method):
     # ------------------------------------------------------------------------------------------------------ learning
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Request images as they are or as two views, the second perhaps of a neighbour; and labelled images."""
+        """Request images as they are or as two views, the second perhaps of a neighbour; later labelled ones too."""
         rows = torch.randint(self.problem.n_images, (self.config.batch_size,), generator=generator)
         if not self._has_views:
             requests = {"images": Request(rows)}
@@ -226,7 +230,7 @@ class MutualInformation(Method):
             requests = {"images": Request(rows, self.views[0]), "near": Request(near, self.views[1])}
         else:
             requests = {"images": Request(rows, self.views)}
-        if len(self.labelled):
+        if len(self.labelled) and progress >= self._settled:
             draws = torch.randint(len(self.labelled), (LABELLED,), generator=generator)
             requests["labelled"] = Request(self._host("labelled", self.labelled)[draws], self.views[1])
         return requests
@@ -248,7 +252,7 @@ class MutualInformation(Method):
         shown = embeddings[: sum(sizes)]
         terms = self._terms(self.heads(shown).softmax(-1).split(sizes), self.prior)
         per_head = terms.pop("own")
-        if labelled is not None and progress >= self._settled:
+        if labelled is not None:
             terms["labels"] = self._label_losses(embeddings[sum(sizes) :], labelled)
             per_head = per_head + self.config.label_weight * terms["labels"]
         with torch.no_grad():

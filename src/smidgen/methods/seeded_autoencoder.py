@@ -106,7 +106,7 @@ class SeededAutoencoderConfig(Options):
     start: Literal["labels", "random"] = option(
         "labels", "where k-means starts: at the mean codes of labelled images, or by k-means++"
     )
-    constrained: bool = option(False, "labelled images keep their cluster in k-means")
+    constrained: bool = option(False, "labelled images keep their cluster in k-means, which starts at their means")
     restarts: CountOrZero = option(0, "further runs of k-means, of which the best is kept, where a start is random")
     trim: ShareBelowOne = option(0.0, "fraction of images, the farthest from their centroids, left out of k-means")
     spherical: bool = option(False, "normalise codes to unit length for k-means")
