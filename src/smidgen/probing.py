@@ -103,6 +103,8 @@ def as_row(scores: StageScores) -> dict[str, Any]:
         "features": scores.features,
         **{name: "" if value is None else round(value, 4) for name, value in accuracies.items()},
         "seconds": round(scores.seconds, 1),
+        "learned_from": scores.learned_from,
+        "scored_on": scores.scored_on,
     }
 
 

@@ -132,6 +132,7 @@ def test_eval_probes_the_net_and_the_report_shows_it(smidgen, run, tmp_path):
     assert trained["embedding"]["knn_50"] is None  # of 40 images
     table = read_csv(copy / "tables/probes.csv")
     assert table["net"][-1] == "pixels"
+    assert (table["learned_from"][0], table["scored_on"][0]) == ("40", "12")
     assert RunFolder.open(copy).metrics["probe_embedding_linear"] == 1.0
     page = (copy / "report.html").read_text()
     assert 'id="probes"' in page

@@ -28,6 +28,8 @@ PROBES = {
     "knn_50": ["", "", "", "", ""],
     "logistic": ["", 0.7, "", 0.3, ""],
     "seconds": [1, 2, 3, 4, 5],
+    "learned_from": [10000] * 5,
+    "scored_on": [2000] * 5,
 }
 
 
@@ -60,9 +62,12 @@ def test_probes_are_a_table_and_bars(run: RunFolder) -> None:
     page = write_page(run.path).read_text()
     assert 'id="probes"' in page
     assert HOSTILE not in page
+    assert "learn from 10,000 images whose classes are known and are scored on 2,000 others" in page
 
 
-@pytest.mark.parametrize("damage", [{"linear": ["x"] * 5}, {"linear": [2.0] * 5}, {"stage": None}])
+@pytest.mark.parametrize(
+    "damage", [{"linear": ["x"] * 5}, {"linear": [2.0] * 5}, {"stage": None}, {"learned_from": ["many"] * 5}]
+)
 def test_a_damaged_table_of_probes_is_one_sentence(run: RunFolder, damage: dict[str, list[object] | None]) -> None:
     run.write_table("probes", {name: column for name, column in {**PROBES, **damage}.items() if column is not None})
     with pytest.raises(RunError, match="not a table of probes"):

@@ -73,9 +73,10 @@ def _of_new_images(args: argparse.Namespace, console: Progress, *, most: int, de
 def shown_probes(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the lines of a table of probes."""
     from smidgen.cli.list import table
+    from smidgen.probing import KNN_COLUMNS
     from smidgen.reports.tables import percent
 
-    names = [name for name in rows[0] if name not in ("net", "stage", "features", "seconds")]
+    names = ("linear", *KNN_COLUMNS, "logistic")
     header = ("net", "stage", "features", *(name.replace("knn_", "k-NN ") for name in names), "seconds")
     cells = [
         (

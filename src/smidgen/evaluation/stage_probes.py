@@ -48,7 +48,8 @@ class StageScores:
 
     net: `TRAINED`, `RANDOM`, or "pixels" or "vectors", what the nets are given. features: numbers of an image.
     linear, knn: accuracies in [0, 1], the latter for each of `KNN_SETTINGS`, None where there are too few images.
-    logistic: that of logistic regression, only on embeddings. seconds: for features and probes.
+    logistic: that of logistic regression, only on embeddings. seconds: for features and probes. learned_from,
+    scored_on: numbers of images.
     """
 
     net: str
@@ -58,6 +59,8 @@ class StageScores:
     knn: Sequence[float | None]
     logistic: float | None
     seconds: float
+    learned_from: int
+    scored_on: int
 
 
 @dataclass(frozen=True)
@@ -216,4 +219,6 @@ def _probe(source: _Source, images: Probed, *, device: torch.device, seed: int) 
         knn=[*knn, *[None] * (len(KNN_SETTINGS) - len(knn))],
         logistic=logistic_probe(*known) if source.stage == EMBEDDING else None,
         seconds=time.monotonic() - began,
+        learned_from=len(train),
+        scored_on=len(test),
     )

@@ -46,6 +46,7 @@ def read_probes(run_folder: Path | str) -> dict[str, Any]:
     columns = read_csv(path)
     try:
         rows = [_row(columns, i) for i in range(len(columns["net"]))]
+        images = [thousands(max(map(int, columns[name]))) for name in ("learned_from", "scored_on")]
     except (KeyError, ValueError) as error:
         raise RunError(f"{str(path)!r} is not a table of probes ({error}).") from None
     probes = [name for name in _PROBES if any(name in row.accuracies for row in rows)]
@@ -54,6 +55,7 @@ def read_probes(run_folder: Path | str) -> dict[str, Any]:
         "rows": [_cells(row, probes) for row in rows],
         "charts": [(_PROBES[name], bar_chart(rows, name)) for name in _DRAWN if name in probes],
         "series": _series(rows),
+        "images": images,
     }
 
 
