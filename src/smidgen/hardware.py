@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
 import sys
@@ -82,6 +83,17 @@ def torch_threads(n: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have the C library keep memory that is freed in blocks of up to 32 MB, from the first call on.
+
+    glibc gives such blocks back to the system and asks for them again, page by page, which costs more time than many
+    an operation on them, until it has seen a large one freed: it then keeps all that are not larger. Nothing happens
+    in other libraries.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)  # never written to: it takes no memory
 
 
 WITH_PINNED_MEMORY = ("cuda",)

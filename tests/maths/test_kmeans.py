@@ -203,3 +203,21 @@ def test_runs_are_reported_and_a_given_start_needs_one() -> None:
     kmeans(x, 4, n_init=3, generator=seeded(), progress=lambda done, total: seen.append((done, total)))
     kmeans(x, 4, n_init=3, seeds=labels, generator=seeded(), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3), (1, 1)]
+
+
+def test_many_centroids_are_drawn_in_rounds_and_are_as_good_as_scikit_learns() -> None:
+    x, _ = blobs(per_cluster=12, n_clusters=300)
+    ours = kmeans(x, 300, generator=seeded(), n_init=1)
+    theirs = KMeans(300, n_init=1, random_state=0).fit(x.numpy())
+    check_consistent(x, ours)
+    assert ours.inertia <= theirs.inertia_ * 1.05
+    assert len(ours.labels.unique()) == 300
+
+
+def test_rounds_start_around_seeds_and_end_where_rows_are_used_up() -> None:
+    x = torch.arange(150.0)[:, None].repeat(2, 1)
+    seeds = torch.full((300,), -1)
+    seeds[[7, 3]] = torch.tensor([0, 5])
+    result = kmeans(x, 200, generator=seeded(), seeds=seeds)
+    assert result.inertia == pytest.approx(0, abs=1e-4)
+    assert result.labels[[7, 3]].tolist() == [0, 5]

@@ -44,7 +44,7 @@ def test_neighbours_are_those_of_the_slow_loop(n: int, features: int, seed: int,
 
 @pytest.mark.parametrize("metric", module.METRICS)
 def test_many_points_go_through_groups_of_tiles_and_agree_with_sklearn(metric: str) -> None:
-    x, queries = points(3500, 8), points(100, 8, seed=1)
+    x, queries = points(5000, 8), points(100, 8, seed=1)
     theirs = NearestNeighbors(n_neighbors=4, algorithm="brute", metric=metric).fit(x.double().numpy())
     for asked, expected in ((None, theirs.kneighbors()), (queries, theirs.kneighbors(queries.double().numpy()))):
         indices, distances = nearest_neighbours(x, 4, queries=asked, metric=metric)

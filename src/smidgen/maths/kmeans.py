@@ -12,13 +12,18 @@ from torch.nn.functional import normalize
 
 from smidgen.errors import InputError, unknown
 from smidgen.maths.checks import finite_matrix
+from smidgen.maths.products import column_of_smallest, product_with
 from smidgen.maths.scaling import check_range, power_of_two, unit_rows
 
 EMPTY = ("farthest", "keep", "split")
 
 _ROWS = 8192  # rows assigned at once, measured: larger blocks leave the cache
 _FAR = 1e15  # beyond so many times the centroids' distances, float32 does not tell them apart
-_BLOCK_ELEMENTS = 2**24  # scores (rows, clusters) kept at once
+_BLOCK_ELEMENTS = 2**19  # scores (rows, clusters) computed at once, measured: more leave the cache
+_LEAST_ROWS = 256  # of such a block
+_FEW = 128  # clusters whose starts are drawn from all rows
+_ROWS_PER_START = 8  # from how many rows, chosen at random, each start of more clusters is drawn
+_LEAST_SAMPLE = 2**14
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +176,7 @@ def _problem(
         check_range(x)
         points, shift = _centred(x)
         scale = power_of_two(points.abs().max())
-        points = points / scale
+        points = points.div_(scale)
     rows, squares = _with_ones(points), points.square().sum(1)
     variance = float(squares.mean() - points.mean(0).square().sum()) / x.shape[1]
     weighted = rows if bool((weights == 1).all()) else rows * weights[:, None]
@@ -232,14 +237,14 @@ def _plus_plus(problem: _Problem, start: _Start, generator: torch.Generator) -> 
     """Return centroids (n_clusters, features), the missing ones drawn by greedy k-means++.
 
     Arthur and Vassilvitskii, SODA 2007, with the candidates of their section 5: each new centroid is the best of
-    2 + ln n_clusters rows drawn with probability proportional to weight x squared distance.
+    2 + ln n_clusters rows drawn with probability proportional to weight x squared distance. For many clusters
+    a sample of the rows stands for all of them, which costs as much as a few iterations.
     """
+    problem = _sample(problem, len(start.missing), generator)
     centroids = start.centroids.clone()
     n_clusters = len(centroids)
     present = sorted(set(range(n_clusters)) - set(start.missing))
-    closest = torch.full_like(problem.squares, torch.inf)
-    if present:
-        closest = _nearest(problem.rows, centroids[present])[0].add_(problem.squares).clamp_min_(0)
+    closest = _closest(problem, centroids[present])
     for place, cluster in enumerate(start.missing):
         first = place == 0 and not present
         chances = problem.weights if first else problem.weights * closest
@@ -249,6 +254,24 @@ def _plus_plus(problem: _Problem, start: _Start, generator: torch.Generator) -> 
         best = int((distances @ problem.weights).argmin())
         centroids[cluster], closest = problem.points[drawn[best]], distances[best]
     return centroids
+
+
+def _sample(problem: _Problem, n_starts: int, generator: torch.Generator) -> _Problem:
+    """Return the problem with as many rows, chosen at random, as that number of starts needs."""
+    there = problem.weights.nonzero().flatten()
+    size = max(_ROWS_PER_START * n_starts, _LEAST_SAMPLE)
+    if n_starts <= _FEW or len(there) <= size:
+        return problem
+    order = torch.randperm(len(there), generator=generator, device=generator.device)[:size]
+    chosen = there[order.to(there.device)]
+    return replace(problem, rows=problem.rows[chosen], squares=problem.squares[chosen], weights=problem.weights[chosen])
+
+
+def _closest(problem: _Problem, centroids: Tensor) -> Tensor:
+    """Return each row's squared distance to the nearest centroid, (n,); infinity where there is none."""
+    if len(centroids) == 0:
+        return torch.full_like(problem.squares, torch.inf)
+    return _nearest(problem.rows, centroids)[0].add_(problem.squares).clamp_min_(0)
 
 
 def _draw(chances: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -293,14 +316,21 @@ def _nearest(rows: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """Return the smallest |c|^2 - 2 c.x (n,) of each row, and whose it is; rows come with their column of ones."""
     weights = torch.cat([-2 * centroids, centroids.square().sum(1, keepdim=True)], dim=1)
     scores, labels = rows.new_empty(len(rows)), torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-    size = max(1, min(_ROWS, _BLOCK_ELEMENTS // len(centroids)))
-    for start in range(0, len(rows), size):
+    few = len(centroids) <= 32  # three times faster than rows x few columns, which BLAS does badly
+    product = product_with(weights)
+    for start in range(0, len(rows), size := _block_rows(len(centroids))):
         block = slice(start, start + size)
-        if len(centroids) <= 32:  # three times faster than rows x few columns, which BLAS does badly
+        if few:
             torch.min(weights @ rows[block].T, dim=0, out=(scores[block], labels[block]))
         else:
-            torch.min(rows[block] @ weights.T, dim=1, out=(scores[block], labels[block]))
+            found = product(rows[block])
+            labels[block] = nearest = column_of_smallest(found)
+            scores[block] = found.gather(1, nearest[:, None]).squeeze(1)
     return scores, labels
+
+
+def _block_rows(n_clusters: int) -> int:
+    return min(_ROWS, max(_LEAST_ROWS, _BLOCK_ELEMENTS // n_clusters))
 
 
 def _sums(problem: _Problem, labels: Tensor, n_clusters: int) -> Tensor:
