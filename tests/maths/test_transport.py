@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smidgen.errors import InputError
-from smidgen.maths.transport import balanced_labels, log_softmax_of, rows_of, scale_columns
+from smidgen.maths.transport import balanced_labels, logits_of, rows_of, scale_columns
 
 
 def draw(n, clusters, *, seed=0, scale=1.0):
@@ -32,7 +32,7 @@ def published(log_p, iterations):
     return r, c, (r[:, None] * p).argmax(0)
 
 
-KEEPS = (None, torch.float32, torch.float16)
+KEEPS = (None, torch.float32, torch.bfloat16)
 
 
 @pytest.mark.parametrize("keep", KEEPS)
@@ -45,7 +45,7 @@ def test_columns_reach_any_marginals(keep, n, clusters, scale, seed):
     assert torch.isfinite(found.log_scale).all()
     if found.iterations < 1000:  # sharp scores of few rows take more: the plan is then nearly a permutation
         off = (plan(scores, found.log_scale).sum(0) / marginals - 1).abs().mean()
-        assert off < (3e-3 if keep is torch.float16 else 2e-3)
+        assert off < (5e-3 if keep is torch.bfloat16 else 2e-3)
 
 
 def test_it_is_the_published_update_at_equal_iterations():
@@ -73,6 +73,23 @@ def test_a_dead_cluster_comes_to_life(keep):
     torch.testing.assert_close(plan(scores, found.log_scale).sum(0), uniform(4).double(), atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("keep", KEEPS)
+def test_a_constant_of_a_row_changes_nothing_and_labels_are_the_published_ones(keep):
+    """So logits do for SeLa's λ log softmax; a rounded kernel moves few labels."""
+    logits = 20 * draw(3000, 40)
+    _, _, labels = published(logits.log_softmax(1), 15)
+    blocks = rows_of(logits, rows=500)
+    found = scale_columns(blocks, marginals=uniform(40), tolerance=0, max_iterations=15, keep=keep)
+    assert (balanced_labels(blocks, found.log_scale).numpy() == labels).mean() >= 0.999
+
+
+def test_a_matrix_given_by_blocks_is_left_as_it_was():
+    scores = draw(30, 4)
+    before = scores.clone()
+    scale_columns(rows_of(scores, rows=8), marginals=uniform(4), keep=torch.float32)
+    assert torch.equal(scores, before)
+
+
 def test_going_on_from_earlier_scalings_takes_fewer_iterations():
     blocks = rows_of(10 * draw(500, 8).log_softmax(1))
     first = scale_columns(blocks, marginals=uniform(8), tolerance=1e-4)
@@ -82,13 +99,13 @@ def test_going_on_from_earlier_scalings_takes_fewer_iterations():
 
 def test_scores_computed_by_blocks_are_those_of_the_whole_matrix():
     embeddings, prototypes, bias = draw(50, 4), draw(3, 4, seed=1), draw(1, 3, seed=2)[0]
-    scores = 7 * (embeddings @ prototypes.T + bias).log_softmax(1)
-    blocks = log_softmax_of(embeddings, prototypes, bias=bias, strength=7, rows=9)
+    scores = 7 * (embeddings @ prototypes.T + bias)
+    blocks = logits_of(embeddings, prototypes, bias=bias, strength=7, rows=9)
     torch.testing.assert_close(torch.cat(list(blocks())), scores)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_iterations": 0}, {"keep": torch.bfloat16}, {"marginals": torch.tensor([1.0, 0.0])}]
+    "wrong", [{"max_iterations": 0}, {"keep": torch.float16}, {"marginals": torch.tensor([1.0, 0.0])}]
 )
 def test_what_makes_no_sense_is_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):

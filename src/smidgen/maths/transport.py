@@ -21,14 +21,15 @@ import torch
 from torch import Tensor
 
 from smidgen.errors import InputError
+from smidgen.maths.products import column_of_smallest, product_with
 
 Blocks = Callable[[], Iterable[Tensor]]
 """Gives all scores anew at each call: blocks (rows, clusters) of floats, always the same ones in the same order."""
 
 _FLOOR = -80.0  # of a row's shifted scores: exp(-80) is still a normal float32, and subnormal ones are slow
-_DRIFT = {torch.float32: 20.0, torch.float16: 3.0}
-"""How far a scaling's logarithm may move from where the kernel was stored before it is stored anew: what counts of a
-column, then at most exp(3) times too small, is no subnormal number in float16."""
+_DRIFT = 40.0
+"""How far a scaling's logarithm may move from where the kernel was stored before it is stored anew: entries at the
+floor then count for at most exp(-40) of a row."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def scale_columns(
     blocks: see `Blocks`; a block of 256 to 1,024 rows stays in cache. marginals: (clusters,), above 0, sum to one.
     weights: (n,), 0 or above, sum to one; None for 1/n each. start: `log_scale` of an earlier call, to begin with.
     tolerance: stop where the mean of |column sum / marginal − 1| is at most this. max_iterations: 1 or above.
-    keep: the type in which exp(scores) is stored between passes, torch.float32 or torch.float16 (2 bytes an entry,
-    rounded to 11 bits); None stores nothing and computes them in every pass, out of core.
+    keep: the type in which exp(scores) is stored between passes, torch.float32 or torch.bfloat16 (2 bytes an entry,
+    rounded to 8 bits); None stores nothing and computes them in every pass, out of core.
     Raises InputError for marginals that are not positive, an unknown `keep`, or fewer than one iteration.
 
     >>> scores = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
@@ -70,8 +71,8 @@ def scale_columns(
     """
     if max_iterations < 1:
         raise InputError(f"`max_iterations` must be 1 or above, got {max_iterations}.")
-    if keep not in (None, torch.float32, torch.float16):
-        raise InputError(f"`keep` must be torch.float32, torch.float16 or None, got {keep}.")
+    if keep not in (None, torch.float32, torch.bfloat16):
+        raise InputError(f"`keep` must be torch.float32, torch.bfloat16 or None, got {keep}.")
     if not (marginals > 0).all():
         raise InputError(f"`marginals` must be above 0, got {marginals.tolist()}.")
     marginals = marginals.float()
@@ -79,10 +80,10 @@ def scale_columns(
     stored, base = None, log_scale
     iteration, error = 0, float("inf")
     while iteration < max_iterations and error > tolerance:
-        if keep is not None and (stored is None or float((log_scale - base).abs().max()) > _DRIFT[keep]):
+        if keep is not None and (stored is None or float((log_scale - base).abs().max()) > _DRIFT):
             stored, base = None, log_scale
-            stored = [_kernel(scores, base).to(keep) for scores in blocks()]
-        kernels = (_kernel(scores, log_scale) for scores in blocks()) if stored is None else stored
+            stored = [kernel.to(keep, copy=True) for kernel in _kernels(blocks, base)]
+        kernels = _kernels(blocks, log_scale) if stored is None else stored
         relative = torch.ones_like(marginals) if stored is None else (log_scale - base).exp()
         sums = _column_sums(kernels, relative, weights)
         error = float((relative * sums / marginals - 1).abs().mean())
@@ -92,20 +93,26 @@ def scale_columns(
     return Scaling(log_scale, error, iteration)
 
 
-def _kernel(scores: Tensor, log_scale: Tensor) -> Tensor:
-    """Return exp(scores + log_scale), each row divided by its largest entry, (rows, clusters) float32."""
-    shifted = scores.float() + log_scale
-    shifted -= shifted.amax(1, keepdim=True)
-    return shifted.clamp_min_(_FLOOR).exp_()
+def _kernels(blocks: Blocks, log_scale: Tensor) -> Iterator[Tensor]:
+    """Give exp(scores + log_scale) by blocks (rows, clusters) float32, each row divided by its largest entry.
+
+    A block is overwritten by the next one: memory that is always new costs more time than what is computed in it.
+    """
+    buffer = log_scale.new_empty(0, len(log_scale))
+    for scores in blocks():
+        if len(buffer) < len(scores):
+            buffer = log_scale.new_empty(scores.shape)
+        kernel = torch.add(scores, log_scale, out=buffer[: len(scores)])
+        yield kernel.sub_(kernel.amax(1, keepdim=True)).clamp_min_(_FLOOR).exp_()
 
 
 def _column_sums(kernels: Iterable[Tensor], relative: Tensor, weights: Tensor | None) -> Tensor:
     """Return Σ_i w_i kernel_ik / (kernel · relative)_i, (clusters,) float32; weights None are 1/n each."""
-    sums, n, buffer = torch.zeros_like(relative), 0, None
+    sums, n, buffer = torch.zeros_like(relative), 0, relative.new_empty(0, len(relative))
     for kernel in kernels:
         if kernel.dtype != torch.float32:
-            if buffer is None or len(buffer) < len(kernel):
-                buffer = kernel.new_empty(kernel.shape, dtype=torch.float32)
+            if len(buffer) < len(kernel):
+                buffer = relative.new_empty(kernel.shape)
             kernel = buffer[: len(kernel)].copy_(kernel)
         rows = 1 / (kernel @ relative)
         if weights is not None:
@@ -117,7 +124,7 @@ def _column_sums(kernels: Iterable[Tensor], relative: Tensor, weights: Tensor | 
 
 def balanced_labels(blocks: Blocks, log_scale: Tensor) -> Tensor:
     """Return the cluster in which each row has most of its mass under the plan, (n,) int64."""
-    return torch.cat([(scores.float() + log_scale).argmax(1) for scores in blocks()])
+    return torch.cat([column_of_smallest(-log_scale - scores) for scores in blocks()])
 
 
 def rows_of(scores: Tensor, *, rows: int = 256) -> Blocks:
@@ -125,17 +132,14 @@ def rows_of(scores: Tensor, *, rows: int = 256) -> Blocks:
     return lambda: scores.split(rows)
 
 
-def log_softmax_of(
-    embeddings: Tensor, prototypes: Tensor, *, bias: Tensor | None = None, strength: float = 1.0, rows: int = 1024
+def logits_of(
+    embeddings: Tensor, prototypes: Tensor, *, bias: Tensor | None = None, strength: float = 1.0, rows: int = 512
 ) -> Blocks:
-    """Return the blocks of strength · log softmax(embeddings · prototypesᵀ + bias), computed when they are asked for.
+    """Return the blocks of strength · (embeddings · prototypesᵀ + bias), computed when they are asked for.
 
+    As scores they do what strength · log softmax of the same does: a constant of a row cancels.
     embeddings: (n, features), memory-mapped or not. prototypes: (clusters, features). bias: (clusters,).
     """
-
-    def blocks() -> Iterator[Tensor]:
-        for block in embeddings.split(rows):
-            logits = block.to(prototypes) @ prototypes.T
-            yield strength * (logits if bias is None else logits + bias).log_softmax(1)
-
-    return blocks
+    product = product_with(strength * prototypes)
+    offset = prototypes.new_zeros(len(prototypes)) if bias is None else strength * bias
+    return lambda: (product(block.to(prototypes)).add_(offset) for block in embeddings.split(rows))

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import apply_view
 from smidgen.maths.schedules import in_steps
-from smidgen.maths.transport import balanced_labels, log_softmax_of, scale_columns
+from smidgen.maths.transport import balanced_labels, logits_of, scale_columns
 from smidgen.methods.base import Embed, Method, Problem, PseudoLabels, Stage, StartingPoint
 from smidgen.methods.feature_clusters import FeatureClusters
 from smidgen.methods.host_copies import HostCopies
@@ -58,7 +58,7 @@ DROPS = (150 / 400, 300 / 400, 350 / 400)
 PRIORS = ("uniform", "learned")
 """The values of `prior` that are not numbers."""
 
-_LARGEST_KEPT = 2**26  # entries of a head's matrix (images, groups) that is kept between passes
+_LARGEST_KEPT = {torch.float32: 2**26, torch.bfloat16: 2**29}  # entries of a head's matrix (images, groups), ≤ 1 GB
 _MOST_ITERATIONS = 200  # at one relabelling; the next goes on from there
 _FOLLOWED = 0.5  # how far a learned prior follows the net: the power of its shares
 _LEAST_SHARE = 0.1  # of an even one, that a learned prior leaves a group
@@ -124,6 +124,11 @@ class SeLaConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         read_shares(self.prior, words=PRIORS)
+
+
+def _kept(entries: int) -> torch.dtype | None:
+    """Return the type in which a matrix of so many entries is kept between passes, None for not at all."""
+    return next((kind for kind, largest in _LARGEST_KEPT.items() if entries <= largest), None)
 
 
 def learned_prior(shares: Tensor) -> Tensor:
@@ -244,14 +249,14 @@ class SeLa(Method):
     def _relabel(self, head: int, embeddings: Tensor) -> int:
         """Give all images a head's new labels, and return how many iterations of Sinkhorn that took."""
         weight, bias = (part.detach().float() for part in self._layer(head))
-        scores = log_softmax_of(embeddings, weight, bias=bias, strength=self.config.strength)
+        scores = logits_of(embeddings, weight, bias=bias, strength=self.config.strength)
         found = scale_columns(
             scores,
             marginals=self._prior(embeddings, weight, bias),
             start=self.log_scales[head] if self.config.keep_scalings else None,
             tolerance=self.config.tolerance,
             max_iterations=_MOST_ITERATIONS,
-            keep=torch.float32 if len(embeddings) * self.n_groups <= _LARGEST_KEPT else None,
+            keep=_kept(len(embeddings) * self.n_groups),
         )
         self.log_scales[head] = found.log_scale
         self.labels[head] = balanced_labels(scores, found.log_scale)
@@ -262,8 +267,8 @@ class SeLa(Method):
             return self._given.to(embeddings)
         if self.config.prior == "uniform":
             return embeddings.new_full((self.n_groups,), 1 / self.n_groups)
-        scores = log_softmax_of(embeddings, weight, bias=bias)
-        return learned_prior(torch.stack([block.exp().sum(0) for block in scores()]).sum(0) / len(embeddings))
+        logits = logits_of(embeddings, weight, bias=bias)
+        return learned_prior(torch.stack([block.softmax(1).sum(0) for block in logits()]).sum(0) / len(embeddings))
 
     # ------------------------------------------------------------------------------------------------------ learning
 
