@@ -23,7 +23,7 @@ _BLOCK_ELEMENTS = 2**19  # scores (rows, clusters) computed at once, measured: m
 _LEAST_ROWS = 256  # of such a block
 _FEW = 128  # clusters whose starts are drawn from all rows
 _ROWS_PER_START = 8  # from how many rows, chosen at random, each start of more clusters is drawn
-_LEAST_SAMPLE = 2**14
+_LEAST_SAMPLE = 2**13
 
 
 @dataclass(frozen=True, eq=False)
