@@ -155,9 +155,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         seconds = finish(*start(config, Path(folder, "whole")))
         expected = results(Path(folder, "whole"))
-        print(
-            f"{config.method}, encoder {config.encoder}, fine-tuned {config.fine_tune}: {seconds:.1f} s after its first word\n"
-        )
+        form = f"{config.method}, encoder {config.encoder}, fine-tuned {config.fine_tune}"
+        print(f"{form}: {seconds:.1f} s after its first word\n")
         print(f"trial  {'killed at':38}  differs")
         for number in range(arguments.instants):
             out = Path(folder, f"trial{number}")
