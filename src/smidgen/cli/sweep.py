@@ -142,6 +142,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "max_seconds": args.max_seconds,
         "allow_bad": args.allow_bad,
         "exclude": list(args.exclude),
+        "classes": list(args.classes),
         "precision": args.precision,
         "issues": False,
     }
