@@ -19,6 +19,7 @@ from smidgen import __version__
 from smidgen.config import Config
 from smidgen.csv_tables import Column, write_csv
 from smidgen.data.datasets import Dataset
+from smidgen.evaluation.calibration import calibration_scores
 from smidgen.evaluation.explained import Explained, images_of_worst_bags
 from smidgen.evaluation.scores import named_accuracy, score_assignments
 from smidgen.evidence.resolved import Resolved
@@ -52,16 +53,24 @@ def score_split(
     names: the classes that the first clusters are named after; where the dataset has any of them, "named_accuracy" is
     the share of images whose cluster carries the name of their class.
     matched: the class that each cluster was matched to on other images, as `matched_classes` finds it;
-    "mapped_accuracy" is the share of images that are of it.
+    "mapped_accuracy" is the share of images that are of it. "calibration_error" and "brier" compare confidence with
+    being of the class that the cluster is named after, was matched to, or is matched to here.
     """
     if dataset.classes is None or not (dataset.classes >= 0).any():
         return {}
     scores = score_assignments(dataset.classes, assignments.argmax(1), n_clusters=n_clusters)
     rows = {name: row for row, name in enumerate(dataset.class_names)}
+    clusters = assignments.argmax(1)
+    maps = {}
     for score, named in {"named_accuracy": names, "mapped_accuracy": matched}.items():
         if set(named) & rows.keys():
-            cluster_map = np.array([rows.get(name, -1) for name in named] + [-1] * (n_clusters - len(named)))
-            scores[score] = named_accuracy(dataset.classes, assignments.argmax(1), cluster_map=cluster_map)
+            maps[score] = np.array([rows.get(name, -1) for name in named] + [-1] * (n_clusters - len(named)))
+            scores[score] = named_accuracy(dataset.classes, clusters, cluster_map=maps[score])
+    own = matched_classes(dataset, assignments, n_clusters)
+    cluster_map = next(iter(maps.values()), np.array([rows.get(name, -1) for name in own]))
+    known = dataset.classes >= 0
+    right = cluster_map[clusters[known]] == dataset.classes[known]
+    scores |= calibration_scores(assignments.max(1)[known], right)
     return {f"{split}_{name}": value for name, value in scores.items()}
 
 

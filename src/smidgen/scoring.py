@@ -12,6 +12,7 @@ import numpy as np
 from smidgen.data.datasets import Dataset
 from smidgen.errors import InputError
 from smidgen.evaluation.bag_methods import score_bags
+from smidgen.evaluation.calibration import calibration_scores
 from smidgen.evaluation.scores import named_accuracy, per_cluster_table, score_assignments
 from smidgen.listener import Listener
 from smidgen.model import Model
@@ -139,6 +140,9 @@ def _scores(part: _Split, cluster_names: Sequence[str]) -> dict[str, Any]:
     scores |= score_assignments(part.classes, part.clusters, n_clusters=n_clusters)
     if (part.cluster_map >= 0).any():
         scores["mapped_accuracy"] = named_accuracy(part.classes, part.clusters, cluster_map=part.cluster_map)
+        known = part.classes >= 0
+        right = part.cluster_map[part.clusters[known]] == part.classes[known]
+        scores |= calibration_scores(part.confidence[known], right)
     return {**scores, **part.of_bags, "clusters": _rows(part, cluster_names)}
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from smidgen.cli.audit import add_audit, audit
 from smidgen.cli.console import printable, progress
 from smidgen.cli.data import SPLITS, add_several_data, add_skipping, add_value_range, require_data
 from smidgen.cli.machine import add_machine, machine
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train, test or all (default: each split of the run; of new images: test of a named dataset, else all)",
     )
     add_probes(parser)
+    add_audit(parser)
     add_value_range(parser, "that of the images that the run was trained on")
     add_skipping(parser)
     add_machine(parser)
@@ -36,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score, and print what came out."""
     check_probes(args)
+    if args.audit is not None:
+        return audit(args)
     with machine(args) as device:
         results = _own(args) if args.data is None else _new(args, device=device)
         probes = probe(args, device=device) if args.probes else []
@@ -73,7 +77,11 @@ def _new(args: argparse.Namespace, *, device: str) -> dict[str, dict[str, Any]]:
 _EXPLAINED = {
     "accuracy": "best one-to-one match on these images",
     "mapped_accuracy": "clusters matched to classes on the training images",
+    "calibration_error": "mean distance of confidence from the share that is right",
+    "brier": "mean square of confidence less 1 if right, 0 if not",
 }
+_PLAIN = ("nmi", "ami", "ari", "calibration_error", "brier")
+"""Scores that are numbers, not shares of images."""
 
 
 def _shown(split: str, scores: dict[str, Any]) -> list[str]:
@@ -82,9 +90,10 @@ def _shown(split: str, scores: dict[str, Any]) -> list[str]:
     from smidgen.scoring import OF_BAGS
 
     lines = [f"{split}: {scores['n_scored']:,} images of known class"]
-    for name in (*_EXPLAINED, "nmi", "ami", "ari", "purity", *OF_BAGS):
+    shares = [name for name in _EXPLAINED if name not in _PLAIN]
+    for name in (*shares, "nmi", "ami", "ari", "purity", "calibration_error", "brier", *OF_BAGS):
         if name in scores:
-            value = f"{scores[name]:.3f}" if name in ("nmi", "ami", "ari") else percent(scores[name])
+            value = f"{scores[name]:.3f}" if name in _PLAIN else percent(scores[name])
             title = name.upper() if len(name) == 3 else name.replace("_", " ")
             lines.append(f"  {title:<21}{value:>8}   {(_EXPLAINED | OF_BAGS).get(name, '')}".rstrip())
     header = ("cluster", "images", "confidence", "most are", "purity", "stands for")

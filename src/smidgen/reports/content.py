@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from smidgen.reports import figures, header, tables
 from smidgen.reports.bags import read_bags
+from smidgen.reports.calibration import calibration
 from smidgen.reports.classes import class_section
 from smidgen.reports.curves import charts
 from smidgen.reports.filters import read_filters
@@ -79,6 +80,8 @@ def content(report: Report) -> dict[str, Any]:
         "filters": read_filters(report.run.path),
         "uncertain": galleries.uncertain.tolist(),
         "histogram": _histogram(assignments),
+        "calibration": calibration(assignments),
+        "named_by_nothing": not any("named_accuracy" in key for key in report.metrics),
         "tables": tables.read_tables(report.run.path),
         "metrics_table": tables.key_values("metrics.json", metrics),
         "config_table": tables.key_values("config.toml", report.run.config),
