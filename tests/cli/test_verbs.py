@@ -186,8 +186,8 @@ def test_list_methods_names_them_and_their_options(smidgen):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_option_of_every_method_is_explained(smidgen, name):
     said = smidgen("list", "methods", name).out
-    options = said.split("\n\n")[1].splitlines()[1:]
-    heads = [line for line in options if not line.startswith(" ")]
+    options = said.split("Set them with")[0].splitlines()[3:]
+    heads = [line for line in options if line and not line.startswith(" ") and not line.endswith(":")]
     assert len(heads) == len(dataclasses.fields(make_config(name)))
     assert [line for line in heads if len(line.split()) < 3] == []
 
@@ -195,7 +195,9 @@ def test_every_option_of_every_method_is_explained(smidgen, name):
 def test_options_with_few_values_show_them_and_long_lines_are_broken(smidgen, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     said = smidgen("list", "methods", "rcc").out
-    assert "activation that bounds the features (sigmoid · softmax · tanh · sine)" in " ".join(said.split())
+    assert "that bounds the features; tanh and sine are for comparison (sigmoid · softmax · tanh · sine)" in " ".join(
+        said.split()
+    )
     assert max(map(len, said.splitlines()[2:])) <= 90
 
 

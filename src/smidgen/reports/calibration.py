@@ -12,7 +12,7 @@ from smidgen.evaluation.calibration import Reliability, brier, coverage_curve, r
 from smidgen.reports.figures import nice_ticks
 from smidgen.reports.tables import Assignments, percent
 
-_SIDE, _LEFT, _BOTTOM, _TOP = 300, 44, 38, 10
+_SIDE, _LEFT, _BOTTOM, _TOP = 420, 50, 42, 12
 _POINTS = 200
 """Most points of the coverage curve that are drawn."""
 
