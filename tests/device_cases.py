@@ -97,6 +97,7 @@ FITS = {
         "none",
         {"preset": "small", "prototypes": 6, "small_crops": 2, "queue": 20, "queue_from": 0.2, "frozen": 0.3},
     ),
+    "swav with lars": ("swav", IMAGES, "none", {"preset": "small", "prototypes": 6, "optimiser": "lars"}),
     "swav on vectors": ("swav", VECTORS, "none", {"preset": "small", "prototypes": 6, "neighbours": 4}),
     "mutual-information": ("mutual-information", IMAGES, "none", {"groups": 6}),
     "mutual-information against an adversary, with labels": (

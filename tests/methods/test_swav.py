@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part
 from smidgen.data.views import apply_view
-from smidgen.methods.swav import swapped_loss
+from smidgen.methods import make_config
+from smidgen.methods.swav import make_optimiser, swapped_loss
 
 
 def part_of(request, images=IMAGES):
@@ -133,3 +134,53 @@ def test_on_embeddings_the_second_view_is_a_neighbour_s():
 def test_a_view_of_writing_is_no_mirror_image():
     assert not make("swav").request("train", 0, seeded(), progress=0)["crops"].views[0].flip
     assert make("swav", PHOTOGRAPHS).request("train", 0, seeded(), progress=0)["crops"].views[0].flip
+
+
+# --------------------------------------------------------------------------------------------------------- optimisers
+
+
+def slow_lars(weights, gradients, *, rate, momentum, decay):
+    """Return weights after steps of LARS by the equations of You, Gitman and Ginsburg 2017, layer by layer."""
+    w, v = weights.double(), torch.zeros_like(weights).double()
+    for g in gradients:
+        local = 0.001 * w.norm() / (g.double().norm() + decay * w.norm())
+        v = momentum * v + local * (g.double() + decay * w)
+        w = w - rate * v
+    return w.float()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_lars_scales_the_step_of_each_layer_to_its_weights(decay):
+    config = make_config("swav", {"learning_rate": 0.6, "weight_decay": decay})
+    layers = [torch.randn(4, 3, generator=seeded(0)) * 10, torch.randn(7, generator=seeded(1)) * 0.1]
+    gradients = [[torch.randn(w.shape, generator=seeded(2 + step)) for step in range(3)] for w in layers]
+    learned = [torch.nn.Parameter(w.clone()) for w in layers]
+    optimiser = make_optimiser(learned, config)
+    for step in range(3):
+        for parameter, own in zip(learned, gradients, strict=True):
+            parameter.grad = own[step].clone()
+        optimiser.step()
+    for parameter, w, own in zip(learned, layers, gradients, strict=True):
+        wanted = slow_lars(w, own, rate=0.6, momentum=0.9, decay=decay)
+        torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-5, atol=1e-7)
+        assert not parameter.detach().allclose(w, rtol=1e-5)
+
+
+def test_the_paper_s_optimiser_is_lars_and_the_other_presets_s_is_sgd():
+    for preset, name, clip in (("paper", "Lars", None), ("small", "SGD", 1.0), ("embeddings", "SGD", 1.0)):
+        config = make_config("swav", {"preset": preset})
+        optimiser = make_optimiser([torch.nn.Parameter(torch.ones(2))], config)
+        assert type(optimiser).__name__ == name
+        method = make("swav", optimiser=config.optimiser)
+        assert method.stages()[0].clip == clip
+        assert type(method.optimisers("train")[0]).__name__ == name
+
+
+def test_swav_learns_by_lars():
+    method = make("swav", prototypes=6, optimiser="lars", learning_rate=10.0, steps=20)
+    before = [p.detach().clone() for p in method.encoder.parameters()]
+    train(method)
+    after = list(method.encoder.parameters())
+    assert all(bool(p.isfinite().all()) for p in after)
+    assert any(not p.allclose(b) for p, b in zip(after, before, strict=True))
+    torch.testing.assert_close(method.prototypes.weight.norm(dim=1), torch.ones(6))

@@ -13,11 +13,12 @@ Equation → function
     Q = Sinkhorn(exp(scores / ε)), 3 iterations, with the queue          SwAV.codes, maths.sinkhorn.sinkhorn
     −Σ_k q_k log softmax(scores of another view / T)_k                   swapped_loss
 
-Deviations. The norm of the gradient is clipped at 1, as in every method here; plain SGD instead of LARS; colours change
-half as much, and nothing is blurred. Codes are kept in log domain and end with their rows scaled, so that each sums to
-one. Clusters are found by k-means on the encoder's embeddings. Small crops are enlarged to the size of images, because
-most nets here end in a layer that depends on it: they are views of a part, and no cheaper. On ready embeddings dropout
-stands in for views. With `neighbours` the second view is that of a near image.
+Deviations. Colours change half as much, and nothing is blurred. With plain SGD, which the preset "small" has, the norm
+of the gradient is clipped at 1; the paper's LARS (timm's) scales each layer's step to its weights. Codes are kept in
+log domain and end with their rows scaled, so that each sums to one. Clusters are found by k-means on the encoder's
+embeddings. Small crops are enlarged to the size of images, because most nets here end in a layer that depends on it:
+they are views of a part, and no cheaper. On ready embeddings dropout stands in for views. With `neighbours` the second
+view is that of a near image.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,9 +71,12 @@ class SwAVConfig(Options):
     frozen: Share = option(0.005, "fraction of training during which prototypes are frozen")
     dropout: ShareBelowOne = option(0.2, "dropout rate of ready embeddings in a view")
     neighbours: CountOrZero = option(0, "number of nearest neighbours from which the second view is drawn, 0 for none")
-    learning_rate: Weight = option(0.6, "of SGD, at its peak")
-    momentum: ShareBelowOne = option(0.9, "of SGD")
-    weight_decay: Weight = option(1e-6, "of SGD")
+    optimiser: Literal["lars", "sgd"] = option(
+        "lars", "LARS (You et al. 2017): the step of each layer is scaled to the size of its weights; or plain SGD"
+    )
+    learning_rate: Weight = option(0.6, "of the optimiser, at its peak")
+    momentum: ShareBelowOne = option(0.9, "of the optimiser")
+    weight_decay: Weight = option(1e-6, "of the optimiser")
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
@@ -84,6 +88,7 @@ class SwAVConfig(Options):
             "small_crops": 0,
             "queue": 0,
             "temperature": 0.2,
+            "optimiser": "sgd",
             "learning_rate": 0.05,
             "weight_decay": 1e-5,
         },
@@ -94,6 +99,7 @@ class SwAVConfig(Options):
             "small_crops": 0,
             "queue": 0,
             "temperature": 0.2,
+            "optimiser": "sgd",
             "learning_rate": 0.05,
             "weight_decay": 1e-5,
             "neighbours": 10,
@@ -123,6 +129,20 @@ def swapped_loss(codes: Sequence[Tensor], scores: Sequence[Tensor], *, temperatu
     return torch.stack(losses).mean()
 
 
+def make_optimiser(parameters: Sequence[nn.Parameter], config: SwAVConfig) -> torch.optim.Optimizer:
+    """Return the optimiser of a configuration: timm's LARS or torch's SGD."""
+    settings: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+    }
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(parameters, **settings)
+    from timm.optim import Lars  # takes seconds to import
+
+    return Lars(parameters, **settings, trust_coeff=0.001, always_adapt=True)
+
+
 class SwAV(Method):
     """See the module's docstring."""
 
@@ -150,18 +170,14 @@ class SwAV(Method):
         config = self.config
         looks = relabelling_steps(config.steps, LOOKS, schedule="linear")
         schedule = warmed_up(between(1, 0.001), share=0.05)
-        return [Stage("train", config.steps, begins=looks, schedule=schedule)]
+        clip = 1.0 if config.optimiser == "sgd" else None  # LARS scales the gradient anyhow
+        return [Stage("train", config.steps, begins=looks, schedule=schedule, clip=clip)]
 
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
-        """Return SGD."""
-        config = self.config
+        """Return LARS, or SGD."""
         parts = (self.encoder, self.projector, self.prototypes)
         learning = [p for part in parts for p in part.parameters() if p.requires_grad]
-        return [
-            torch.optim.SGD(
-                learning, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-            )
-        ]
+        return [make_optimiser(learning, self.config)]
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Find the clusters that the embeddings have now, to look at; the first time neighbours, too."""
