@@ -1,10 +1,9 @@
-"""Base class of UCC and RCC: settings, sampling of bags, the network, the count head and its loss, and clusters."""
+"""Base class of UCC and RCC: sampling of bags, the network, the count head and its loss, and clusters."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,114 +13,27 @@ from smidgen.data.batches import Part, Request, seeded
 from smidgen.data.shapes import Shape
 from smidgen.errors import InputError
 from smidgen.maths.kde import annealed_bandwidth
-from smidgen.methods.bag_source import BagSource, bag_view, span
+from smidgen.methods.bag_options import BagConfig
+from smidgen.methods.bag_source import BagSource, bag_view
 from smidgen.methods.bag_tables import bag_tables
 from smidgen.methods.base import BagHeads, Embed, Method, Problem, Stage, StartingPoint
 from smidgen.nets.bag_net import (
-    Activation,
     BagNet,
     CountHead,
-    HeadActivation,
-    HeadStart,
+    Decoder,
     count_accuracy,
     count_cross_entropy,
     frozen,
     try_copy_weights,
 )
 from smidgen.nets.centroids import Centroids
-from smidgen.nets.composed import ChainedEncoder, EncoderOption
+from smidgen.nets.composed import ChainedEncoder
 from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.timm_encoder import PretrainedEncoder
-from smidgen.options import Count, CountOrZero, Options, Positive, Several, Share, Weight, option
 
 _RECENT = 2048  # features kept for the clusters shown during training
 _EVERY = 100  # steps between them, as often as `OnlineEval` evaluates
-
-
-FURTHER = "Beyond the UCC paper, as presets use them:"
-COMPARED = "For comparison only; no preset uses them:"
-
-
-@dataclass(frozen=True, eq=False)
-class BagConfig(Options):
-    """Settings that UCC and RCC share; the values are those of the UCC paper.
-
-    The paper's come first, then those that presets change, and last what was only tried beside it.
-    """
-
-    BATCH: ClassVar[str] = "bags"
-
-    encoder: EncoderOption = option(
-        "wide-residual", "the encoder before the feature layer, see `smidgen list encoders`"
-    )
-    features: Count = option(10, "J, numbers per image")
-    points: Several = option(
-        11,
-        "number of points at which each density is evaluated (the authors' later code: 21, and bandwidth .0167, 32"
-        " features, bags of 64, attention)",
-    )
-    bandwidth: Positive = option(0.1, "σ, the kernel bandwidth of each density")
-    reconstruction: Literal["mse", "ssim", "none"] = option("mse", "the decoder's loss; none for no decoder")
-    ucc: str = option("1-4", "classes per sampled bag, as 4 or 1-4")
-    bag_size: str = option("32", "images per sampled bag, as 32 or 8-40")
-    bags: Count = option(20, "bags per step")
-    images: Count = option(1024, "most images in the evidence bags of one step")
-    steps: Count = option(2000, "optimiser steps after the warm-up")
-    learning_rate: Weight = option(1e-4, "of Adam, at its peak")
-
-    activation: Activation = option(
-        "sigmoid", "activation that bounds the features; tanh and sine are for comparison", group=FURTHER
-    )
-    feature_bias: bool = option(False, "whether the feature layer has a bias", group=FURTHER)
-    log_output: bool = option(
-        False, "whether heads receive log densities, whose gradient does not vanish", group=FURTHER
-    )
-    head_activation: HeadActivation = option("relu", "between the layers of heads for bags", group=FURTHER)
-    head_start: HeadStart = option(
-        "glorot",
-        "the count head's initial weights: Glorot-uniform with zero biases, or PyTorch's smaller default",
-        group=FURTHER,
-    )
-    decoder_norm: bool = option(False, "whether the decoder has batch norm", group=FURTHER)
-    augment: bool = option(False, "augment images by random views", group=FURTHER)
-    augment_until: Share = option(
-        1.0,
-        "the fraction of training after which augmentation is switched off, since it widens the densities of features",
-        group=FURTHER,
-    )
-    schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = option(
-        "constant", "of the learning rate", group=FURTHER
-    )
-    encoder_rate: Weight = option(
-        1.0, "factor on the learning rate of the encoder, and of features loaded from another run", group=FURTHER
-    )
-    frozen_stages: CountOrZero = option(
-        0, "number of first stages of a pretrained encoder that are frozen", group=FURTHER
-    )
-    weight_decay: Weight = option(0.0, "of Adam", group=FURTHER)
-    clip: Weight = option(
-        0.0, "largest norm of the gradient: a longer one is scaled down to it; 0 for no limit", group=FURTHER
-    )
-
-    random_shares: bool = option(
-        False, "whether classes in sampled bags have random instead of equal proportions", group=COMPARED
-    )
-    start_bandwidth: Weight = option(
-        0.0, "if above 0, the bandwidth falls from here over the first half of training", group=COMPARED
-    )
-    attention: bool = option(
-        False, "whether images of a bag are weighted by gated attention (Ilse et al.)", group=COMPARED
-    )
-    warmup_steps: CountOrZero = option(0, "steps of reconstruction only, before the others", group=COMPARED)
-    freeze_encoder: bool = option(False, "whether the encoder is frozen after the warm-up", group=COMPARED)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        span(self.ucc, what="ucc")
-        span(self.bag_size, what="bag_size")
-        if self.warmup_steps and self.reconstruction == "none":
-            raise InputError("`warmup_steps` trains the decoder: it needs `reconstruction` to be mse or ssim.")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -153,39 +65,13 @@ class BagMethod(Method):
     def __init__(self, config: BagConfig, problem: Problem, *, with_classes: bool, decodes: bool) -> None:
         super().__init__()
         self.config, self.problem = config, problem
-        self.source = BagSource(
-            problem.evidence,
-            problem.n_clusters,
-            bags=config.bags,
-            images=config.images,
-            ucc=config.ucc,
-            bag_size=config.bag_size,
-            random_shares=config.random_shares,
-            with_classes=with_classes,
-        )
-        if decodes and config.reconstruction == "ssim" and problem.holds_vectors:
-            raise InputError("`reconstruction=ssim` compares images, and these are ready embeddings: take mse or none.")
-        decoder: Literal["none", "plain", "batch-norm"] = "none"
-        if decodes and config.reconstruction != "none":
-            decoder = "batch-norm" if config.decoder_norm else "plain"
-        encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
-        if config.frozen_stages:
-            encoder.freeze(config.frozen_stages)
+        self.source = _source(config, problem, with_classes=with_classes)
+        decoder = _decoder(config, problem) if decodes else "none"
+        self.net = _net(config, problem, decoder)
         self.view = bag_view(
             problem.shape,
             config.augment,
-            size=_enlarged(problem.shape, encoder) if decoder == "none" else None,  # it decodes what is shown
-        )
-        self.net = BagNet(
-            encoder,
-            problem.shape,
-            features=config.features,
-            activation=config.activation,
-            feature_bias=config.feature_bias,
-            points=config.points,
-            log_output=config.log_output,
-            attention=config.attention,
-            decoder=decoder,
+            size=_enlarged(problem.shape, self.net.encoder) if decoder == "none" else None,  # it decodes what is shown
         )
         self.head = CountHead(
             self.net.bag_features,
@@ -352,6 +238,45 @@ class BagMethod(Method):
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return densities of features, divergences between clusters, counts of bags, and decoded images."""
         return bag_tables(self.net, self.source, self.bag_heads(), embed, embed(self.assign).argmax(1))
+
+
+def _source(config: BagConfig, problem: Problem, *, with_classes: bool) -> BagSource:
+    return BagSource(
+        problem.evidence,
+        problem.n_clusters,
+        bags=config.bags,
+        images=config.images,
+        ucc=config.ucc,
+        bag_size=config.bag_size,
+        random_shares=config.random_shares,
+        with_classes=with_classes,
+    )
+
+
+def _decoder(config: BagConfig, problem: Problem) -> Decoder:
+    """Return which decoder a method has that wants one; InputError for a loss that its data have none of."""
+    if config.reconstruction == "ssim" and problem.holds_vectors:
+        raise InputError("`reconstruction=ssim` compares images, and these are ready embeddings: take mse or none.")
+    if config.reconstruction == "none":
+        return "none"
+    return "batch-norm" if config.decoder_norm else "plain"
+
+
+def _net(config: BagConfig, problem: Problem, decoder: Decoder) -> BagNet:
+    encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
+    if config.frozen_stages:
+        encoder.freeze(config.frozen_stages)
+    return BagNet(
+        encoder,
+        problem.shape,
+        features=config.features,
+        activation=config.activation,
+        feature_bias=config.feature_bias,
+        points=config.points,
+        log_output=config.log_output,
+        attention=config.attention,
+        decoder=decoder,
+    )
 
 
 def _enlarged(shape: Shape, encoder: Encoder) -> int | None:

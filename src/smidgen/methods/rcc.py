@@ -39,7 +39,8 @@ from smidgen.evidence.terms import EvidenceTerms
 from smidgen.hardware import to_device
 from smidgen.maths.likelihoods import bag_means, bag_sums
 from smidgen.maths.matching import in_order_of_classes
-from smidgen.methods.bag_method import BagConfig, BagMethod, BagStart
+from smidgen.methods.bag_method import BagMethod, BagStart
+from smidgen.methods.bag_options import BagConfig
 from smidgen.methods.base import BagHeads, Embed, EvidenceUse, Problem, Stage, StartingPoint
 from smidgen.nets.bag_net import HeadActivation, HeadStart, bag_head, expected_count, try_copy_weights
 from smidgen.nets.composed import EncoderOption

@@ -37,7 +37,8 @@ from torch import Tensor
 
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
-from smidgen.methods.bag_method import BagConfig, BagMethod
+from smidgen.methods.bag_method import BagMethod
+from smidgen.methods.bag_options import BagConfig
 from smidgen.methods.base import EvidenceUse, Problem, Stage
 from smidgen.options import Count, Share, option
 

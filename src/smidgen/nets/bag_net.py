@@ -17,6 +17,7 @@ from smidgen.nets.gated_attention import GatedAttention
 from smidgen.nets.unet import UNetEncoder
 from smidgen.nets.wide_residual import glorot, image_statistics
 
+Decoder = Literal["none", "plain", "batch-norm"]
 Activation = Literal["sigmoid", "softmax", "tanh", "sine"]
 
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
@@ -55,7 +56,7 @@ class BagNet(nn.Module):
         points: int,
         log_output: bool,
         attention: bool,
-        decoder: Literal["none", "plain", "batch-norm"],
+        decoder: Decoder,
     ) -> None:
         super().__init__()
         self.encoder = encoder
