@@ -266,6 +266,8 @@ def test_presets_are_options_that_others_override():
     fast = make_config("ucc", {"preset": "fast", "steps": "7"})
     assert (fast.encoder, fast.alpha, fast.learning_rate, fast.steps) == ("conv", 1.0, 3e-3, 7)
     assert make_config("ucc", {"preset": "paper"}) == UCCConfig()
+    short = make_config("ucc", {"preset": "paper-short"})
+    assert (short.schedule, short.learning_rate, short.encoder) == ("one-cycle", 1e-3, "wide-residual")
     with pytest.raises(InputError, match=r"Unknown preset of ucc 'fats'\. Did you mean 'fast'\?"):
         make_config("ucc", {"preset": "fats"})
 
@@ -277,7 +279,8 @@ def test_only_the_paper_s_settings_leave_the_gradient_as_it_is():
         method = UCC(chosen, Problem(24, (1, 8, 8), 3, (0.5,), (0.25,), Resolved(24, labels=LABELS)))
         clips[preset] = [stage.clip for stage in method.stages()], method.config.head_start
     ours = [1.0], "pytorch"
-    assert clips == {"paper": ([None], "glorot")} | dict.fromkeys(("report", "fast", "warm", "warm-embeddings"), ours)
+    theirs = dict.fromkeys(("paper", "paper-short"), ([None], "glorot"))
+    assert clips == theirs | dict.fromkeys(("report", "fast", "warm", "warm-embeddings"), ours)
     assert [stage.clip for stage in ucc(warmup_steps=2, clip=3).stages()] == [3.0, 3.0]
     assert (RCCConfig().clip, RCCConfig().head_start) == (1.0, "pytorch")
 
