@@ -124,7 +124,14 @@ def _column_sums(kernels: Iterable[Tensor], relative: Tensor, weights: Tensor | 
 
 def balanced_labels(blocks: Blocks, log_scale: Tensor) -> Tensor:
     """Return the cluster in which each row has most of its mass under the plan, (n,) int64."""
-    return torch.cat([column_of_smallest(-log_scale - scores) for scores in blocks()])
+    labels, n = torch.empty(0, dtype=torch.int64, device=log_scale.device), 0
+    for scores in blocks():
+        found = column_of_smallest(-log_scale - scores)
+        if n + len(found) > len(labels):  # small tensors kept between large ones that are freed would split the memory
+            labels = torch.cat([labels, labels.new_empty(max(len(labels), len(found), 2**16))])
+        labels[n : n + len(found)] = found
+        n += len(found)
+    return labels[:n].clone()
 
 
 def rows_of(scores: Tensor, *, rows: int = 256) -> Blocks:
