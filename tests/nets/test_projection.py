@@ -64,3 +64,11 @@ def test_the_layer_on_it_sees_the_projection_in_float32_whatever_the_precision()
     assert (found >= 0).all()
     assert projection.weights.grad is None
     assert sum(p.numel() for p in net.parameters()) == 7 * 16 + 2 * 7  # the projection does not learn
+
+
+def test_without_standardising_distances_are_those_of_the_inputs():
+    x = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 3.0, 1.0, 0.3, 0.1, 0.02])
+    projection = Projection(6, 6, standardise=False)
+    projection.fit(x)
+    distances, wanted = torch.pdist(projection(x)), torch.pdist(x)
+    torch.testing.assert_close(distances / distances.mean(), wanted / wanted.mean())

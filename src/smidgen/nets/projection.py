@@ -22,14 +22,15 @@ class Projection(Encoder):
     """Inputs (batch, …) in, `features` numbers out: standardised, on principal components, of one overall scale.
 
     features: `components`, or as many as there are inputs, filled up with zeros to a multiple of 16. It has no
-    gradient; before `fit` it gives zeros.
+    gradient; before `fit` it gives zeros. standardise: whether each input is divided by its standard deviation first.
     """
 
     mean: Tensor
     weights: Tensor
 
-    def __init__(self, inputs: int, components: int) -> None:
+    def __init__(self, inputs: int, components: int, *, standardise: bool = True) -> None:
         super().__init__()
+        self.standardise = standardise
         self.inputs, self.components = inputs, min(components, inputs)
         self.features = self.components + -self.components % _MULTIPLE
         self.register_buffer("mean", torch.zeros(inputs))
@@ -48,7 +49,8 @@ class Projection(Encoder):
         scaled = inputs / unit
         mean, deviation = _mean_and_deviation(scaled)
         varies = (deviation > _ROUNDED * mean.abs()) & (deviation * unit > _LEAST)
-        scale = torch.where(varies, 1 / deviation.clamp_min(_LEAST), 0.0)
+        wanted = 1 / deviation.clamp_min(_LEAST) if self.standardise else unit / unit.max()
+        scale = torch.where(varies, wanted, 0.0)
         pca = fit_pca((scaled - mean) * scale, min(self.components, len(inputs)))
         total = float(pca.variances.sum())
         weights = scale[:, None].double() * pca.components.T * (_NORM / math.sqrt(total) if total > 0 else 1.0)

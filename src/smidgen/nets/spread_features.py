@@ -1,0 +1,88 @@
+"""Embeddings as directions, beside the same moved towards their neighbours: features that suit simple methods."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smidgen.maths.graph_spreading import neighbour_mean, spread
+from smidgen.maths.neighbours import nearest_neighbours
+from smidgen.maths.scaling import unit_rows
+from smidgen.nets.encoder import Encoder
+from smidgen.nets.projection import Projection
+
+LANDMARKS = 10_000
+"""The most training rows among which a new row's neighbours are looked for."""
+
+_CANCELLED = 1e-3
+_MULTIPLE = 16  # of the columns of a product, see `nets.projection`
+
+
+class SpreadFeatures(Encoder):
+    """Vectors (batch, …) in; the principal components of [r, spread(a), spread(r)] out, each of the three a unit row.
+
+    r: the direction of the vector's principal components; a: the same of the standardised vector; spread: `rounds`
+    steps of `maths.graph_spreading` over the `neighbours` nearest training rows by cosine. It has no gradient.
+    """
+
+    landmarks: Tensor
+    passed: Tensor
+    ranks: Tensor
+    own: Tensor
+
+    def __init__(self, inputs: int, components: int, *, neighbours: int, rounds: int) -> None:
+        super().__init__()
+        self._wanted, self._rounds = neighbours, rounds
+        self.plain = Projection(inputs, components, standardise=False)
+        self.standardised = Projection(inputs, components)
+        self.last = Projection(3 * self.plain.features, components, standardise=False)
+        self.features = self.last.features
+        self.register_buffer("landmarks", torch.zeros(2, _MULTIPLE, self.plain.features))
+        self.register_buffer("passed", torch.zeros(2, 1, self.plain.features))
+        self.register_buffer("ranks", torch.arange(1))  # as many as neighbours: a loaded model has its own number
+        self.register_buffer("own", torch.tensor(1.0))  # the weight of a new row itself
+
+    @torch.no_grad()
+    def fit(self, inputs: Tensor) -> Tensor:
+        """Learn all of it from (rows, inputs), at least two; return the rows' features (rows, features)."""
+        self.plain.fit(inputs)
+        self.standardised.fit(inputs)
+        device = self.plain.mean.device
+        k = min(self._wanted, len(inputs) - 1)
+        kept = torch.linspace(0, len(inputs) - 1, min(len(inputs), LANDMARKS)).round().long()
+        directions = self._directions(inputs.to(device))
+        landmarks, passed, moved = [], [], []
+        for rows in directions:
+            near = nearest_neighbours(rows, k, metric="cosine")[0]
+            end, passing = spread(rows, near, rounds=self._rounds)
+            landmarks.append(F.pad(rows[kept], (0, 0, 0, -len(kept) % _MULTIPLE)))
+            passed.append(passing[kept])
+            moved.append(_direction(end))
+        self.landmarks, self.passed = torch.stack(landmarks), torch.stack(passed)
+        self.ranks, self.own = torch.arange(k, device=device), torch.tensor(0.5**self._rounds, device=device)
+        joined = torch.cat([directions[1], *moved], dim=1)
+        self.last.fit(joined.round(decimals=6))  # what is left of rounding is no direction
+        return self.last(joined)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (batch, features) float32, in float32 also under autocast."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            directions = self._directions(inputs)
+            moved = [self._moved(rows, which) for which, rows in enumerate(directions)]
+            return self.last(torch.cat([directions[1], *moved], dim=1))
+
+    def _directions(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return unit_rows(self.standardised(inputs)), unit_rows(self.plain(inputs))
+
+    def _moved(self, rows: Tensor, which: int) -> Tensor:
+        """Return where new rows end after spreading, by their nearest landmarks."""
+        passed = self.passed[which]
+        alike = (rows @ self.landmarks[which].T)[:, : len(passed)]
+        near = alike.topk(len(self.ranks), dim=1).indices
+        return _direction(rows * self.own + neighbour_mean(passed, near))
+
+
+def _direction(moved: Tensor) -> Tensor:
+    """Return rows of length one; zero where neighbours have cancelled each other but for rounding."""
+    return torch.where(moved.norm(dim=1, keepdim=True) > _CANCELLED, unit_rows(moved), 0.0)
