@@ -1,0 +1,193 @@
+"""How `fusion` compares with simple methods on small collections of photographs, on the same frozen embeddings.
+
+    python benchmarks/small_collections.py --collections rooms weather rooms/10 --evidence none labels-5 --draws 3
+
+One process and one thread: collections × evidence × draws, with `fusion-embeddings` at its defaults beside k-means, a
+Gaussian mixture, logistic regression and label spreading from scikit-learn, and one table at the end. A collection is
+a .tar with train/ and test/ in `$SMIDGEN_DATA/collections`, or a .npz with x, y, xt and yt in `--arrays`; `rooms/10` is
+rooms with classes made smaller in geometric steps, the last a tenth of the first (`rooms/-10`: the first the smallest).
+
+Scores: without labels the test accuracy by the best match of clusters and classes; with labels the accuracy by name on
+the training images without a label ("unlabelled"), and on the test images. Draws and seeds are 0, 1, …
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.semi_supervised import LabelSpreading
+
+from smidgen.data.datasets import open_splits
+from smidgen.embedding.run import embed_images
+from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.evidence.resolved import Resolved
+from smidgen.evidence.simulation import Simulation, simulate
+from smidgen.methods import make_config, make_method
+from smidgen.methods.base import Problem
+from smidgen.nets.pretrained import encoder_size, pretrained_encoder
+from smidgen.training.embed import map_images
+from smidgen.training.loop import Settings, Trainer
+
+COLLECTIONS = ("rooms", "weather", "litter", "flowers", "letters", "rooms/10", "weather/10")
+EVIDENCE = ("none", "labels-1", "labels-5", "labels-20", "counts", "proportions")
+BAGS = {"n_bags": 400, "bag_size": 12, "ucc": (1, 3)}
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Embeddings (n, features) and classes of the training and test images."""
+
+    x: np.ndarray
+    y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are."""
+        return int(self.y.max()) + 1
+
+
+def load(name: str, arrays: Path | None, encoder: str) -> Collection:
+    """Return a collection by its name, embedded, and made unbalanced if the name says so."""
+    base, _, ratio = name.partition("/")
+    if arrays is not None:
+        stored = np.load(arrays / f"{base}.npz")
+        found = Collection(*(stored[key] for key in ("x", "y", "xt", "yt")))
+    else:
+        found = _embedded(Path(os.environ.get("SMIDGEN_DATA", ".")) / "collections" / f"{base}.tar", encoder)
+    if not ratio:
+        return found
+    train, test = (_unbalanced(y, float(ratio), seed) for seed, y in enumerate((found.y, found.test_y)))
+    return Collection(found.x[train], found.y[train], found.test_x[test], found.test_y[test])
+
+
+def _embedded(path: Path, encoder: str) -> Collection:
+    splits = open_splits(path, channels=3, other_size=encoder_size(encoder))
+    net = pretrained_encoder(encoder, flip=True)
+    parts = []
+    for split in splits:
+        assert split is not None
+        assert split.classes is not None
+        parts += [embed_images(split.images, net), np.asarray(split.classes, dtype=np.int64)]
+    return Collection(*parts)
+
+
+def _unbalanced(y: np.ndarray, ratio: float, seed: int) -> np.ndarray:
+    """Return rows that keep |ratio|^(-k / (K - 1)) of the images of class k; in the other order if it is below 0."""
+    rng, last, kept = np.random.default_rng(seed), y.max(), []
+    for k in range(last + 1):
+        rows = rng.permutation(np.flatnonzero(y == k))
+        place = (k if ratio > 0 else last - k) / last
+        kept.append(rows[: max(2, round(len(rows) * abs(ratio) ** -place))])
+    return np.sort(np.concatenate(kept))
+
+
+def fusion(data: Collection, evidence: Resolved, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the clusters of training and test images by `fusion-embeddings` at its defaults."""
+    n, features = data.x.shape
+    problem = Problem(n, (features,), data.n_classes, (0.0,) * features, (1.0,) * features, evidence)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        method = make_method("fusion-embeddings", make_config("fusion-embeddings", {}), problem)
+    Trainer(method, data.x, Settings(seed=seed), callbacks=[]).train()
+    method.eval()
+    found = (map_images(method.assign, x, method=method, device=torch.device("cpu")) for x in (data.x, data.test_x))
+    train, test = (p.argmax(1).numpy() for p in found)
+    return train, test
+
+
+def peers_alone(data: Collection, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name and the test images' clusters of each method that knows nothing."""
+    scale = StandardScaler().fit(data.x)
+    standardised, test = scale.transform(data.x), scale.transform(data.test_x)
+    pca = PCA(min(256, len(data.x) - 1), random_state=seed).fit(standardised)
+    x, test_x = pca.transform(standardised), pca.transform(test)
+    kmeans = KMeans(data.n_classes, n_init=10, random_state=seed).fit(normalize(x))
+    yield "k-means", kmeans.predict(normalize(test_x).astype(np.float32))
+    mixture = GaussianMixture(data.n_classes, n_init=3, random_state=seed).fit(x[:, :32])
+    yield "mixture", mixture.predict(test_x[:, :32])
+
+
+def peers_with_labels(data: Collection, labels: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield the name, training and test predictions of each method that learns from labels (-1 unknown)."""
+    scale = StandardScaler().fit(data.x)
+    x, test_x = scale.transform(data.x), scale.transform(data.test_x)
+    known = labels >= 0
+    regression = LogisticRegression(max_iter=1000).fit(x[known], labels[known])
+    yield "regression", regression.predict(x), regression.predict(test_x)
+    pca = PCA(min(256, len(x) - 1), random_state=0).fit(x)
+    unit = normalize(pca.transform(x))
+    spreading = LabelSpreading(kernel="knn", n_neighbors=10).fit(unit, labels)
+    yield "spreading", spreading.transduction_, spreading.predict(normalize(pca.transform(test_x)))
+
+
+def evidence_of(kind: str, data: Collection, draw: int) -> Resolved:
+    """Return simulated evidence of one kind."""
+    if kind == "none":
+        return Resolved.nothing(len(data.x))
+    what = {"labels_per_class": int(kind.removeprefix("labels-"))} if kind.startswith("labels") else dict(BAGS)
+    if kind == "proportions":
+        what |= {"proportions": True, "counts": False}
+    ids = [f"{row:06d}" for row in range(len(data.x))]
+    names = tuple(f"class {k}" for k in range(data.n_classes))
+    rng = np.random.default_rng(draw)
+    evidence, _ = simulate(Simulation(**what), data.y, ids=ids, class_names=names, generator=rng)
+    return evidence.resolve(np.array(ids, dtype=object), n_clusters=data.n_classes)
+
+
+def scores(kind: str, data: Collection, draw: int) -> Iterator[tuple[str, str, float]]:
+    """Yield (method, what is scored, accuracy), and the seconds of the fit as a score."""
+    evidence, begun = evidence_of(kind, data, draw), time.process_time()
+    train, test = fusion(data, evidence, draw)
+    yield "fusion", "seconds", time.process_time() - begun
+    if not kind.startswith("labels"):
+        yield "fusion", "test", clustering_accuracy(data.test_y, test)
+        for name, found in peers_alone(data, draw) if kind == "none" else ():
+            yield name, "test", clustering_accuracy(data.test_y, found)
+        return
+    labels = evidence.labels.numpy()
+    rest = labels < 0
+    for name, found, new in [("fusion", train, test), *peers_with_labels(data, labels)]:
+        yield name, "unlabelled", float((found == data.y)[rest].mean())
+        yield name, "test", float((new == data.test_y).mean())
+
+
+def main(print_line: Callable[[str], None] = print) -> None:
+    """Run what the arguments ask for and print a row for each method and score, a column for each collection."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--collections", nargs="+", default=COLLECTIONS)
+    parser.add_argument("--evidence", nargs="+", default=EVIDENCE)
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--encoder", default="lite2")
+    parser.add_argument("--arrays", type=Path, help="folder of .npz files, instead of collections to embed")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    table: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for collection in options.collections:
+        data = load(collection, options.arrays, options.encoder)
+        for kind in options.evidence:
+            for draw in range(options.draws):
+                for method, what, value in scores(kind, data, draw):
+                    table.setdefault((kind, method, what), {}).setdefault(collection, []).append(value)
+        print_line(f"{collection}: done")
+    print_line("evidence | method | score | " + " | ".join(options.collections) + " | mean")
+    for row, found in table.items():
+        means = [float(np.mean(found[collection])) for collection in options.collections]
+        print_line(" | ".join([*row, *(f"{value:.3f}" for value in [*means, float(np.mean(means))])]))
+
+
+if __name__ == "__main__":
+    main()
