@@ -44,6 +44,7 @@ def even(n=200, k=4):
         (hard([50, 0]), "one", "All images are in one cluster"),
         (hard([60, 20, 20]), "large", "Cluster 0 holds 60% of the images"),
         (hard([40, 40, 0]), "empty", "1 of 3 clusters are empty (2)"),
+        (hard([60, 60, 4]), "small", "Cluster 2 holds 4 of 124 images"),
     ],
 )
 def test_a_collapse_is_said_with_a_remedy(assignments, kind, message):
@@ -83,7 +84,8 @@ class Course:
         self.diagnostics = Diagnostics(self.said.append, options=options)
         self.diagnostics.restore({})
         use = EvidenceUse(chance_losses=chance or {}, needs_labels=needs_labels, bags_drawn_from=bags_drawn_from)
-        self.method, self.steps = SimpleNamespace(evidence_use=use, config=config), steps
+        self.method = SimpleNamespace(evidence_use=use, config=config, stages=lambda: [])
+        self.steps = steps
         self.noise = np.random.default_rng(0)
 
     def run(self, losses, assignments=lambda t: HEALTHY, *, stage="train", until=None, start=0):

@@ -12,7 +12,7 @@ from smidgen.training.monitors.hints import hint
 EVEN = 0.98
 """Normalised entropy above which assignments count as uniform."""
 
-COLLAPSES = ("even", "one", "large", "empty")
+COLLAPSES = ("even", "one", "large", "small", "empty")
 """The kinds of `collapse_alarms`."""
 
 
@@ -24,7 +24,7 @@ def collapse_alarms(
     assignments: (n, clusters), rows sum to one. options: names of the method's options, so that only these are
     advised; None for any. early: too little training for even assignments to mean anything.
     Kinds: "even", every image equally likely everywhere; "one" cluster holds all; a "large" one holds more than half;
-    some are "empty".
+    a "small" one less than an eighth of the mean; some are "empty".
 
     >>> collapse_alarms(np.eye(3)[[0, 1, 2, 0]])
     {}
@@ -45,6 +45,9 @@ def collapse_alarms(
     if n_clusters > 2 and sizes.max() > n / 2 and not is_even:
         share = f"Cluster {sizes.argmax()} holds {sizes.max() / n:.0%} of the images"
         alarms["large"] = f"{share}: {hint('large', options)}."
+    if n >= 20 * n_clusters and 0 < sizes.min() < n / n_clusters / 8 and not is_even:
+        about = f"Cluster {sizes.argmin()} holds {sizes.min()} of {n:,} images"
+        alarms["small"] = f"{about}: {hint('small', options)}."
     if n >= 20 * n_clusters and sizes.min() == 0 and not is_even:
         empty = np.flatnonzero(sizes == 0)
         which = f"{len(empty)} of {n_clusters} clusters are empty ({', '.join(map(str, empty[:5]))})"

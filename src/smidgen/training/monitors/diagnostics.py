@@ -12,7 +12,7 @@ from smidgen.evidence.kinds import all_kinds
 from smidgen.methods.base import Method, Stage
 from smidgen.training.callbacks import Callback, Moment
 from smidgen.training.monitors.collapse import COLLAPSES, EVEN, collapse_alarms, evenness
-from smidgen.training.monitors.hints import hint, useful_options
+from smidgen.training.monitors.hints import hint, used_options, useful_options
 
 LEAST_STEPS = 50  # of a stage, before anything is said of it
 LEAST_TRAINING = 100  # steps in all before even assignments mean that nothing was learned
@@ -138,6 +138,7 @@ class Diagnostics(Callback):
         if self._chance_losses is None:
             self._chance_losses = dict(method.evidence_use.chance_losses)
             self._needs_evidence = method.evidence_use.needs_labels
+            self._options = used_options(self._options, method)
             self._useful = useful_options(self._options, method)
 
     @property

@@ -25,6 +25,7 @@ _HINTS: dict[str, Sequence[Hint]] = {
         (None, "ask for more clusters"),
     ),
     "large": (("balance", "raise `balance` if the classes are of equal size"), (None, "ask for more clusters")),
+    "small": ((None, "ask for fewer clusters"), (None, "label an image or two of the class that it should be")),
     "empty": ((None, "ask for fewer clusters"), ("steps", "train longer")),
     "stuck": (
         ("prototypes", "take fewer `prototypes` (30 to 100 for ten classes)"),
@@ -50,6 +51,13 @@ def hint(kind: str, options: Collection[str] | None, *, longer: bool = False) ->
     possible = [text for option, text in _HINTS[kind] if option is None or options is None or option in options]
     possible = ["train longer", *possible][not longer :][:_MOST]
     return f"{', '.join(possible[:-1])} or {possible[-1]}" if len(possible) > 1 else possible[0]
+
+
+def used_options(options: Collection[str] | None, method: Method) -> Collection[str] | None:
+    """Return the options that this fit uses: none of a refinement where it has none."""
+    if options is None or any(stage.name == "refine" for stage in method.stages()):
+        return options
+    return {option for option in options if not option.startswith("refine_")}
 
 
 def useful_options(options: Collection[str] | None, method: Method) -> Collection[str] | None:
