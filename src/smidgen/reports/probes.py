@@ -105,6 +105,7 @@ def bar_chart(rows: Sequence[_Row], probe: str) -> Markup:
         y = height(row.accuracies[probe])
         note = f"{_INPUTS[row.net]}: {percent(row.accuracies[probe])}"
         parts.append(f'<path class="baseline" d="M{_LEFT} {y}H{_WIDTH - _RIGHT}"><title>{note}</title></path>')
+    parts.sort(key=lambda part: part.startswith("<text"))  # above the line
     return svg(parts, "chart", (_WIDTH, _HEIGHT), f"{_PROBES[probe]}: accuracy by stage")
 
 
@@ -122,7 +123,8 @@ def _bars(bars: Sequence[_Row], probe: str, *, left: float, step: float, height:
                 f' height="{height(0) - y:.1f}"><title>{escape(note)}</title></rect>'
             )
             if width >= 16:
-                yield f'<text x="{x + width / 2:.1f}" y="{y - 4}" text-anchor="middle">{100 * value:.0f}</text>'
+                place = f'x="{x + width / 2:.1f}" y="{y - 4}" text-anchor="middle"'
+                yield f'<text class="value" {place}>{100 * value:.0f}</text>'
     room = max(int(step / 6), 1)
     name = bars[0].stage
     shown = name if len(name) <= room else f"{name[: room - 1]}…"
