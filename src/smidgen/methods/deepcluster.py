@@ -104,17 +104,18 @@ class DeepClusterConfig(Options):
             "top_layer": "centroids",
         },
         "embeddings": {
+            "components": 32,
+            "batch_size": 512,
             "steps": 1200,
             "relabellings": 12,
             "schedule": "cosine",
-            "top_layer": "centroids",
             "neighbours": 10,
         },
     }
     """Options by name: "paper" is the defaults; "report" what seed 002 did, with as many groups as clusters and 100
     passes over its 12,000 images; "small" trains a small net on small images in minutes;
-    "v2" does so with the top layer that DeepCluster-v2 has; "embeddings" is that for ready embeddings, with neighbours
-    for views."""
+    "v2" does so with the top layer that DeepCluster-v2 has; "embeddings" is "small" for ready embeddings, with
+    neighbours for views."""
 
 
 class DeepCluster(Method):
