@@ -24,6 +24,7 @@ IMAGES = (
 FLOATS = torch.from_numpy(IMAGES).float() / 255
 EVIDENCE = Evidence.from_labels(CLASSES)
 FUSION = {"steps": 4, "refine_steps": 2, "batch_size": 8, "refine_batch_size": 8, "components": 8, "hidden": 16}
+FUSION |= {"small": 0}  # so that labels train the net
 NAME = "lite0@32"
 
 

@@ -67,6 +67,17 @@ def test_votes_are_as_sure_as_neighbours_agree(alone):
     assert p.max(1).mean() == pytest.approx(agreement, abs=0.02)
 
 
+def test_labels_are_learned_without_a_refinement():
+    method = fitted(known(labels_per_class=20), steps=40)
+    assert [stage.name for stage in method.stages()] == ["cluster", "select"]
+    assert named(method) > 0.9
+
+
+def test_more_labels_are_never_worse(alone):
+    some, many = (named(fitted(known(labels_per_class=n), steps=40)) for n in (2, 40))
+    assert many > some - 0.01
+
+
 def test_voters_speak_of_the_same_clusters(alone):
     heads = alone.heads
     p = heads(alone.projected)[:, heads.voters].softmax(-1).gather(2, heads.order.expand(N, -1, -1)).argmax(-1)
@@ -121,13 +132,29 @@ def test_other_runs_start_from_what_it_says_after_evidence():
     np.testing.assert_allclose(offered(method), assignments(method), atol=1e-6)
 
 
-def test_without_evidence_other_runs_start_from_the_mean_of_the_voters_logits(alone):
+def test_without_evidence_other_runs_start_from_nearly_the_same_on_the_projection(alone):
     assert alone.starting_point.encoder == Projected(256)
-    heads = alone.heads
-    logs = heads(alone.projected)[:, heads.voters].log_softmax(-1).gather(2, heads.order.expand(N, -1, -1))
-    wanted = (heads.sharpness * logs.mean(1)).softmax(-1).detach()
-    np.testing.assert_allclose(offered(alone), wanted.numpy(), atol=1e-5)
     assert (offered(alone).argmax(1) == assignments(alone).argmax(1)).mean() > 0.95
+
+
+@pytest.fixture(scope="module")
+def many():
+    """A fit as of many images: heads alone."""
+    return fitted(small=0)
+
+
+def test_of_many_images_heads_alone_find_the_clusters(many):
+    assert accuracy(many) > 0.9
+    assert not many.layer.learned
+    assert [stage.name for stage in fitted(known(labels_per_class=1), small=0, steps=2).stages()][-1] == "refine"
+
+
+def test_of_many_images_other_runs_start_from_the_mean_of_the_voters_logits(many):
+    heads = many.heads
+    logs = heads(many.projected)[:, heads.voters].log_softmax(-1).gather(2, heads.order.expand(N, -1, -1))
+    wanted = (heads.sharpness * logs.mean(1)).softmax(-1).detach()
+    np.testing.assert_allclose(offered(many), wanted.numpy(), atol=1e-5)
+    assert (offered(many).argmax(1) == assignments(many).argmax(1)).mean() > 0.95
 
 
 def test_counts_whose_sets_are_too_many_go_by_their_likelihood(monkeypatch):
@@ -138,7 +165,7 @@ def test_counts_whose_sets_are_too_many_go_by_their_likelihood(monkeypatch):
 
 
 def test_time_that_runs_short_still_forms_clusters_and_hands_over_to_the_evidence():
-    problem = Problem(N, (24,), CENTRES, (0.0,) * 24, (1.0,) * 24, known(labels_per_class=20))
+    problem = Problem(N, (24,), CENTRES, (0.0,) * 24, (1.0,) * 24, known(n_bags=40, ucc=(1, 3), bag_size=12))
     options = {"batch_size": 256, "steps": 240, "refine_steps": 40, "refine_batch_size": 128}
     method = make_method("fusion-embeddings", make_config("fusion-embeddings", options), problem)
     trainer = Trainer(method, IMAGES, Settings(seed=0, max_seconds=1e-3), callbacks=[])

@@ -1,18 +1,21 @@
 """`fusion` of embeddings, computed by a frozen encoder or given by the user.
 
 Idea. In the embedding space of a good encoder neighbours mostly belong to one class, and classes are nearly linearly
-separable. So many linear heads are trained in parallel to make the same prediction for an image and its neighbour, with
-balanced clusters and without becoming confident too early (`methods.voting_heads`). The best heads by their own loss,
-which needs no labels, are aligned and averaged into an ensemble. Given evidence, a small network is initialised by
-distilling that ensemble, its clusters matched to classes; it learns from the evidence's likelihood and pseudo-labels.
+separable, the more so in features that are moved towards their neighbours (`nets.spread_features`). Linear heads that
+are trained for agreement of neighbours (`methods.voting_heads`) and do best with many images, and k-means and Ward's
+method on those features, which do best with few, are matched and averaged; one softmax layer on the features learns
+their mean (`methods.feature_layer`). Labels give a second such layer, to which the first adds the less the more labels
+there are, and the sizes of the classes. Other evidence trains a small network that starts by distilling that layer; it
+learns from the evidence's likelihood and pseudo-labels.
 
-Source. Neighbours after SCAN (Van Gansbeke et al., ECCV 2020), the heads as `methods.voting_heads` says, written from
-the equations; what evidence adds (`evidence.terms`) is ours.
+Source. Neighbours after SCAN (Van Gansbeke et al., ECCV 2020), the heads as `methods.voting_heads` says, the sizes of
+classes after Saerens et al. (2002), written from the equations; what evidence adds (`evidence.terms`) is ours.
 
 Equation → function
     ½ CE(Sinkhorn(z_neighbour / T), z) + ½ CE(Sinkhorn(z / T), z_neighbour)      voting_heads.swapped_loss
     T ← T + γ (softness − loss / ln clusters)                                    voting_heads.updated_temperature
-    mean over the best heads of softmax(z), clusters matched to the best head's  voting_heads.VotingHeads.ensemble
+    mean over k-means, Ward and heads, clusters matched                          feature_layer.unsupervised_layer
+    argmin_W Σ CE(label, softmax(W x)) + |W|² / 2C;  p_k ∝ softmax(W x)_k π_k    feature_layer.labelled_layer
     q_i ∝ p_i Σ_T P(T | bag) [k ∈ T] / p_i(T);  −Σ_k q_ik log p_ik               bag_posteriors, _bag_losses
     −log P(evidence | p), each averaged over its own items                       terms.EvidenceTerms
 """
@@ -25,7 +28,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,15 +37,21 @@ from smidgen.evidence.terms import EvidenceTerms
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_proportions
 from smidgen.maths.counts import cluster_subsets, n_subsets
 from smidgen.maths.entropy import entropy
-from smidgen.maths.matching import match_counts
+from smidgen.maths.graph_spreading import neighbour_mean
+from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
+from smidgen.maths.softmax_regression import softmax_regression
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
+from smidgen.methods.feature_layer import FeatureLayer, labelled_layer, unsupervised_layer
 from smidgen.methods.fusion_options import FusionConfig
+from smidgen.methods.fusion_sizes import batch_by_size, neighbours_by_size, rounds_by_labels
 from smidgen.methods.host_copies import HostCopies
+from smidgen.methods.pure_bags import labels_of_pure_bags
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
 from smidgen.nets.composed import Projected
 from smidgen.nets.projection import ProjectedEncoder, Projection, one_layer
+from smidgen.nets.spread_features import SpreadFeatures
 from smidgen.options import Count, CountOrZero, Several, Share, ShareBelowOne, Weight, option
 
 COOLING = (0.6, 0.9)
@@ -55,8 +63,8 @@ MOST_SETS = 20_000
 LEAST = 0.2
 """The fraction of the heads' steps without which no clusters form."""
 
-LEAST_PURE = 3
-"""Bags of one class per cluster from which on bags are clustered by their means."""
+OFFERED_STRENGTH = 1e-3
+"""C of the regression by which the projection takes over the layer's assignments."""
 
 BAGS = 48
 """Bags per step, of at most `bag_images` images together."""
@@ -64,7 +72,7 @@ BAGS = 48
 
 @dataclass(frozen=True, eq=False)
 class FusionEmbeddingsConfig(FusionConfig):
-    """Settings of `fusion-embeddings`; the defaults are the ones measured on CIFAR-10 (LAB.md)."""
+    """Settings of `fusion-embeddings`; the defaults were measured on CIFAR-10 and on small collections (LAB.md)."""
 
     heads: Count = 32
     steps: Count = 720
@@ -76,6 +84,7 @@ class FusionEmbeddingsConfig(FusionConfig):
     weight_decay: Weight = 1e-2
     components: Count = 256
     neighbours: Count = option(30, "number of nearest neighbours per image, at most half of the mean cluster size")
+    rounds: Count = option(8, "rounds of moving features towards their neighbours; a quarter with many labels")
     refine_balance: Weight = 0.5
     threshold: Share = 0.8
     decay: Share = 0.99
@@ -90,6 +99,7 @@ class FusionEmbeddingsConfig(FusionConfig):
     hidden: Count = option(512, "hidden units of the network that learns from evidence")
     dropout: ShareBelowOne = option(0.5, "of that layer")
     warm: Share = option(0.3, "fraction of the refinement over which distillation of the ensemble fades out")
+    small: CountOrZero = option(600, "images per cluster below which k-means, Ward and one layer join the heads")
     leak: Share = option(0.1, "probability that an image looks like a class that its bag does not hold")
 
 
@@ -105,11 +115,12 @@ class FusionEmbeddings(Method):
 
     name = "fusion-embeddings"
     training_only = (
-        *("projected", "neighbours", *(f"heads.{name}" for name in VotingHeads.training_only)),
+        *("spread", "projected", "neighbours", *(f"heads.{name}" for name in VotingHeads.training_only)),
         *("net.", "start", "anchors", "terms.", "sets"),
     )
     evidence_use = EvidenceUse(kinds=LEARNED)
 
+    spread: Tensor
     projected: Tensor
     neighbours: Tensor
     start: Tensor
@@ -124,14 +135,21 @@ class FusionEmbeddings(Method):
         self.terms = EvidenceTerms(
             problem.evidence, n_clusters, epsilon=config.wrong, bags=BAGS, images=config.bag_images
         )
-        self.projection = Projection(math.prod(problem.shape), config.components)
-        self.heads = VotingHeads(
-            self.projection.features, n_clusters, heads=config.heads, kept=config.kept, votes=config.votes
+        self.features = SpreadFeatures(
+            math.prod(problem.shape),
+            config.components,
+            neighbours=neighbours_by_size(n_images=problem.n_images, n_clusters=n_clusters),
+            rounds=rounds_by_labels(config.rounds, problem.evidence.labels),
         )
-        layer = one_layer(self.projection.features, config.hidden, dropout=config.dropout)
+        size, projected = self.features.features, self.projection.features
+        self.heads = VotingHeads(projected, n_clusters, heads=config.heads, kept=config.kept, votes=config.votes)
+        self.layer = FeatureLayer(size, n_clusters)
+        self.offered = FeatureLayer(projected, n_clusters)  # the same, as far as it can be learned from the projection
+        layer = one_layer(projected, config.hidden, dropout=config.dropout)
         self.net = nn.Sequential(*layer, nn.Linear(config.hidden, n_clusters))
         self.teacher = Average(self.net, decay=config.decay)
-        self.register_buffer("projected", torch.zeros(0, self.projection.features))
+        self.register_buffer("spread", torch.zeros(0, size))
+        self.register_buffer("projected", torch.zeros(0, projected))
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
         self.register_buffer("start", torch.zeros(0, n_clusters))
         self.register_buffer("anchors", torch.full((problem.n_images,), -1))
@@ -141,15 +159,20 @@ class FusionEmbeddings(Method):
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=chance)
 
     def stages(self) -> list[Stage]:
-        """Return "cluster" (all heads), "select" (the best of them, made surer), and with evidence "refine"."""
+        """Return "cluster" (all heads), "select" (the best of them, made surer), and with more than labels "refine"."""
         half = self._first_half
         stages = [
             # The temperature holds the loss where it is.
             Stage("cluster", half, schedule="constant", loss_should_decrease=False, least=LEAST),
             Stage("select", self.config.steps - half, schedule="cosine", loss_should_decrease=False, least=LEAST),
         ]
-        known = self.config.refine_steps > 0 and bool(self.terms.evidence.sizes())
-        return [*stages, Stage("refine", self.config.refine_steps)] if known else stages
+        learned = {"labels"} if self._is_small else set()  # by the layer
+        refines = self.config.refine_steps > 0 and bool(self.terms.evidence.sizes().keys() - learned)
+        return [*stages, Stage("refine", self.config.refine_steps)] if refines else stages
+
+    @property
+    def _is_small(self) -> bool:
+        return self.problem.n_images < self.config.small * self.problem.n_clusters
 
     @property
     def _first_half(self) -> int:
@@ -163,7 +186,11 @@ class FusionEmbeddings(Method):
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Project and find neighbours; choose the heads to go on with; let them vote and evidence name the clusters."""
         if stage == "cluster":
-            self.projection.fit(embed(lambda images: images.flatten(1)))
+            inputs = embed(lambda images: images.flatten(1))
+            if self._is_small:
+                self.spread = self.features.fit(inputs).to(self.heads.order.device)
+            else:
+                self.projection.fit(inputs)
             self.projected = embed(self.projection).to(self.heads.order.device)
             # Of few images, most of many neighbours would be of other clusters.
             most = max(1, len(self.projected) // (2 * self.problem.n_clusters))
@@ -172,14 +199,16 @@ class FusionEmbeddings(Method):
         elif stage == "select":
             self.heads.keep_best()
         else:
-            self._align_heads()
-            self.start = self.heads.ensemble(self.projected).detach()
-            self._anchor()
+            self._settle(generator)
+            self.start = self.layer(self.spread) if self.layer.learned else self.heads.ensemble(self.projected).detach()
+            self.anchors = labels_of_pure_bags(self.terms.evidence, self.projected, self.start).to(self.anchors)
             self.refined.fill_(True)
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for images and one random neighbour each, or for images and evidence."""
         size = self.config.images_per_step(stage)
+        if stage != "refine":
+            size = batch_by_size(size, n_images=self.problem.n_images)
         rows = torch.randint(self.problem.n_images, (size,), generator=generator)
         if stage != "refine":
             column = torch.randint(self.neighbours.shape[1], rows.shape, generator=generator)
@@ -219,44 +248,42 @@ class FusionEmbeddings(Method):
         cooled = (share - COOLING[0]) / (COOLING[1] - COOLING[0])
         return first + (last - first) * min(1.0, max(0.0, cooled))
 
-    def _align_heads(self) -> None:
-        """Align the best heads, match their clusters to classes of the evidence, and calibrate the ensemble."""
+    # ------------------------------------------------------------------------------------------------------- the layer
+
+    @property
+    def projection(self) -> Projection:
+        """The components of the standardised embeddings, on which the net learns from evidence."""
+        return self.features.standardised
+
+    def _settle(self, generator: torch.Generator) -> None:
+        """Learn the layer from heads, k-means and Ward's method; name its clusters by evidence; learn the labels."""
         self.heads.align_heads(self.projected)
+        if not self._is_small:
+            self._name_heads()
+            return
+        seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
+        votes = self.heads.ensemble(self.projected).detach()
+        self.layer.take(unsupervised_layer(self.spread, votes, generator=torch.Generator().manual_seed(seed)))
         if self.terms.names_classes:
-            self.heads.match_to_classes(self.terms.class_evidence(self._neighbour_mean().cpu()))
-        self.heads.calibrate(self.projected, self.neighbours[:, :10])
+            near = neighbour_mean(self.layer(self.spread), self.neighbours.long())  # where labels are few, own misleads
+            self.layer.reorder(in_order_of_classes(self.terms.class_evidence(near.cpu()).numpy()))
+        labels = self.terms.evidence.labels
+        if bool((labels >= 0).any()):
+            self.layer.take(labelled_layer(self.spread, labels, (self.layer.weight, self.layer.bias)))
+        else:
+            self.layer.calibrate(self.spread, self.neighbours[:, :10])
+        assignments = self.layer(self.spread)
+        self.offered.take(softmax_regression(self.projected, assignments, strength=OFFERED_STRENGTH))
 
     @torch.no_grad()
-    def _neighbour_mean(self) -> Tensor:
-        """Return the mean assignment of each image's neighbours: more robust than its own if labels are few."""
-        own = self.heads.ensemble(self.projected)
-        mean = torch.zeros_like(own)
-        for near in self.neighbours.T:
-            mean += own[near.long()] / self.neighbours.shape[1]
-        return mean
+    def _name_heads(self) -> None:
+        """Match the heads' clusters to classes of the evidence, and calibrate the ensemble."""
+        if self.terms.names_classes:
+            near = neighbour_mean(self.heads.ensemble(self.projected), self.neighbours.long())
+            self.heads.match_to_classes(self.terms.class_evidence(near.cpu()))
+        self.heads.calibrate(self.projected, self.neighbours[:, :10])
 
     # --------------------------------------------------------------------------------------------------- the evidence
-
-    def _anchor(self) -> None:
-        """Label the images of pure bags, whose images are all of one class, by clustering the bags' means.
-
-        The mean of some twenty embeddings lies far closer to its class than one does, and Ward's method finds the
-        classes among such means where k-means mostly does not.
-        """
-        known, n_clusters = self.terms.evidence, self.problem.n_clusters
-        pure = known.count_bags[(known.counts_max == 1) & (known.bag_sizes[known.count_bags] > 1)]
-        if len(pure) < LEAST_PURE * n_clusters:
-            return
-        members = [known.members[known.offsets[bag] : known.offsets[bag + 1]] for bag in pure.tolist()]
-        unit, start = F.normalize(self.projected, dim=1).cpu(), self.start.cpu().double()
-        means = torch.stack([unit[rows].mean(0) for rows in members]).double()
-        found = AgglomerativeClustering(n_clusters, linkage="ward").fit_predict(means.numpy())
-        votes = torch.zeros(n_clusters, n_clusters, dtype=torch.float64)
-        for label, rows in zip(found.tolist(), members, strict=True):
-            votes[label] += start[rows].mean(0)
-        cluster = match_counts(votes.numpy())
-        for label, rows in zip(found.tolist(), members, strict=True):
-            self.anchors[rows.to(self.anchors.device)] = int(cluster[label])
 
     def _net_losses(self, parts: Mapping[str, Part], progress: int) -> dict[str, Tensor]:
         projected = {name: self.projected[part.indices] for name, part in parts.items()}
@@ -320,15 +347,15 @@ class FusionEmbeddings(Method):
             self.teacher.update(self.net, decay=min(self.config.decay, (1 + step) / (10 + step)))  # fast at first
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
-        """Let the heads vote, if that has not been done."""
-        if not self.refined:
-            self._align_heads()
+        """Make the layer, or let the heads vote, if that has not been done."""
+        if not self.layer.learned and not self.refined:
+            self._settle(generator)
 
     # ------------------------------------------------------------------------------------------------------- results
 
     @property
     def starting_point(self) -> ProjectedStart:
-        """The net's slow average on the projection; without evidence the voters as one layer: their geometric mean."""
+        """The net's slow average on the projection, else the voters' geometric mean or what it can say of the layer."""
         components, projection = self.config.components, self.projection
         if self.refined:
             *layer, last = self.teacher.net.children()
@@ -336,7 +363,8 @@ class FusionEmbeddings(Method):
             parts = Projected(components, self.config.hidden)
             net = ProjectedEncoder(projection, nn.Sequential(*layer))
             return ProjectedStart(parts, net, (last.weight, last.bias), projection=projection)
-        return ProjectedStart(Projected(components), projection, self.heads.as_layer(), projection=projection)
+        head = (self.offered.weight, self.offered.bias) if self.offered.learned else self.heads.as_layer()
+        return ProjectedStart(Projected(components), projection, head, projection=projection)
 
     def start_from(self, start: StartingPoint) -> None:
         """Take the projection of another run of this method; its clusters are looked for anew."""
@@ -350,11 +378,12 @@ class FusionEmbeddings(Method):
         return self.projection(images)
 
     def assign(self, images: Tensor) -> Tensor:
-        """Return the voters' assignments (batch, clusters), or with evidence those of the net's slow average."""
+        """Return assignments (batch, clusters) by voters or the layer, or by the net's slow average once trained."""
         with torch.autocast(images.device.type, enabled=False):
-            projected = self.projection(images)
-            learned, voted = self.teacher.net(projected).softmax(1), self.heads.ensemble(projected)
-            return torch.where(self.refined, learned, voted)  # no `if`: an export follows tensors only
+            features, projected = self.features(images), self.projection(images)
+            found = torch.where(self.layer.learned, self.layer(features), self.heads.ensemble(projected))
+            learned = self.teacher.net(projected).softmax(1)
+            return torch.where(self.refined, learned, found)  # no `if`: an export follows tensors only
 
 
 def _sets(problem: Problem) -> Tensor:

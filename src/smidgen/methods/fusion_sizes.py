@@ -1,0 +1,53 @@
+"""Sizes in `fusion-embeddings` that follow from the numbers of images, clusters and labels (measured: LAB.md)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+_LEAST_BATCH = 512
+_MANY_LABELS = 10  # of each class
+_LEAST_NEIGHBOURS, _MOST_NEIGHBOURS = 3, 10
+_IMAGES_FOR_HEADS = 300  # per cluster
+
+
+def neighbours_by_size(*, n_images: int, n_clusters: int) -> int:
+    """Return the number of neighbours that features are moved towards: ten, or a fifth of smaller clusters, at least 3.
+
+    Of few images, most of many neighbours would be of other clusters.
+
+    >>> neighbours_by_size(n_images=50_000, n_clusters=10), neighbours_by_size(n_images=90, n_clusters=3)
+    (10, 6)
+    """
+    wanted = max(_LEAST_NEIGHBOURS, n_images // (5 * n_clusters))
+    return max(1, min(_MOST_NEIGHBOURS, wanted, n_images - 1))
+
+
+def rounds_by_labels(most: int, labels: Tensor) -> int:
+    """Return how often features are moved towards their neighbours: a quarter of `most` with ten labels per class.
+
+    labels: (images,), -1 unknown. What labels say of the space near at hand would be moved away.
+
+    >>> import torch
+    >>> rounds_by_labels(8, torch.tensor([0, -1, 1])), rounds_by_labels(8, torch.arange(40) % 2)
+    (8, 2)
+    """
+    known = labels[labels >= 0]
+    return most if len(known) < _MANY_LABELS * max(1, len(known.unique())) else max(1, most // 4)
+
+
+def batch_by_size(most: int, *, n_images: int) -> int:
+    """Return the images per step of the heads, at most `most`: a twentieth of all images, but 512.
+
+    >>> batch_by_size(2048, n_images=1_000), batch_by_size(2048, n_images=50_000)
+    (512, 2048)
+    """
+    return min(most, max(_LEAST_BATCH, n_images // 20))
+
+
+def weight_of_heads(*, n_images: int, n_clusters: int) -> float:
+    """Return the weight of the heads' votes beside k-means and Ward's method, of weight 1: more with more images.
+
+    >>> weight_of_heads(n_images=1_200, n_clusters=4), weight_of_heads(n_images=50_000, n_clusters=10)
+    (1.0, 16.666666666666668)
+    """
+    return n_images / (_IMAGES_FOR_HEADS * n_clusters)
