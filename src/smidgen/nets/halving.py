@@ -32,10 +32,11 @@ def _channels(image_shape: ImageShape) -> list[int]:
 
 
 class HalvingEncoder(Encoder):
-    """3×3 stride-2 convolutions until at most 2×2 pixels are left, ReLUs between them; no batch norm.
+    """3×3 stride-2 convolutions until at most 2×2 pixels are left, batch norm and ReLU between them.
 
     For 28×28 digits 16, 32, 64 and 64 channels: the code is 64 × 2 × 2 = 256 numbers of any sign. The report says no
-    more of its net than the size of the code.
+    more of its net than the size of the code; k-means on codes of a net without batch norm that saw 600 digits was at
+    .36 here, with it at .60 (the report: .53).
     """
 
     def __init__(self, image_shape: ImageShape, *, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -43,8 +44,8 @@ class HalvingEncoder(Encoder):
         channels, last = _channels(image_shape), halved_sides(*image_shape[1:])[-1]
         layers: list[nn.Module] = [Normalise(mean, std)]
         for inputs, outputs in pairwise(channels):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU()]
-        self.layers = nn.Sequential(*layers[:-1], nn.Flatten())
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-2], nn.Flatten())  # the code is as the last convolution gives it
         self.features = channels[-1] * last[0] * last[1]
 
     def stages(self) -> dict[str, nn.Module]:
@@ -57,19 +58,20 @@ class HalvingEncoder(Encoder):
 
 
 class HalvingDecoder(nn.Module):
-    """The counterpart of `HalvingEncoder`: transposed 3×3 convolutions back to the image's sides; linear at the end."""
+    """The counterpart of `HalvingEncoder`: transposed 3×3 convolutions, batch norm and ReLU between them."""
 
     def __init__(self, image_shape: ImageShape) -> None:
         super().__init__()
         channels, sides = _channels(image_shape)[::-1], halved_sides(*image_shape[1:])[::-1]
-        layers: list[nn.Module] = [nn.Unflatten(1, (channels[0], *sides[0]))]
+        layers: list[nn.Module] = [nn.Unflatten(1, (channels[0], *sides[0])), nn.ReLU()]
         for i, (small, large) in enumerate(pairwise(sides)):
             missing = large[0] - (2 * small[0] - 1), large[1] - (2 * small[1] - 1)  # 0 or 1 a side
             layers += [
-                nn.ReLU(),
                 nn.ConvTranspose2d(channels[i], channels[i + 1], 3, stride=2, padding=1, output_padding=missing),
+                nn.BatchNorm2d(channels[i + 1]),
+                nn.ReLU(),
             ]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*layers[:-2])  # linear at the end
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return (batch, channels, height, width), standardised, of codes (batch, features)."""
