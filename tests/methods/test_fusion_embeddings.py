@@ -149,6 +149,16 @@ def test_of_many_images_heads_alone_find_the_clusters(many):
     assert [stage.name for stage in fitted(known(labels_per_class=1), small=0, steps=2).stages()][-1] == "refine"
 
 
+def test_of_few_images_a_step_has_fewer(alone, many):
+    sizes = []
+    for method in (alone, many):
+        options = {"batch_size": 2048, "small": method.config.small}
+        method = make_method("fusion-embeddings", make_config("fusion-embeddings", options), method.problem)
+        method.neighbours = torch.zeros(N, 1, dtype=torch.int32)
+        sizes.append(len(method.request("cluster", 0, torch.Generator(), progress=0)["images"].indices))
+    assert sizes == [512, 2048]
+
+
 def test_of_many_images_other_runs_start_from_the_mean_of_the_voters_logits(many):
     heads = many.heads
     logs = heads(many.projected)[:, heads.voters].log_softmax(-1).gather(2, heads.order.expand(N, -1, -1))

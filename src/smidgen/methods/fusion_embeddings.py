@@ -99,7 +99,7 @@ class FusionEmbeddingsConfig(FusionConfig):
     hidden: Count = option(512, "hidden units of the network that learns from evidence")
     dropout: ShareBelowOne = option(0.5, "of that layer")
     warm: Share = option(0.3, "fraction of the refinement over which distillation of the ensemble fades out")
-    small: CountOrZero = option(600, "images per cluster below which k-means, Ward and one layer join the heads")
+    small: CountOrZero = option(600, "images per cluster below which one layer learns from heads, k-means and labels")
     leak: Share = option(0.1, "probability that an image looks like a class that its bag does not hold")
 
 
@@ -207,7 +207,7 @@ class FusionEmbeddings(Method):
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for images and one random neighbour each, or for images and evidence."""
         size = self.config.images_per_step(stage)
-        if stage != "refine":
+        if stage != "refine" and self._is_small:
             size = batch_by_size(size, n_images=self.problem.n_images)
         rows = torch.randint(self.problem.n_images, (size,), generator=generator)
         if stage != "refine":
