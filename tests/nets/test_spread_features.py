@@ -47,3 +47,9 @@ def test_of_many_rows_some_are_kept(monkeypatch):
 def test_a_few_rows_suffice(n):
     features = SpreadFeatures(24, 16, neighbours=10, rounds=4)
     assert features.fit(X[:n]).shape == features(X[:n]).shape == (n, features.features)
+
+
+def test_an_input_of_huge_scale_is_not_all_that_counts():
+    x = X * torch.tensor([1e18] + [1.0] * 23)
+    features = SpreadFeatures(24, 16, neighbours=5, rounds=4)
+    assert (features.fit(x).std(0) > 1).sum() > 3

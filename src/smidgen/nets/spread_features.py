@@ -46,6 +46,8 @@ class SpreadFeatures(Encoder):
     @torch.no_grad()
     def fit(self, inputs: Tensor) -> Tensor:
         """Learn all of it from (rows, inputs), at least two; return the rows' features (rows, features)."""
+        variances = inputs.double().var(0)
+        self.plain.standardise = bool(variances.max() > variances.sum() / 2)  # one input would be all that counts
         self.plain.fit(inputs)
         self.standardised.fit(inputs)
         device = self.plain.mean.device
