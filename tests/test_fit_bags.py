@@ -135,7 +135,8 @@ def test_labels_are_spare_beside_bags():
 def test_only_methods_that_need_classes_are_shown_them():
     from smidgen.methods import method_class
 
-    assert {name for name in METHODS if method_class(name).evidence_use.needs_labels} == {"rcc", "supervised", "ucc"}
+    need = {"consistency", "label-spreading", "logistic-regression", "rcc", "supervised", "ucc"}
+    assert {name for name in METHODS if method_class(name).evidence_use.needs_labels} == need
 
 
 def test_a_preset_is_resolved_before_it_is_written():

@@ -61,11 +61,11 @@ class DeepCluster(Toy):
     """
 
     name = "deepcluster-toy"
-    training_only = ("pseudo_labels",)
+    training_only = ("drawn_labels",)
 
     def __init__(self, config, problem):
         super().__init__(config, problem)
-        self.register_buffer("pseudo_labels", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("drawn_labels", torch.zeros(0, dtype=torch.int64))
         self.on_host = HostCopies()
 
     def stages(self):
@@ -74,7 +74,7 @@ class DeepCluster(Toy):
     def begin(self, stage, step, embed, generator):
         pca = fit_pca(lambda: (outputs for _, outputs in embed.blocks()), 4, whiten=True, l2=True)
         points = embed.on_device(lambda images: pca.transform(self.encode(images)))
-        self.pseudo_labels = kmeans(points, self.problem.n_clusters, n_init=1, generator=generator).labels
+        self.drawn_labels = kmeans(points, self.problem.n_clusters, n_init=1, generator=generator).labels
         nn.init.normal_(self.top.weight, 0, 0.01, generator=generator)
         return self.top.parameters()
 
@@ -82,14 +82,14 @@ class DeepCluster(Toy):
         return [(labels == k).nonzero().flatten() for k in range(self.problem.n_clusters)]
 
     def request(self, stage, step, generator, *, progress):
-        members = self.on_host("members", self.pseudo_labels, self.rows_of_clusters)
+        members = self.on_host("members", self.drawn_labels, self.rows_of_clusters)
         members = [rows for rows in members if len(rows)]
         rows = [each[torch.randint(len(each), (8 // len(members),), generator=generator)] for each in members]
         return {"images": Request(torch.cat(rows), View(flip=True))}
 
     def loss(self, parts, *, stage, step, progress):
         part = parts["images"]
-        return {"total": F.cross_entropy(self.top(self.body(part.images)), self.pseudo_labels[part.indices])}
+        return {"total": F.cross_entropy(self.top(self.body(part.images)), self.drawn_labels[part.indices])}
 
     def optimisers(self, stage):
         return [
@@ -328,7 +328,7 @@ def test_deepcluster_relabels_and_renews_its_top_layer_each_epoch():
     def look(moment):
         if moment.step in (1, 4, 5, 8, 9):
             tops.append(float(moment.method.top.weight.detach().abs().max()))
-            labels.append(moment.method.pseudo_labels.clone())
+            labels.append(moment.method.drawn_labels.clone())
 
     train(DeepCluster, act=look)
     assert tops[1] > tops[0] < 0.05

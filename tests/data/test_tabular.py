@@ -180,7 +180,7 @@ def test_clusters_are_read_as_labels_and_it_is_said(photos, columns, known):
     parquet.write_table(pyarrow.Table.from_pylist([row]), photos / "run.parquet")
     for path in (written(photos, f"{columns}\n{known}\n"), photos / "run.parquet"):
         with pytest.warns(InputWarning) as said:
-            assert Evidence.from_files(labels=path).labels == (("a.png", "3"),)
+            assert Evidence.from_files(labels=path).labels == (("a.png", "cluster 3"),)
         assert f"'{path}' is a table of smidgen's: its column 'cluster' is read as labels." in map(
             str, [one.message for one in said]
         )

@@ -17,6 +17,7 @@ def estimated_prior(p: Tensor, *, pseudo_counts: float = 0.1, iterations: int = 
     EM of Saerens, Latinne and Decaestecker (Neural Computation 2002): r_ik ∝ p_ik π_k, then π_k = mean_i r_ik, with
     pseudo-counts (mean_i r_ik + a/K) / (1 + a). Raises InputError for other arguments.
 
+    >>> import torch
     >>> p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
     >>> estimated_prior(p).argmax()
     tensor(0)
