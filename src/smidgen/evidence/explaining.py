@@ -102,11 +102,38 @@ def calibrate(
     return best
 
 
-def _score(probability: np.ndarray, chance: np.ndarray, calibration: Calibration) -> tuple[float, Calibration]:
-    """Return the largest log likelihood of the pieces over the rates of wrong ones, and the calibration with it."""
+def averaged_wrong(
+    given: Callable[[Calibration], np.ndarray],
+    found: Callable[[Calibration], np.ndarray],
+    chance: np.ndarray,
+    steps: Sequence[Mapping[str, float]],
+) -> np.ndarray:
+    """Return P(the piece is wrong), (pieces,), averaged over calibrations and rates by how probable they make all.
+
+    A few pieces leave open whether the assignments are soft or some pieces wrong; the one best calibration would hide
+    that. given, steps: as in `calibrate`. found: the same of the pieces asked about. chance: that of a wrong piece.
+    """
+    choices = [_DEFAULT, *(replace(_DEFAULT, **change) for change in steps)]
+    scores = np.stack([_scores(given(choice), chance[:1]) for choice in choices])
+    weights = np.exp(scores - scores.max())
+    wrong = [
+        weight * probability_wrong(found(choice), chance, rate)
+        for choice, row in zip(choices, weights, strict=True)
+        for rate, weight in zip(_WRONG, row, strict=True)
+    ]
+    return np.sum(wrong, axis=0) / weights.sum()
+
+
+def _scores(probability: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """Return the log likelihood of the pieces under each rate of wrong ones, with what is known of rates beforehand."""
     mixed = (1 - _WRONG) * probability[:, None] + _WRONG * chance[:, None]
     prior = IMAGINED * (0.05 * np.log(_WRONG) + 0.95 * np.log(1 - _WRONG))
-    scores = np.log(np.maximum(mixed, 1e-300)).sum(0) + prior
+    return np.log(np.maximum(mixed, 1e-300)).sum(0) + prior
+
+
+def _score(probability: np.ndarray, chance: np.ndarray, calibration: Calibration) -> tuple[float, Calibration]:
+    """Return the largest log likelihood of the pieces over the rates of wrong ones, and the calibration with it."""
+    scores = _scores(probability, chance)
     return float(scores.max()), replace(calibration, wrong=float(_WRONG[scores.argmax()]))
 
 

@@ -120,7 +120,7 @@ class Labels(Kind):
 
     def explain(self, known: Known) -> tuple[Table, Calibration]:
         """Return image, label, predicted (a cluster), probability."""
-        from smidgen.evidence.explaining import BY_SHARPNESS, calibrate, probability_wrong, sample, worst_first
+        from smidgen.evidence.explaining import BY_SHARPNESS, averaged_wrong, calibrate, sample, worst_first
 
         labels = known.evidence.labels.numpy()
         rows = np.flatnonzero(labels >= 0)
@@ -133,6 +133,12 @@ class Labels(Kind):
         some = sample(len(rows))
         how = calibrate(lambda choice: probability(choice, some), chance[some], BY_SHARPNESS)
         found = probability(how, np.arange(len(rows)))
+        wrong = averaged_wrong(
+            lambda choice: probability(choice, some),
+            lambda choice: probability(choice, np.arange(len(rows))),
+            chance,
+            BY_SHARPNESS,
+        )
         predicted = p.argmax(1)
         columns = {
             "image": known.images[rows],
@@ -140,7 +146,7 @@ class Labels(Kind):
             "predicted": known.clusters[predicted],
             "probability": found,
         }
-        return worst_first(columns, predicted == given, found, probability_wrong(found, chance, how.wrong)), how
+        return worst_first(columns, predicted == given, found, wrong), how
 
     def row_in_words(self, columns: Columns, i: int) -> Said:
         """Return the label and the cluster that is found."""
