@@ -61,7 +61,7 @@ def scale_columns(
     weights: (n,), 0 or above, sum to one; None for 1/n each. start: `log_scale` of an earlier call, to begin with.
     tolerance: stop where the mean of |column sum / marginal − 1| is at most this. max_iterations: 1 or above.
     keep: the type in which exp(scores) is stored between passes, torch.float32 or torch.bfloat16 (2 bytes an entry,
-    rounded to 8 bits); None stores nothing and computes them in every pass, out of core.
+    rounded to 8 bits, but for the last update); None stores nothing and computes them in every pass, out of core.
     Raises InputError for marginals that are not positive, an unknown `keep`, or fewer than one iteration.
 
     >>> scores = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
@@ -78,8 +78,10 @@ def scale_columns(
     marginals = marginals.float()
     log_scale = torch.zeros_like(marginals) if start is None else start.float().clone()
     stored, base = None, log_scale
-    iteration, error = 0, float("inf")
-    while iteration < max_iterations and error > tolerance:
+    iteration, error, exact = 0, float("inf"), keep is not torch.bfloat16
+    while iteration < max_iterations and (error > tolerance or not exact):
+        if not exact and (error <= tolerance or iteration == max_iterations - 1):
+            keep, stored, exact = None, None, True  # the last update is by entries that are not rounded
         if keep is not None and (stored is None or float((log_scale - base).abs().max()) > _DRIFT):
             stored, base = None, log_scale
             stored = [kernel.to(keep, copy=True) for kernel in _kernels(blocks, base)]
