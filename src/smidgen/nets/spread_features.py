@@ -46,7 +46,7 @@ class SpreadFeatures(Encoder):
     @torch.no_grad()
     def fit(self, inputs: Tensor) -> Tensor:
         """Learn all of it from (rows, inputs), at least two; return the rows' features (rows, features)."""
-        variances = inputs.double().var(0)
+        variances = inputs.double().var(0, correction=0)  # also of a single row
         self.plain.standardise = bool(variances.max() > variances.sum() / 2)  # one input would be all that counts
         self.plain.fit(inputs)
         self.standardised.fit(inputs)
