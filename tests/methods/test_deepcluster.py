@@ -1,5 +1,7 @@
 """DeepCluster: whitened features, k-means, labels that the net learns, and a top layer that begins anew."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,15 @@ def test_the_report_s_net_has_its_layers_and_two_outputs_for_two_classes():
 @pytest.mark.parametrize(("groups", "n_groups"), [(None, 40), (0, 4), (7, 7), (10_000, N_IMAGES)])
 def test_how_many_groups_there_are(groups, n_groups):
     assert make("deepcluster", groups=groups).n_groups == n_groups
+
+
+@pytest.mark.parametrize(("even", "expected"), [(True, {"groups": math.log(7)}), (False, {})])
+def test_a_loss_that_sits_at_the_logarithm_of_the_number_of_groups_can_be_seen(even, expected):
+    method = begun("deepcluster", groups=7, even=even)
+    assert method.evidence_use.chance_losses == expected
+    request = method.request("train", 0, seeded(0), progress=0)["images"]
+    losses = method.loss({"images": part(method, request)}, stage="train", step=0, progress=0)
+    assert float(losses["groups"].detach()) == pytest.approx(math.log(7), rel=0.1)  # by a top layer begun anew
 
 
 def test_images_are_relabelled_once_per_pass_or_as_often_as_is_said():
@@ -113,7 +124,7 @@ def test_its_loss_is_the_cross_entropy_with_the_labels():
     log = method.top_layer(method.encoder(images)).log_softmax(1)
     slow = -torch.stack([log[i, method.labels[row]] for i, row in enumerate(request.indices)]).mean()
     torch.testing.assert_close(losses["total"], slow)
-    assert losses.keys() == {"total", "nmi_previous", "reassigned", "clustering_loss"}
+    assert losses.keys() == {"total", "groups", "nmi_previous", "reassigned", "clustering_loss"}
 
 
 def test_version_two_learns_towards_centroids_that_stay():

@@ -491,6 +491,21 @@ def test_what_begins_at_a_step_begins_when_the_clock_gets_there(make_trainer, ti
     assert begun == [("one", 0, 0), ("one", 3, 2), ("two", 2, 1)]
 
 
+def test_steps_have_as_much_of_limited_time_as_what_begins_between_them(make_trainer, tick, monkeypatch):
+    def hook(place, stage, step, method):
+        for _ in range(3 if place == "begin" else 1):
+            tick("loss" if place == "begin" else place, stage, step, method)
+        if place == "begin":
+            begun.append(trainer.progress.step)
+
+    begun = []
+    trainer = make_trainer(hook=hook, max_seconds=23.0)
+    monkeypatch.setattr(trainer.method, "stages", lambda: [Stage("one", 40, begins=tuple(range(40)))])
+    trainer.train()
+    assert begun == [0, 3, 6, 9]  # after three steps of a second each, since beginning takes three
+    assert trainer.steps == 11  # the first begin is not counted
+
+
 def test_the_time_that_the_first_begin_takes_is_not_that_of_the_steps(make_trainer, tick):
     def hook(place, stage, step, method):
         for _ in range(8 if (place, stage, step) == ("begin", "one", 0) else 1):

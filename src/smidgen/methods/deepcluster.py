@@ -23,6 +23,7 @@ On ready embeddings dropout stands in for views. With `neighbours` an image's la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -35,7 +36,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.maths.kmeans import KMeansResult, assign, kmeans
 from smidgen.maths.matching import align
-from smidgen.methods.base import Embed, Method, Problem, PseudoLabels, Stage, StartingPoint
+from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, PseudoLabels, Stage, StartingPoint
 from smidgen.methods.feature_clusters import Blocks, FeatureClusters, directions, features_of_all
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.relabelling import (
@@ -146,6 +147,7 @@ class DeepCluster(Method):
         self.top_layer.requires_grad_(config.top_layer == "new")
         self.clusters = FeatureClusters(features, problem.n_clusters, components=config.components)
         self._relabellings = Relabellings("clustering_loss")
+        self.evidence_use = EvidenceUse(chance_losses={"groups": math.log(self.n_groups)} if config.even else {})
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("history", torch.zeros(0, len(self._relabellings.columns)))
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
@@ -243,12 +245,12 @@ class DeepCluster(Method):
         return {"images": Request(near, self.view, items=rows)}
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
-        """Return the cross-entropy with the labels, and what the last relabelling was like."""
+        """Return the cross-entropy with the labels, as `total` and as `groups`, which `Diagnostics` compares with ln k."""
         part = parts["images"]
         assert part.items is not None
         logits = self._logits(varied(part.images, dropout=self.config.dropout))
         total = F.cross_entropy(logits, self.labels[part.items])
-        return {"total": total, **self._relabellings.logged(self.history)}
+        return {"total": total, "groups": total, **self._relabellings.logged(self.history)}
 
     def _logits(self, images: Tensor) -> Tensor:
         """Return (batch, groups) in float32."""

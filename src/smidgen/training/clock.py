@@ -40,6 +40,7 @@ class Clock:
     def __init__(self, progress: Progress, *, max_seconds: float | None, log: Callable[[str], None]) -> None:
         self.progress, self._max_seconds, self._log = progress, max_seconds, log
         self._started = time.monotonic()
+        self._pause_ended, self._pause_took = -math.inf, 0.0
 
     def seconds(self) -> float:
         """Return the seconds spent, before resumes too."""
@@ -55,6 +56,17 @@ class Clock:
         if self._max_seconds is not None:
             self.progress.began = self.seconds()
             self.progress.allowed = max(1e-3, share * (self._max_seconds - self.progress.began))
+
+    def paused(self, since: float) -> None:
+        """Note that from `since`, in `seconds`, until now no steps were made, but what comes between them."""
+        self._pause_ended, self._pause_took = self.seconds(), self.seconds() - since
+
+    def may_pause(self) -> bool:
+        """Return whether, if time is limited, steps have had as long as what came between them took the last time.
+
+        Otherwise a method that looks at all images at intervals would do little else, however little time it has.
+        """
+        return self.progress.allowed is None or self.seconds() - self._pause_ended >= self._pause_took
 
     def reached(self, stage: Stage) -> int:
         """Return the effective step of the stage: the steps made, or more where time is ahead of them.

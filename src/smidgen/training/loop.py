@@ -185,11 +185,14 @@ class Trainer:
 
     def _due(self, stage: Stage, reached: int) -> int | None:
         """Return the step that `begin` is to be called for, the last one where the clock has passed several."""
+        if self.progress.step > 0 and not self.clock.may_pause():
+            return None
         done = max(self.progress.begun_to, self.progress.step - (not self.progress.begun))
         return max((step for step in stage.begins if done < step <= reached), default=None)
 
     def _begin(self, stage: Stage, step: int, *, share: float) -> None:
         assert self.optimisers is not None
+        started = self.clock.seconds()
         self.method.eval()
         for callback in self.callbacks:
             callback.before_begin(self.method, stage, step)
@@ -202,6 +205,7 @@ class Trainer:
         self.progress.begun, self.progress.begun_to = True, step
         for callback in self.callbacks:
             callback.after_begin(self.method, stage, step)
+        self.clock.paused(started)
         if self.progress.step == 0:
             self.clock.allow(share)  # again: the time that this took is not the steps'
         with self.interrupts.deferred():
