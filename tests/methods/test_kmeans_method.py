@@ -20,11 +20,15 @@ IMAGES = (CENTRES[np.arange(60) % 3] + 20 * RANDOM.normal(size=(60, 1, 6, 6))).c
 FLOATS = torch.from_numpy(IMAGES).float() / 255
 
 
-def fitted(n_clusters=3, **options):
+def fitted(n_clusters=3, *, images=IMAGES, labels=(), **options):
+    """Return a method fitted to images of which the first have these labels."""
     torch.manual_seed(0)
-    problem = Problem(60, (1, 6, 6), n_clusters, (0.5,), (0.25,), Resolved.nothing(60))
+    known = torch.full((len(images),), -1)
+    known[: len(labels)] = torch.tensor(labels, dtype=torch.int64)
+    evidence = Resolved(len(images), labels=known, class_names=("x", "y", "z"))
+    problem = Problem(len(images), (1, 6, 6), n_clusters, (0.5,), (0.25,), evidence)
     method = KMeans(KMeansConfig(**options), problem).eval()
-    method.finish(make_embed(method, IMAGES, device=torch.device("cpu")), torch.Generator().manual_seed(0))
+    method.finish(make_embed(method, images, device=torch.device("cpu")), torch.Generator().manual_seed(0))
     return method
 
 
@@ -33,6 +37,32 @@ def test_clusters_are_scikit_learn_s(options):
     labels = fitted(**options).assign(FLOATS).argmax(1)
     reference = Reference(3, n_init=10, random_state=0).fit_predict(FLOATS.flatten(1).numpy())
     assert adjusted_rand_score(labels, reference) == 1
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("n_labels", [3, 2, 40])
+def test_labels_start_the_clusters_whose_classes_they_become(order, n_labels):
+    classes = np.array(order)[np.arange(60) % 3]
+    method = fitted(labels=classes[:n_labels], start="labels")
+    assert method.evidence_use.kinds == ("labels",)
+    assert method.assign(FLOATS).argmax(1).tolist() == classes.tolist()
+
+
+def test_labels_are_ignored_where_they_are_not_asked_for():
+    method = fitted(labels=[0, 1, 2])
+    assert method.evidence_use.kinds == ()
+    assert method.centroids.equal(fitted().centroids)
+    assert fitted(start="labels").centroids.allclose(fitted().centroids)  # there are none
+
+
+def test_outliers_that_are_trimmed_take_no_cluster():
+    apart = np.concatenate([IMAGES // 4 + 96, np.tile(np.uint8([[[[0, 255]]]]), (3, 1, 6, 3))])
+    near = torch.from_numpy(apart[:60]).float() / 255
+    scores = {
+        trim: adjusted_rand_score(np.arange(60) % 3, fitted(images=apart, trim=trim).assign(near).argmax(1))
+        for trim in (0.0, 0.05)
+    }
+    assert scores[0.05] == 1 > scores[0.0]
 
 
 def test_the_nearest_centroid_is_the_most_likely():

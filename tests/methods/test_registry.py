@@ -134,7 +134,7 @@ def test_a_default_of_its_own_keeps_the_help_text_and_another_text_replaces_it()
 def test_a_configuration_is_a_mapping_of_its_options():
     config = KMeansConfig(n_init=3)
     assert config == dataclasses.asdict(config) == KMeansConfig(n_init=3) != KMeansConfig(n_init=4)
-    assert (config["n_init"], config.get("steps"), len(config)) == (3, None, 6)
+    assert (config["n_init"], config.get("steps"), len(config)) == (3, None, 8)
     with pytest.raises(KeyError):
         config["__post_init__"]
 

@@ -245,7 +245,7 @@ class DeepCluster(Method):
         return {"images": Request(near, self.view, items=rows)}
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
-        """Return the cross-entropy with the labels, as `total` and as `groups`, which `Diagnostics` compares with ln k."""
+        """Return the cross-entropy with the labels, as `total` and `groups`, which `Diagnostics` compares with ln k."""
         part = parts["images"]
         assert part.items is not None
         logits = self._logits(varied(part.images, dropout=self.config.dropout))

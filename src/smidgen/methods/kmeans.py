@@ -1,6 +1,9 @@
 """K-means on pixels, on their principal components, or on an encoder's embeddings: the baseline of every table.
 
-Source: Lloyd (1982) with greedy k-means++ starts (Arthur & Vassilvitskii 2007), see `maths.kmeans`.
+Evidence is ignored, but for labels with `start=labels`: clusters then start at the means of their images.
+
+Source: Lloyd (1982) with greedy k-means++ starts (Arthur & Vassilvitskii 2007), see `maths.kmeans`; seeds: Basu,
+Banerjee and Mooney (2002); trimming: Cuesta-Albertos, Gordaliza and Matrán (1997), see `maths.trimmed_kmeans`.
 """
 
 from __future__ import annotations
@@ -14,14 +17,14 @@ from torch import Tensor
 
 from smidgen.data.batches import Part, Request
 from smidgen.errors import InputError
-from smidgen.maths.kmeans import kmeans
 from smidgen.maths.pca import fit_pca
 from smidgen.maths.scaling import unit_rows
 from smidgen.maths.soft_clusters import assignments_by_distance, calibrated_spread
-from smidgen.methods.base import Embed, Method, Problem, StartingPoint
+from smidgen.maths.trimmed_kmeans import trimmed_kmeans
+from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, StartingPoint
 from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
-from smidgen.options import Count, Options, option
+from smidgen.options import Count, Options, ShareBelowOne, option
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,10 @@ class KMeansConfig(Options):
     n_init: Count = option(10, "number of restarts, of which the best is kept")
     max_iterations: Count = option(300, "most iterations per restart")
     spherical: bool = option(False, "normalise features to unit length")
+    start: Literal["random", "labels"] = option(
+        "random", "where clusters start: by k-means++, or at the means of labelled images, whose classes they become"
+    )
+    trim: ShareBelowOne = option(0.0, "fraction of images, the farthest from their centroids, that count for nothing")
 
 
 class KMeans(Method):
@@ -56,6 +63,8 @@ class KMeans(Method):
     def __init__(self, config: KMeansConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem = config, problem
+        if config.start == "labels":
+            self.evidence_use = EvidenceUse(kinds=("labels",))
         self.uses_encoder = config.features == "encoder" or (config.features == "auto" and config.encoder is not None)
         if self.uses_encoder:
             self.encoder = make_encoder(config.encoder or "conv", problem.shape, mean=problem.mean, std=problem.std)
@@ -80,12 +89,14 @@ class KMeans(Method):
             features = pca.transform(features)
         if len(features) < n_clusters:
             raise InputError(f"{n_clusters} clusters were wanted of {len(features)} images: ask for fewer clusters.")
-        found = kmeans(
+        found = trimmed_kmeans(
             features,
             n_clusters,
+            trim=config.trim,
             n_init=config.n_init,
             max_iterations=config.max_iterations,
             spherical=config.spherical,
+            seeds=self.problem.evidence.labels if config.start == "labels" else None,
             generator=generator,
         )
         self.centroids = found.centroids
