@@ -1,7 +1,7 @@
 """Kill training runs with SIGKILL at random instants, resume each until it is done, and compare it bit for bit.
 
     python benchmarks/kill_resume.py [--instants 20] [--data digits] [--method fusion] [--images 400]
-        [--encoder lite0 [--fine-tune]] [--out kill_resume.json]
+        [--encoder lite0 [--fine-tune] [--size 48]] [--out kill_resume.json]
 
 An uninterrupted run is made first. Each trial starts the same run in a process of its own, kills it at an instant drawn
 uniformly from the uninterrupted run's time after its first word, starts it again with `resume`, kills that once more
@@ -60,6 +60,7 @@ def configuration(arguments):
         arguments.data,
         method=arguments.method,
         images=arguments.images,
+        size=arguments.size,
         encoder=arguments.encoder,
         fine_tune=arguments.fine_tune,
         options=OPTIONS.get(arguments.method + form, {}),
@@ -146,6 +147,7 @@ def main():
     parser.add_argument("--data", default="digits")
     parser.add_argument("--method", default="fusion")
     parser.add_argument("--images", type=int, default=None)
+    parser.add_argument("--size", type=int, default=None, help="side of the square that images are resized to")
     parser.add_argument("--encoder", default=None)
     parser.add_argument("--fine-tune", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
