@@ -11,7 +11,7 @@ from smidgen.data.batches import Request
 from smidgen.data.views import View
 from smidgen.errors import ContractError
 from smidgen.methods import make_config, make_method
-from smidgen.methods.base import Stage
+from smidgen.methods.base import Method, Stage
 from smidgen.model import Model, Preprocessing
 from smidgen.options import Options
 from smidgen.training.contract import check_assignments
@@ -117,6 +117,27 @@ def test_a_class_has_the_name_that_it_is_registered_under(monkeypatch, problem, 
     assert make_method("toy", None, problem) is method
     with pytest.raises(ContractError, match="The class of method 'other' must have this as its `name`, got 'toy'"):
         make_method("other", None, problem)
+
+
+def test_assignments_are_defined_one_way_or_the_other(monkeypatch, problem, toy):
+    class Neither(toy):
+        assign = Method.assign
+
+    class Both(Neither):
+        def assign_and_encode(self, images):
+            embeddings = self.encode(images)
+            return self.teacher(images).softmax(1), embeddings
+
+    def made(kind):
+        method = kind()
+        method.config, method.problem = None, problem
+        monkeypatch.setattr(methods, "_member", lambda name, index: lambda config, problem: method)
+        return make_method("toy", None, problem)
+
+    with pytest.raises(ContractError, match="The class of method 'toy' must define `assign` or `assign_and_encode`"):
+        made(Neither)
+    images, both = torch.rand(5, 1, 4, 4), made(Both).eval()
+    assert both.assign(images).equal(both.teacher(images).softmax(1))
 
 
 class Undecorated(Options):

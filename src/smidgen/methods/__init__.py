@@ -164,10 +164,15 @@ def make_method(name: str, config: Any, problem: Problem) -> Method:
 
     Raises InputError for an unknown one, ContractError if it does not keep what it was given.
     """
+    from smidgen.methods.base import Method  # imports torch
+
     method: Method = _member(name, 0)(config, problem)
     for attribute in ("config", "problem", "name"):
         if not hasattr(method, attribute):
             raise ContractError(f"The class of method {name!r} must set `{attribute}`, as `methods.base.Method` says.")
     if method.name != name:
         raise ContractError(f"The class of method {name!r} must have this as its `name`, got {method.name!r}.")
+    kind = type(method)
+    if kind.assign is Method.assign and kind.assign_and_encode is Method.assign_and_encode:
+        raise ContractError(f"The class of method {name!r} must define `assign` or `assign_and_encode`.")
     return method

@@ -276,12 +276,13 @@ class Method(nn.Module, ABC):
         Vectors, such as ready embeddings, come as (batch, features), in any range.
         """
 
-    @abstractmethod
     def assign(self, images: Tensor) -> Tensor:
         """Return assignments (batch, n_clusters), none below 0, rows summing to one, of images as in `encode`.
 
         Also called before `finish`, to evaluate the clusters as they form, unless `Stage.assigns` is False.
+        A subclass defines this or `assign_and_encode`; each is made of the other.
         """
+        return self.assign_and_encode(images)[0]
 
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and embeddings, by a single forward pass of the encoder where there is one."""
@@ -298,3 +299,15 @@ class Method(nn.Module, ABC):
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return named tables (column name to column) for the run folder and the report."""
         return {}
+
+
+class Stepless(Method):
+    """A method without stages: all work is done in `finish`."""
+
+    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
+        """Never called: there are no stages."""
+        raise NotImplementedError(f"{self.name!r} has no stages")
+
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
+        """Never called."""
+        raise NotImplementedError(f"{self.name!r} has no stages")

@@ -280,10 +280,6 @@ class Consistency(Method):
         """Return embeddings (batch, features) of the averaged net."""
         return self.average.net.encoder(images)
 
-    def assign(self, images: Tensor) -> Tensor:
-        """Return class probabilities (batch, clusters) of the averaged net."""
-        return self.assign_and_encode(images)[0]
-
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return class probabilities and embeddings."""
         embeddings = self.encode(images)

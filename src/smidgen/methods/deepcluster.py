@@ -300,10 +300,6 @@ class DeepCluster(Method):
             return self.encoder.preactivations(images)
         return self.projector(self.encoder(images))
 
-    def assign(self, images: Tensor) -> Tensor:
-        """Return assignments (batch, clusters) by the distance of features to the clusters' centroids."""
-        return self.assign_and_encode(images)[0]
-
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and the features that they are made of."""
         features = self.encode(images)

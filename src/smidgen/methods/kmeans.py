@@ -8,20 +8,18 @@ Banerjee and Mooney (2002); trimming: Cuesta-Albertos, Gordaliza and Matrán (19
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from smidgen.data.batches import Part, Request
 from smidgen.errors import InputError
 from smidgen.maths.pca import fit_pca
 from smidgen.maths.scaling import unit_rows
 from smidgen.maths.soft_clusters import assignments_by_distance, calibrated_spread
 from smidgen.maths.trimmed_kmeans import trimmed_kmeans
-from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, StartingPoint
+from smidgen.methods.base import Embed, EvidenceUse, Problem, StartingPoint, Stepless
 from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.options import Count, Options, ShareBelowOne, option
@@ -50,8 +48,8 @@ class KMeansConfig(Options):
     trim: ShareBelowOne = option(0.0, "fraction of images, the farthest from their centroids, that count for nothing")
 
 
-class KMeans(Method):
-    """See the module's docstring. It has no stages: all work is done in `finish`."""
+class KMeans(Stepless):
+    """See the module's docstring."""
 
     name = "kmeans"
 
@@ -70,14 +68,6 @@ class KMeans(Method):
             self.encoder = make_encoder(config.encoder or "conv", problem.shape, mean=problem.mean, std=problem.std)
         for name in ("mean", "components", "centroids", "spread"):
             self.register_buffer(name, torch.zeros(0))
-
-    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Never called: there are no stages."""
-        return {}
-
-    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
-        """Never called."""
-        raise NotImplementedError("k-means has no stages")
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Run k-means on the features of all training images."""
@@ -128,10 +118,6 @@ class KMeans(Method):
         if self.config.features == "pca" and len(self.components):
             features = (features - self.mean) @ self.components.T
         return unit_rows(features) if self.config.spherical else features
-
-    def assign(self, images: Tensor) -> Tensor:
-        """Return assignments (batch, clusters) by distance: the hard labels of k-means, see `maths.soft_clusters`."""
-        return self.assign_and_encode(images)[0]
 
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and the features they are computed from."""

@@ -7,7 +7,6 @@ on rows of unit length; a new image has the mean of its nearest training images'
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -18,9 +17,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.semi_supervised import LabelSpreading as Fitted
 from torch import Tensor
 
-from smidgen.data.batches import Part, Request
 from smidgen.maths.scaling import unit_rows
-from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage
+from smidgen.methods.base import Embed, EvidenceUse, Problem, Stage, Stepless
 from smidgen.methods.labelled_images import labels_to_learn
 from smidgen.options import Count, Options, option
 
@@ -34,8 +32,8 @@ class LabelSpreadingConfig(Options):
     max_iterations: Count = option(100, "most rounds of spreading")
 
 
-class LabelSpreading(Method):
-    """See the module's docstring; clusters are the classes of the labels. All work is done in `finish`.
+class LabelSpreading(Stepless):
+    """See the module's docstring; clusters are the classes of the labels.
 
     Its model holds the features of all training images, which new ones are compared with.
     """
@@ -56,14 +54,6 @@ class LabelSpreading(Method):
         """Return none; InputError where there are no labels."""
         labels_to_learn(self.problem, self.name)
         return []
-
-    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Never called: there are no stages."""
-        return {}
-
-    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
-        """Never called."""
-        raise NotImplementedError("label spreading has no stages")
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Spread the labels over the graph of the training images' nearest neighbours."""
@@ -95,10 +85,6 @@ class LabelSpreading(Method):
     def encode(self, images: Tensor) -> Tensor:
         """Return features of unit length (batch, features)."""
         return unit_rows(images.flatten(1))
-
-    def assign(self, images: Tensor) -> Tensor:
-        """Return the mean of the nearest training images' classes (batch, clusters)."""
-        return self.assign_and_encode(images)[0]
 
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return classes and features of unit length."""

@@ -6,7 +6,6 @@ Source: `sklearn.linear_model.LogisticRegression` on features standardised by al
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as Fitted
 from torch import Tensor
 
-from smidgen.data.batches import Part, Request
-from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage
+from smidgen.methods.base import Embed, EvidenceUse, Problem, Stage, Stepless
 from smidgen.methods.labelled_images import labels_to_learn
 from smidgen.options import Count, Options, Positive, option
 
@@ -32,8 +30,8 @@ class LogisticRegressionConfig(Options):
     max_iterations: Count = option(1000, "most iterations of the solver (L-BFGS)")
 
 
-class LogisticRegression(Method):
-    """See the module's docstring; clusters are the classes of the labels. All work is done in `finish`."""
+class LogisticRegression(Stepless):
+    """See the module's docstring; clusters are the classes of the labels."""
 
     name = "logistic-regression"
     evidence_use = EvidenceUse(kinds=("labels",), needs_labels=True)
@@ -56,14 +54,6 @@ class LogisticRegression(Method):
         """Return none; InputError where there are no labels."""
         labels_to_learn(self.problem, self.name)
         return []
-
-    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
-        """Never called: there are no stages."""
-        return {}
-
-    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
-        """Never called."""
-        raise NotImplementedError("logistic regression has no stages")
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Standardise the features of all training images, and fit the labelled ones."""
@@ -95,10 +85,6 @@ class LogisticRegression(Method):
     def encode(self, images: Tensor) -> Tensor:
         """Return the standardised features (batch, features)."""
         return (images.flatten(1) - self.mean) / self.spread
-
-    def assign(self, images: Tensor) -> Tensor:
-        """Return class probabilities (batch, clusters)."""
-        return self.assign_and_encode(images)[0]
 
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return class probabilities and standardised features."""

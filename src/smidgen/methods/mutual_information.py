@@ -313,10 +313,6 @@ class MutualInformation(Method):
         """Return the encoder's embeddings (batch, features)."""
         return self.encoder(images)
 
-    def assign(self, images: Tensor) -> Tensor:
-        """Return the assignments (batch, clusters) of the head that decides."""
-        return self.assign_and_encode(images)[0]
-
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and embeddings."""
         embeddings = self.encode(images)

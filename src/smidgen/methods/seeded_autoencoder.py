@@ -286,10 +286,6 @@ class SeededAutoencoder(Method):
         """Return codes (batch, features)."""
         return self.encoder(images)
 
-    def assign(self, images: Tensor) -> Tensor:
-        """Return assignments (batch, clusters) by the distance of codes to the centroids."""
-        return self.assign_and_encode(images)[0]
-
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and codes."""
         codes = self.encode(images)

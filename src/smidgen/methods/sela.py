@@ -325,10 +325,6 @@ class SeLa(Method):
         """Return the encoder's embeddings (batch, features)."""
         return self.encoder(images)
 
-    def assign(self, images: Tensor) -> Tensor:
-        """Return assignments (batch, clusters)."""
-        return self.assign_and_encode(images)[0]
-
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments, of the head that decides or by the distance to k-means' centroids, and embeddings."""
         embeddings = self.encode(images)

@@ -306,10 +306,6 @@ class SwAV(Method):
         """Return the encoder's embeddings (batch, features)."""
         return self.encoder(images)
 
-    def assign(self, images: Tensor) -> Tensor:
-        """Return assignments (batch, clusters) by the distance of embeddings to k-means' centroids."""
-        return self.assign_and_encode(images)[0]
-
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return assignments and the embeddings that they are made of."""
         embeddings = self.encode(images)
