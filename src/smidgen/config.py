@@ -22,11 +22,11 @@ class Config:
     """What to fit on what; `options` are the fields of the method's own config.
 
     data, test: as `open_dataset` takes them, by name or path, data also by several. n_clusters: None for the class
-    count of a named dataset, otherwise 10. size, channels, resize: how images become arrays. value_range: which values
-    are black and white, "0:4095", "12-bit", a pair; None: images decide. encoder: a pretrained net whose embeddings
-    of the images, made once, the method works on; with fine_tune, or if it is not pretrained, the method trains it;
-    None leaves the choice to `setup.encoder.choose_encoder`. weights: a file with those of the net `encoder`.
-    device: "auto", "cpu", "cuda", … threads: of torch
+    count of a named dataset, otherwise see `setup.clusters`. size, channels, resize: how images become arrays.
+    value_range: which values are black and white, "0:4095", "12-bit", a pair; None: images decide. encoder: a
+    pretrained net whose embeddings of the images, made once, the method works on; with fine_tune, or if it is not
+    pretrained, the method trains it; None leaves the choice to `setup.encoder.choose_encoder`. weights: a file with
+    those of the net `encoder`. device: "auto", "cpu", "cuda", … threads: of torch
     on the CPU, None for torch's choice. precision: "auto" is bfloat16 where the device is an accelerator that has it.
     evidence: kind → path of a file that says what is known of the training images, as `Evidence.from_files` takes them.
     min_confidence: the least confidence of labels that are another run's clusters; None for all of them.

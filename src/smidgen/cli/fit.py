@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clusters",
         metavar="N",
         type=whole_number(1),
-        help="number of clusters (default: that of --classes, the class count of a named dataset, otherwise 10)",
+        help="number of clusters (default: as many as there are classes in a named dataset, in --classes, or in the"
+        " evidence; otherwise 10)",
     )
     what.add_argument(
         "--method",

@@ -20,13 +20,15 @@ from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.feasibility import feasibility
 from smidgen.evidence.findings import Finding
+from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import choose_device
 from smidgen.inspection.advice import advice, refusals
 from smidgen.inspection.issues import Issue, issue_columns
 from smidgen.inspection.search import find_issues
 from smidgen.listener import Listener
 from smidgen.nets.pretrained import pretrained_encoder
-from smidgen.setup.configuration import DEFAULT_CLUSTERS, class_count
+from smidgen.setup.clusters import clusters_of_evidence
+from smidgen.setup.configuration import class_count
 from smidgen.setup.encoder import other_size
 
 
@@ -77,8 +79,7 @@ def inspect_collection(
 
     data, size, resize, value_range, allow_bad, exclude, classes: as `open_dataset` takes them; unreadable images are
         listed in the result, however many there are.
-    n_clusters: how many clusters are meant to be asked for; None for the number of `classes`, the class count of a
-        named dataset, otherwise 10.
+    n_clusters: how many clusters are meant to be asked for, as `fit` takes it.
     evidence: about the training images; keep_contradictory_pairs: as `Evidence.resolve` takes it.
     encoder: a pretrained net among whose embeddings outliers and look-alikes are found; None is none.
     device: what it runs on. listener: receives progress.
@@ -106,11 +107,13 @@ def inspect_collection(
         keep_contradictory_pairs=keep_contradictory_pairs,
     )
     dataset = _open(data, config, listener)
-    wanted = n_clusters or class_count(config.data, config.classes) or DEFAULT_CLUSTERS
     found = _look(dataset, config, listener)
+    wanted, known = _clusters_and_evidence(found, evidence or Evidence(), config)
     found = replace(found, refusals=refusals(found, n_clusters=wanted, allow_bad=allow_bad))
-    if evidence is not None:
-        found = _with_evidence(found, evidence, config, n_clusters=wanted)
+    if isinstance(known, InputError):
+        found = replace(found, refusals=[*found.refusals, str(known)])
+    elif evidence is not None:
+        found = replace(found, evidence=known.sizes(), findings=feasibility(known, wanted))
     return replace(found, advice=advice(found, n_clusters=wanted))
 
 
@@ -174,18 +177,23 @@ def _embedded(dataset: Dataset, encoder: str, device: str, listener: Listener) -
     )
 
 
-def _with_evidence(found: Inspection, evidence: Evidence, config: Config, *, n_clusters: int) -> Inspection:
-    """Return the inspection with how much evidence there is and what it leaves open, or why `fit` refuses it."""
+def _clusters_and_evidence(found: Inspection, evidence: Evidence, config: Config) -> tuple[int, Resolved | InputError]:
+    """Return the number of clusters that `fit` would look for, and the evidence, or why `fit` refuses it."""
     dataset = found.dataset
     rows = [row for row, split in enumerate(found.splits) if split in ("", "train")]
+    asked = class_count(config.data, config.classes) if config.n_clusters is None else config.n_clusters
+    known = Resolved.nothing(len(rows))
+    refusal: InputError | None = None
     try:
-        resolved = evidence.resolve(
+        known = evidence.resolve(
             dataset.ids[rows],
-            n_clusters=n_clusters,
+            n_clusters=asked,
             skipped=[bad.id for bad in dataset.skipped],
             keep_contradictory_pairs=config.keep_contradictory_pairs,
             data=dataset.name,
         )
     except InputError as error:
-        return replace(found, refusals=[*found.refusals, str(error)])
-    return replace(found, evidence=resolved.sizes(), findings=feasibility(resolved, n_clusters))
+        refusal = error
+    if asked is None:
+        asked, _ = clusters_of_evidence(known)
+    return asked, refusal or known

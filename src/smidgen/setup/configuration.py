@@ -11,26 +11,18 @@ from smidgen.config import Config
 from smidgen.data.datasets import DATASETS
 from smidgen.data.values import as_text
 from smidgen.hardware import choose_device, choose_precision
-from smidgen.listener import Listener
 from smidgen.model import Model
 from smidgen.setup.options import with_options
 from smidgen.setup.start import starting_run
 
-DEFAULT_CLUSTERS = 10
 
-
-def resolve(config: Config, listener: Listener | None = None, *, start: Model | None = None) -> Config:
-    """Return the configuration with every open choice made, so that it says all that a run depends on.
+def resolve(config: Config, *, start: Model | None = None) -> Config:
+    """Return the configuration with every such choice made; `setup.clusters` chooses the clusters where they are open.
 
     start: what `starting_run` returns, where it is at hand.
     """
     config = with_options(config, start=start or starting_run(config))
-    n_clusters = config.n_clusters
-    if n_clusters is None:
-        known = class_count(config.data, config.classes)
-        n_clusters = known or DEFAULT_CLUSTERS
-        if known is None and listener is not None:
-            listener.log(f"No number of clusters was given: looking for {n_clusters} (`--clusters` changes it).")
+    n_clusters = class_count(config.data, config.classes) if config.n_clusters is None else config.n_clusters
     device = choose_device(config.device)
     return dataclasses.replace(
         config,

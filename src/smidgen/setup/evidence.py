@@ -15,7 +15,6 @@ from smidgen.evidence.resolved import Resolved
 from smidgen.listener import Listener
 from smidgen.methods import method_class
 from smidgen.methods.base import Method
-from smidgen.setup.configuration import DEFAULT_CLUSTERS
 
 _FINDINGS_SAID = 4
 
@@ -77,9 +76,10 @@ def resolve_evidence(config: Config, train: Dataset, evidence: Evidence | Resolv
     """Return the evidence about the training images, as index arrays.
 
     Without evidence all known classes are the labels of methods that need them: to learn from, or to draw bags from.
+    As long as the number of clusters is open, any number of classes and any count passes.
     """
-    n_clusters = config.n_clusters or DEFAULT_CLUSTERS
-    if len(train) < n_clusters:
+    n_clusters = config.n_clusters
+    if n_clusters is not None and len(train) < n_clusters:
         raise InputError(f"{n_clusters} clusters were wanted of {len(train)} images: ask for fewer clusters.")
     if isinstance(evidence, Evidence):
         skipped = [bad.id for bad in train.skipped]
@@ -101,7 +101,7 @@ def resolve_evidence(config: Config, train: Dataset, evidence: Evidence | Resolv
             labels=torch.from_numpy(train.classes.astype(np.int64)), class_names=tuple(train.class_names)
         )
     n_named = max(len(evidence.class_names), int(evidence.labels.max()) + 1)
-    if n_named > n_clusters:
+    if n_clusters is not None and n_named > n_clusters:
         raise InputError(
             f"The evidence names {n_named} classes, and there are {n_clusters} clusters: ask for more clusters."
         )

@@ -24,6 +24,7 @@ from smidgen.methods import make_method
 from smidgen.methods.base import Method, Problem
 from smidgen.model import Model
 from smidgen.nets.timm_encoder import PretrainedEncoder
+from smidgen.setup.clusters import choose_clusters
 from smidgen.setup.configuration import resolve
 from smidgen.setup.encoder import as_if_embedded, choose_encoder, embedded, encoder_in_words
 from smidgen.setup.evidence import open_evidence, report_evidence, resolve_evidence
@@ -122,11 +123,14 @@ def make_plan(
     """
     evidence = open_evidence(config) if evidence is None else evidence
     start = starting_run(config)
-    config = resolve(config, listener, start=start)
+    config = resolve(config, start=start)
     train, held_out = open_data(config, data, test, listener)
     config, choice = choose_method(config, train, listener)
     config, extractor = choose_encoder(config, train, listener, start=start)
-    resolved = resolve_evidence(config, train, evidence)
+    open_config, resolved = config, resolve_evidence(config, train, evidence)
+    config = choose_clusters(config, train, resolved, listener)
+    if config != open_config:
+        resolved = resolve_evidence(config, train, evidence)  # no count is above it
     datasets = [dataset for dataset in (train, held_out) if dataset is not None]
     method = new_method(config, make_problem(config, as_if_embedded(train, extractor), resolved))
     if start is not None:
