@@ -104,8 +104,8 @@ class SeLaConfig(Options):
             "encoder": "conv",
             "groups": 0,
             "heads": 5,
-            "steps": 1500,
-            "relabellings": 30,
+            "steps": 2000,
+            "relabellings": 50,
             "learning_rate": 0.05,
         },
         "embeddings": {
