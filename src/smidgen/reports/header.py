@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from smidgen.evidence.kinds import KINDS, kind_of
 from smidgen.reports import tables
 from smidgen.reports.names import is_numbered
 from smidgen.reports.tables import Assignments, duration, is_number, percent, plain, thousands
@@ -32,13 +33,19 @@ def lead(assignments: Assignments, manifest: Mapping[str, Any]) -> list[str]:
     n = len(assignments.cluster_names)
     phrases = [f"{images.strip() or '0'} {_plural(len(assignments), 'image')[1]}", " ".join(_plural(n, "cluster"))]
     phrases.extend(_evidence(manifest))
-    if n and all(map(is_numbered, assignments.cluster_names)):
+    if n and all(map(is_numbered, assignments.cluster_names)) and not _names_classes(manifest.get("evidence")):
         phrases.append("clusters carry numbers, not names")
     return phrases
 
 
 def _plural(count: float, word: str) -> tuple[str, str]:
     return thousands(count), word if count == 1 else f"{word}s"
+
+
+def _names_classes(evidence: Any) -> bool:
+    """Return whether there was evidence that names classes: if they are called 1, 2, …, these numbers are names."""
+    kinds = evidence if isinstance(evidence, Mapping) else {}
+    return any(kind_of(name).class_at is not None for name in KINDS if kinds.get(name))
 
 
 def _evidence(manifest: Mapping[str, Any]) -> list[str]:
