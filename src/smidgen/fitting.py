@@ -168,7 +168,7 @@ class _Fit:
         if explained.bags is not None:
             model = dataclasses.replace(model, bag_calibration=dataclasses.asdict(explained.bags))
         bags = score_bags(model, self.inputs, outputs, seed=self.config.seed, progress=self._ticks("score bags"))
-        metrics = self._metrics(assignments, trained) | bags.metrics
+        metrics = self._metrics(assignments, trained) | explained.wrong_rates | bags.metrics
         model = dataclasses.replace(model, extractor=self.extractor)  # from here on it is shown images
         if self.run_folder is not None:
             self._write(self.run_folder, model, assignments, embeddings, explained, metrics, bags.tables)

@@ -141,3 +141,12 @@ def test_images_are_kept_of_the_bags_that_contradict_only_and_of_every_cluster()
     for bag in set(kept["bag"]):
         shown = [clusters[i] for b, i in zip(kept["bag"], kept["image"], strict=True) if b == bag]
         assert len(set(shown)) == min(4, len({clusters[i] for i in members[bag]}))
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.1, 0.3])
+def test_the_rate_of_wrong_counts_is_estimated(wrong):
+    evidence = simulated(n_bags=300, wrong=wrong)
+    truth = truth_of_bags(evidence)
+    rates = explained(evidence).wrong_rates
+    assert set(rates) == {"wrong_counts"}
+    assert rates["wrong_counts"] == pytest.approx(np.mean([truth[bag] != u for bag, u, _ in evidence.counts]), abs=0.04)

@@ -235,3 +235,27 @@ def test_training_beats_what_looks_at_no_image(known, net, images):
 
 def test_without_evidence_there_is_nothing_to_compare_with():
     assert EvidenceTerms(Resolved.nothing(5), 3).chance_losses() == {}
+
+
+def test_wrong_counts_are_found_and_count_no_more():
+    """Two clusters in 90 bags of three; the first nine counts are wrong."""
+    rows = torch.arange(90)
+    classes = torch.stack([torch.zeros(90), torch.zeros(90), rows % 2]).T.long().flatten()
+    counts = torch.where(rows < 9, 2 - rows % 2, 1 + rows % 2).tolist()
+    evidence = Evidence.from_bags(classes.reshape(90, 3).new_tensor(range(270)).view(90, 3).tolist(), counts=counts)
+    terms = EvidenceTerms(evidence.resolve(range(270), n_clusters=2), 2, epsilon=0.2)
+    assert terms.target("count_right").tolist() == pytest.approx([0.8] * 90)
+    p = 0.9 * torch.eye(2)[classes] + 0.05
+    before = terms.state_dict()
+    terms.judge_counts(p)
+    assert (terms.target("count_right") < 0.5).tolist() == [row < 9 for row in range(90)]
+    assert float(terms.target("count_noise")[0]) == pytest.approx(0.2, abs=0.03)  # half of those at random are right
+    assert set(before) == {"count_noise", "count_right"}  # a checkpoint has them
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_counts_are_not_judged_where_none_or_all_are_said_to_be_wrong(epsilon):
+    evidence = Evidence.from_bags([[0, 1], [2, 3]], counts=[1, 2]).resolve(range(4), n_clusters=2)
+    terms = EvidenceTerms(evidence, 2, epsilon=epsilon)
+    terms.judge_counts(torch.eye(2)[[0, 1, 0, 0]])
+    assert terms.target("count_right").tolist() == [1 - epsilon] * 2

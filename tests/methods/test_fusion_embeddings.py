@@ -114,6 +114,20 @@ def test_pure_bags_label_their_images():
     assert clustering_accuracy(CLASSES[anchors >= 0], anchors[anchors >= 0]) > 0.95
 
 
+def test_wrong_counts_cost_little_and_are_found():
+    method = fitted(known(n_bags=120, ucc=(1, 3), bag_size=12, wrong=0.2), steps=60, refine_steps=60)
+    evidence = method.terms.evidence
+    members, ends = evidence.images_of(evidence.count_bags)
+    truth = [len(set(CLASSES[rows].tolist())) for rows in members.numpy()[: ends[-1]].reshape(-1, 12)]
+    is_wrong = evidence.counts_min.numpy() != truth
+    found = method.terms.target("count_right").numpy() < 0.5
+    assert is_wrong.sum() > 15
+    assert found[is_wrong].mean() > 0.8
+    assert found[~is_wrong].mean() < 0.03
+    anchors = method.anchors.numpy()  # images of bags that are wrongly said to hold one class have no label
+    assert clustering_accuracy(CLASSES[anchors >= 0], anchors[anchors >= 0]) > 0.98
+
+
 # ----------------------------------------------------------------------------------------------------- starts from it
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from smidgen.data.batches import Part
+from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods.base import Problem
 from smidgen.methods.fusion_images import (
@@ -59,9 +60,9 @@ def test_self_labels_count_only_where_the_teacher_is_sure():
     assert self_label_loss(logits, teacher, threshold=0.99).item() == 0
 
 
-def fusion(**options):
+def fusion(evidence=None, **options):
     torch.manual_seed(0)
-    problem = Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), Resolved.nothing(12))
+    problem = Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), evidence or Resolved.nothing(12))
     return FusionImages(FusionImagesConfig(heads=4, batch_size=8, neighbours=3, **options), problem)
 
 
@@ -179,3 +180,12 @@ def test_evidence_that_names_classes_counts_once_the_clock_is_where_clusters_hav
     parts = {name: Part(torch.rand(6, 1, 8, 8), rows, items=rows) for name in ("images", "neighbours", "labels")}
     assert "labels" not in method.loss(parts, stage="cluster", step=5, progress=5)
     assert "labels" in method.loss(parts, stage="cluster", step=5, progress=60)
+
+
+def test_wrong_counts_are_looked_for_during_the_refinement():
+    bags = Evidence.from_bags([[0, 1], [2, 3], [4, 5]], counts=[1, 2, 1]).resolve(range(12), n_clusters=3)
+    method = fusion(evidence=bags, refine_steps=90)
+    assert method.stages()[1].begins == (0, 30, 60)
+    method.begin("refine", 30, lambda function=None: draw(12, 3), torch.Generator())  # late, where time was short
+    assert method.refining
+    assert not torch.equal(method.terms.target("count_right"), torch.full((3,), 0.9))

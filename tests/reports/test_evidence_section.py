@@ -47,7 +47,9 @@ def test_counts_are_summed_up_and_contradictions_shown_with_their_images(folder:
     write(folder, "images", {"bag": ["odd", "odd", "odd", HOSTILE],
                              "image": ["train/00000", "train/00007", "train/00009", "gone.png"]})  # fmt: skip
     [found] = kinds(folder)
-    assert (found.total, found.agrees, found.probability, found.wrong) == ("3", "1 (33.3 %)", "0.433", "1")
+    assert (found.total, found.agrees, found.probability, found.wrong, found.rate) == (
+        "3", "1 (33.3 %)", "0.433", "1", "40.2 %",
+    )  # fmt: skip
     assert found.verdict == "The first bag most likely holds a wrong count; of the others the model is less sure."
     assert [(p.title, p.given, p.seen, p.more) for p in found.pieces] == [("odd", "1", "3", 0), (HOSTILE, "2", "1", 50)]
     assert sorted(evidence_rows([found])) == [0, 7, 9]

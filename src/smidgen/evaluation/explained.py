@@ -28,6 +28,12 @@ class Explained:
     tables: dict[str, Table]
     bags: Calibration | None = None
 
+    @property
+    def wrong_rates(self) -> dict[str, float]:
+        """The estimated share of wrong pieces of each kind, as `metrics.json` has them: wrong_counts, …"""
+        columns = {kind: table["wrong_probability"] for kind, table in self.tables.items()}
+        return {f"wrong_{kind}": round(float(np.mean(wrong)), 6) for kind, wrong in columns.items() if wrong}
+
 
 def explain(
     assignments: np.ndarray,

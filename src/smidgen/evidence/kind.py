@@ -5,7 +5,7 @@ A kind's file (`kinds/…`) may import NumPy, and torch inside the functions tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +36,7 @@ class Loss:
     chance_loss: returns the losses (statements,) of a constant model, which predicts the frequency of each
     answer for every image and bag; None where that has no meaning.
     which: (statements,) bool, those that it is for; None for all. late: whether clusters must have formed.
+    learned: the targets that change during training, and are kept with its state.
     """
 
     targets: Mapping[str, Tensor]
@@ -43,6 +44,7 @@ class Loss:
     chance_loss: Callable[[], Tensor] | None = None
     which: Tensor | None = None
     late: bool = False
+    learned: Collection[str] = ()
 
 
 @dataclass(frozen=True)

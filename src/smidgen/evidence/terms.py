@@ -15,7 +15,15 @@ from smidgen.evidence.kind import Kind, Loss
 from smidgen.evidence.kinds import KINDS, LEARNED, kind_of
 from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import to_device
-from smidgen.maths.counts import bag_numbers
+from smidgen.maths.count_noise import count_noise
+from smidgen.maths.counts import bag_numbers, unique_count_log_probabilities
+from smidgen.maths.entropy import sharpened
+
+LEAST_BETWEEN = 20
+"""Steps between two estimates of which counts are wrong."""
+
+LAW_SHARPNESS = (0.25, 0.5, 1.0)
+"""Of assignments from which the law of counts is made, to choose from: they are surer than they are right."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class KnownBags:
 class EvidenceTerms(nn.Module):
     """The evidence of one training set as parts of a batch and as losses, each averaged over its own items.
 
-    Holds no state of a training: its buffers are made again from the evidence and are not in the checkpoint.
+    Its buffers are made again from the evidence and are not in the checkpoint, but for what is learned of counts.
     statements: how many of each kind about images or pairs a batch asks for; bags: how many bags, of at most `images`
     images together. epsilon: the probability that a statement is wrong.
     The targets of all losses (`Loss.targets`) are buffers by their names: counts_min, counts_max, proportions, …
@@ -60,7 +68,7 @@ class EvidenceTerms(nn.Module):
     ) -> None:
         super().__init__()
         self.evidence, self.n_clusters = evidence, n_clusters
-        self._statements, self._bags, self._images = statements, bags, images
+        self._statements, self._bags, self._images, self._epsilon = statements, bags, images, epsilon
         self._rows_on_host: dict[str, Tensor] = {}
         there = [kind_of(name) for name in LEARNED if name in evidence.sizes()]
         self.kinds_of_images = [kind for kind in there if kind.about != "bags"]
@@ -72,7 +80,7 @@ class EvidenceTerms(nn.Module):
             self._losses[kind.name] = kind.losses(evidence, n_clusters, epsilon=epsilon)
             for loss in self._losses[kind.name].values():
                 for name, values in loss.targets.items():
-                    self.register_buffer(name, values.clone(), persistent=False)
+                    self.register_buffer(name, values.clone(), persistent=name in loss.learned)
         for kind in self.kinds_of_bags:
             self._rows(kind)
 
@@ -170,6 +178,37 @@ class EvidenceTerms(nn.Module):
             return KnownBags(rows)
         of_images = known[bag_numbers(part.offsets.cpu())]
         return KnownBags(rows, *(to_device(mask.nonzero().flatten(), rows.device) for mask in (known, of_images)))
+
+    def begins(self, steps: int, *, passes: int) -> tuple[int, ...]:
+        """Return the steps of a stage before which counts are to be judged: evenly spread; the first alone without any.
+
+        >>> EvidenceTerms(Resolved(1), 2).begins(900, passes=3)
+        (0,)
+        """
+        if not len(self.evidence.count_bags):
+            return (0,)
+        return tuple(range(0, max(steps, 1), max(LEAST_BETWEEN, steps // passes)))
+
+    @torch.no_grad()
+    def judge_counts(self, p: Tensor) -> None:
+        """Learn the rate of wrong counts, and of each the probability that it is right: `count_noise`, `count_right`.
+
+        p: (n_images, clusters) assignments of all training images, rows sum to one. To be called again as they improve.
+        Nothing is done without counts, or where `epsilon` says that none, or all, are wrong.
+        """
+        if not len(self.evidence.count_bags) or not 0 < self._epsilon < 1:
+            return
+        members, offsets = self.evidence.images_of(self.evidence.count_bags)
+        low, high, admissible = (self.target(name) for name in ("counts_min", "counts_max", "admissible"))
+        counts = torch.arange(1, admissible.shape[1] + 1, device=low.device)
+        given = (counts >= low[:, None]) & (counts <= high[:, None])
+        p, found = p[members.to(p.device)], []
+        for sharpness in LAW_SHARPNESS:
+            law = unique_count_log_probabilities(sharpened(p, sharpness), offsets, max_count=admissible.shape[1])
+            found.append(count_noise(law, given, admissible, expected=self._epsilon))
+        best = max(found, key=lambda noise: noise.log_likelihood)
+        self.target("count_noise").fill_(best.random)
+        self.target("count_right").copy_(best.right)
 
     def chance_losses(self) -> dict[str, float]:
         """Return the chance-level losses: those of a constant model.

@@ -364,7 +364,7 @@ def count_loss(
     counts_max: Tensor,
     *,
     admissible: Tensor | None = None,
-    epsilon: float = 0.1,
+    epsilon: float | Tensor = 0.1,
 ) -> Tensor:
     """Return −log((1 − ε) P(count in its range) + ε · share of the range), one per bag, in float64.
 
@@ -375,7 +375,7 @@ def count_loss(
     counts_min, counts_max: (bags,) int64, the range that the evidence gives, equal for a known count.
     admissible: (bags, counts) bool, the counts that are possible at all; None for all. A range that holds none of
     them costs what one wrong count costs, and has no gradient.
-    epsilon: in [0, 1).
+    epsilon: in [0, 1), or (bags,) of them.
 
     >>> law = torch.tensor([[0.25, 0.75]]).log()
     >>> count_loss(law, torch.tensor([2]), torch.tensor([2]), epsilon=0.1)  # −log(.9 · .75 + .1 / 2)

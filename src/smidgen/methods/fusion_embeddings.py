@@ -34,8 +34,9 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.terms import EvidenceTerms
+from smidgen.hardware import to_device
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_proportions
-from smidgen.maths.counts import cluster_subsets, n_subsets
+from smidgen.maths.counts import bag_numbers, cluster_subsets, n_subsets
 from smidgen.maths.entropy import entropy
 from smidgen.maths.graph_spreading import neighbour_mean
 from smidgen.maths.matching import in_order_of_classes
@@ -65,6 +66,9 @@ LEAST = 0.2
 
 OFFERED_STRENGTH = 1e-3
 """C of the regression by which the projection takes over the layer's assignments."""
+
+PASSES = 5
+"""How often in the refinement it is estimated which counts are wrong."""
 
 BAGS = 48
 """Bags per step, of at most `bag_images` images together."""
@@ -167,8 +171,10 @@ class FusionEmbeddings(Method):
             Stage("select", self.config.steps - half, schedule="cosine", loss_should_decrease=False, least=LEAST),
         ]
         learned = {"labels"} if self._is_small else set()  # by the layer
-        refines = self.config.refine_steps > 0 and bool(self.terms.evidence.sizes().keys() - learned)
-        return [*stages, Stage("refine", self.config.refine_steps)] if refines else stages
+        steps = self.config.refine_steps
+        refines = steps > 0 and bool(self.terms.evidence.sizes().keys() - learned)
+        begins = self.terms.begins(steps, passes=PASSES)
+        return [*stages, Stage("refine", steps, begins=begins)] if refines else stages
 
     @property
     def _is_small(self) -> bool:
@@ -198,10 +204,12 @@ class FusionEmbeddings(Method):
             self.neighbours = nearest_neighbours(self.projected, wanted, metric="cosine")[0].to(torch.int32)
         elif stage == "select":
             self.heads.keep_best()
+        elif self.refined:
+            self._judge_counts(self.teacher.net(self.projected).softmax(1))
         else:
             self._settle(generator)
             self.start = self.layer(self.spread) if self.layer.learned else self.heads.ensemble(self.projected).detach()
-            self.anchors = labels_of_pure_bags(self.terms.evidence, self.projected, self.start).to(self.anchors)
+            self._judge_counts(self.start)
             self.refined.fill_(True)
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
@@ -285,6 +293,14 @@ class FusionEmbeddings(Method):
 
     # --------------------------------------------------------------------------------------------------- the evidence
 
+    @torch.no_grad()
+    def _judge_counts(self, p: Tensor) -> None:
+        """Find which counts are wrong by the assignments of all images, and label the images of bags of one class."""
+        self.terms.judge_counts(p)
+        evidence = self.terms.evidence
+        right = self.terms.target("count_right") if len(evidence.count_bags) else None
+        self.anchors = labels_of_pure_bags(evidence, self.projected, p, right=right).to(self.anchors)
+
     def _net_losses(self, parts: Mapping[str, Part], progress: int) -> dict[str, Tensor]:
         projected = {name: self.projected[part.indices] for name, part in parts.items()}
         sizes = [len(x) for x in projected.values()]
@@ -329,9 +345,11 @@ class FusionEmbeddings(Method):
         targets = {}
         known = self.terms.known("counts", part)
         if known is not None and self.sets.shape[1]:
-            low, high = (self.terms.target(name)[known.rows] for name in ("counts_min", "counts_max"))
+            low, high, right = (
+                self.terms.target(name)[known.rows] for name in ("counts_min", "counts_max", "count_right")
+            )
             q = labels_given_counts(believed, part.offsets, low, high, sets=self.sets, leak=self.config.leak)
-            targets["counts"] = q, known
+            targets["counts"] = q * right[to_device(bag_numbers(part.offsets), right.device)][:, None], known
         known = self.terms.known("proportions", part)
         if known is not None:
             targets["proportions"] = (

@@ -53,6 +53,9 @@ from smidgen.options import Count, CountOrZero, Several, Share, Weight, option
 LEAST = 0.1
 """The fraction of the first stage's steps without which no clusters form."""
 
+PASSES = 3
+"""How often in the refinement it is estimated which counts are wrong."""
+
 CLASS_COUNT_WEIGHT = 3.0
 """Of the exact law of class counts: it is a mean over all clusters, and an image in the wrong one concerns two."""
 
@@ -120,12 +123,13 @@ class FusionImages(Method):
     """See the module's docstring."""
 
     name = "fusion-images"
-    training_only = ("neighbours", "net.", "running_loss", "terms.")
+    training_only = ("neighbours", "net.", "running_loss", "refining", "terms.")
     evidence_use = EvidenceUse(kinds=LEARNED)
 
     neighbours: Tensor
     running_loss: Tensor
     head: Tensor
+    refining: Tensor
     order: Tensor
 
     def __init__(self, config: FusionImagesConfig, problem: Problem) -> None:
@@ -140,12 +144,14 @@ class FusionImages(Method):
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
         self.register_buffer("running_loss", torch.zeros(config.heads))
         self.register_buffer("head", torch.tensor(0))
+        self.register_buffer("refining", torch.tensor(False))
         self.register_buffer("order", torch.arange(problem.n_clusters).repeat(config.heads, 1))  # cluster → output
 
     def stages(self) -> list[Stage]:
         """Return "cluster" (neighbours agree) and "refine" (the teacher labels)."""
         first = Stage("cluster", self.config.steps, begins=(0, self._settled), cost=2, least=LEAST)
-        return [first, Stage("refine", self._refine_steps)]
+        steps = self._refine_steps
+        return [first, Stage("refine", steps, begins=self.terms.begins(steps, passes=PASSES))]
 
     @property
     def _refine_steps(self) -> int:
@@ -166,11 +172,15 @@ class FusionImages(Method):
         """Find neighbours among the pixels; name the clusters once they have formed; choose the head to refine."""
         if stage == "cluster" and step == 0:
             self._find_neighbours(embed)
-        elif stage == "refine":
-            self.head = self.running_loss.argmin()
-            self.teacher.update(self.net, decay=0)
-        if self.terms.names_classes and (stage, step) != ("cluster", 0):
-            self._name_clusters(embed)
+        elif not self.refining:
+            if stage == "refine":
+                self.head = self.running_loss.argmin()
+                self.teacher.update(self.net, decay=0)
+                self.refining.fill_(True)
+            if self.terms.names_classes:
+                self._name_clusters(embed)
+        if stage == "refine" and len(self.terms.evidence.count_bags):
+            self.terms.judge_counts(embed(self.assign))
 
     def _find_neighbours(self, embed: Embed) -> None:
         pixels = embed(lambda images: images.flatten(1))

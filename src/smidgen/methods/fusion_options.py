@@ -28,7 +28,9 @@ class FusionConfig(Options):
     threshold: Share = option(MISSING, "confidence above which the EMA teacher's prediction is used as a pseudo-label")
     decay: Share = option(MISSING, "of the EMA teacher")
     evidence: Weight = option(MISSING, "loss weight of each kind of evidence")
-    wrong: Share = option(MISSING, "assumed fraction of wrong evidence")
+    wrong: Share = option(
+        MISSING, "assumed fraction of wrong evidence; that of counts is learned, beginning here, unless it is 0"
+    )
     bag_images: Count = option(MISSING, "most images in the bags of one step, but at least one bag")
 
     def images_per_step(self, stage: str) -> int:

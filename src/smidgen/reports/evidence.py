@@ -42,13 +42,17 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """One kind of evidence: its name, how well it is explained in short texts, a sentence, and the worst pieces."""
+    """One kind of evidence: its name, how well it is explained in short texts, a sentence, and the worst pieces.
+
+    wrong: how many are likely wrong. rate: the estimated share of wrong ones.
+    """
 
     name: str
     total: str
     agrees: str
     probability: str
     wrong: str
+    rate: str
     verdict: str
     pieces: Sequence[Piece]
     figure: Markup | None = None
@@ -114,6 +118,7 @@ def _section(kind: Kind, path: Path, pictures: _Pictures) -> Section:
         agrees=f"{thousands(agrees.sum())} ({percent(agrees.mean())})" if len(agrees) else "–",
         probability=how,
         wrong=thousands(n_wrong),
+        rate=percent(wrong.mean()) if len(wrong) else "–",
         verdict=_verdict(kind.words, n_wrong, int((~agrees).sum())),
         pieces=pieces,
         figure=None if agreement is None else _figure(agreement),

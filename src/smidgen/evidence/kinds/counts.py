@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,7 +128,7 @@ class Counts(Kind):
     # ------------------------------------------------------------------------------------------------------- learning
 
     def losses(self, evidence: Resolved, n_clusters: int, *, epsilon: float) -> dict[str, Loss]:
-        """Return −log((1 − ε) P(count) + ε / counts), P by the law of the unique count."""
+        """Return −log((1 − ε) P(count) + ε / counts), P by the law of the unique count; ε may be learned."""
         import torch
 
         from smidgen.maths.counts import (
@@ -150,7 +151,7 @@ class Counts(Kind):
                 p, offsets, max_count=allowed.shape[1], admissible=allowed, tolerance=tolerance
             )
             ranges = given["counts_min"], given["counts_max"]
-            return count_loss(law, *ranges, admissible=allowed, epsilon=epsilon).float()
+            return count_loss(law, *ranges, admissible=allowed, epsilon=given["count_noise"]).float()
 
         def chance_loss() -> Tensor:
             frequency = count_frequencies(low, high, admissible.any(0))
@@ -158,14 +159,19 @@ class Counts(Kind):
             return count_loss(law, low, high, admissible=admissible, epsilon=epsilon)
 
         targets = {"counts_min": low, "counts_max": high, "admissible": admissible}
-        return {"counts": Loss(targets, loss, chance_loss)}
+        learned = {"count_noise": torch.full(low.shape, epsilon), "count_right": torch.full(low.shape, 1 - epsilon)}
+        return {"counts": Loss(targets | learned, loss, chance_loss, learned=learned)}
 
     # ----------------------------------------------------------------------------------------------------- explaining
 
     def explain(self, known: Known) -> tuple[Table, Calibration]:
         """Return bag, size, ucc (or ucc_min, ucc_max), predicted, predicted_probability, probability."""
+        import torch
+
         from smidgen.evidence.bag_laws import count_log_law, gathered, over_bags, random_count_log_law
-        from smidgen.evidence.explaining import BY_BAGS, BY_SHARPNESS, calibrate, probability_wrong, worst_first
+        from smidgen.evidence.explaining import BY_BAGS, BY_SHARPNESS, calibrate, worst_first
+        from smidgen.maths.count_noise import count_noise
+        from smidgen.maths.counts import admissible_counts
 
         e = known.evidence
         bags, low, high = e.count_bags.numpy(), e.counts_min.numpy(), e.counts_max.numpy()
@@ -210,7 +216,16 @@ class Counts(Kind):
             "probability": given,
         }
         agrees = (predicted >= low) & (predicted <= high)
-        return worst_first(columns, agrees, given / chance, probability_wrong(given, chance, how.wrong)), how
+        admissible = admissible_counts(e.counts_min, e.counts_max, e.bag_sizes[e.count_bags], n_clusters=n_clusters)
+        columns_of = slice(admissible.shape[1])
+        noise = count_noise(
+            torch.from_numpy(found[:, columns_of]).clamp_min(1e-300).log(),
+            torch.from_numpy(in_range[:, columns_of]),
+            admissible,
+            expected=how.wrong,
+        )
+        wrong = 1 - noise.right.numpy().astype(np.float64)
+        return worst_first(columns, agrees, given / chance, wrong), replace(how, wrong=noise.wrong)
 
     def row_in_words(self, columns: Columns, i: int) -> Said:
         """Return the count or range, and the count that is found."""
