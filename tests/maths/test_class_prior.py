@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smidgen.errors import InputError
-from smidgen.maths.class_prior import estimated_prior
+from smidgen.maths.class_prior import estimated_prior, log_prior_by_jackknife
 
 
 def posteriors(n_of_each, *, sure):
@@ -46,3 +46,19 @@ def test_more_pseudo_counts_are_nearer_to_equal_sizes():
 def test_other_arguments_are_refused(options):
     with pytest.raises(InputError, match="must be 1 or above"):
         estimated_prior(torch.eye(2), **options)
+
+
+def logits_of(sizes, *, sure=0.8):
+    return posteriors(sizes, sure=sure).log()
+
+
+def test_sizes_on_which_all_folds_agree_are_believed():
+    z = logits_of([2000, 600, 200])
+    found = log_prior_by_jackknife(z, [z] * 5).softmax(0)
+    torch.testing.assert_close(found, estimated_prior(z.softmax(1)))
+
+
+def test_sizes_that_change_with_every_fold_are_taken_as_equal():
+    z = logits_of([2000, 600, 200])
+    folds = [logits_of(sizes) for sizes in ([200, 2000, 600], [600, 200, 2000], [2000, 600, 200])]
+    assert log_prior_by_jackknife(z, folds).abs().max() == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from smidgen.errors import InputError
@@ -33,3 +36,23 @@ def estimated_prior(p: Tensor, *, pseudo_counts: float = 0.1, iterations: int = 
         r = r / r.sum(1, keepdim=True).clamp_min(1e-30)
         prior = (r.mean(0) + pseudo_counts / classes) / (1 + pseudo_counts)
     return (prior / prior.sum()).to(p.dtype)
+
+
+def log_prior_by_jackknife(logits: Tensor, left_out: Sequence[Tensor], *, pseudo_counts: float = 0.1) -> Tensor:
+    """Return log shares of the classes, (classes,) of mean 0, as far from equal ones as the labels bear out.
+
+    logits: (images, classes), of a classifier that takes all classes to be of equal size. left_out: the same by
+    classifiers that each lack another fold of the labels, at least two. pseudo_counts: as in `estimated_prior`.
+
+    The estimate varies with the labels that happen to be known: by the jackknife (m − 1)/m Σ_f |a_f − ā|², with a_f the
+    log shares without fold f. It is multiplied by 1 − 2 · that / |a|², or 0, as James and Stein shrink a mean to 0.
+    """
+    own, *others = (_log_shares(z, pseudo_counts) for z in (logits, *left_out))
+    parts = torch.stack(others)
+    variance = (len(parts) - 1) * parts.var(0, correction=0).sum()
+    return own * (1 - 2 * variance / own.square().sum().clamp_min(1e-12)).clamp_min(0)
+
+
+def _log_shares(logits: Tensor, pseudo_counts: float) -> Tensor:
+    shares = estimated_prior(logits.softmax(1), pseudo_counts=pseudo_counts).log()
+    return shares - shares.mean()

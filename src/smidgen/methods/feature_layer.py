@@ -1,4 +1,4 @@
-"""The softmax layer of `fusion-embeddings` on its features: from several clusterings alone, or from labels as well."""
+"""The softmax layer of `fusion-embeddings` on its features, learned from several clusterings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smidgen.maths.class_prior import estimated_prior
 from smidgen.maths.consensus import consensus
-from smidgen.maths.entropy import sharpened, sharpness_for
+from smidgen.maths.entropy import sharpness_for
 from smidgen.maths.kmeans import assign, kmeans
 from smidgen.maths.softmax_regression import softmax_regression
 from smidgen.methods.fusion_sizes import weight_of_heads
@@ -25,29 +24,8 @@ STARTS = 10
 MOST_MERGED = 5000
 """Images among which Ward's method finds clusters: its time and memory grow with their square."""
 
-LABELS_STRENGTH = 0.015
-"""C of the regression on labels. Features have a root mean square length of 38 (`nets.projection`)."""
-
 CLUSTERS_STRENGTH = 0.015
 """C of the regression on clusterings."""
-
-LEAST_HELD_OUT = 3
-"""Labels per class from which on held-out labels say how much the clusters' assignments add to the labels'."""
-
-CLUSTERS_WORDS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Exponents of the clusters' assignments to choose from."""
-
-SURE_OF_CLUSTERS = 600
-"""Images per cluster from which on the exponent is 1 where each class has one label; it falls with fewer."""
-
-FOLDS = 5
-
-
-SHARPNESS = 2.0
-"""Of the assignments from which the sizes of the classes are estimated; soft ones exaggerate the differences."""
-
-PSEUDO_COUNTS = 0.1
-"""Of each class when their sizes are estimated; three times as many where each has one label."""
 
 
 class FeatureLayer(nn.Module):
@@ -116,72 +94,3 @@ def _by_ward(features: Tensor, n_clusters: int) -> Tensor:
         return merged
     sums = torch.zeros(n_clusters, features.shape[1]).index_add_(0, merged, some)
     return assign(features, sums / merged.bincount(minlength=n_clusters)[:, None])
-
-
-def labelled_layer(features: Tensor, labels: Tensor, clusters: Layer) -> Layer:
-    """Return the layer that predicts the labels, the clusters' layer as prior knowledge, the classes' sizes estimated.
-
-    features: (images, features). labels: (images,) int64, -1 unknown. clusters: the layer without labels, its clusters
-    in the order of the classes; classes that no label names stay as they are there.
-    """
-    features, labels = features.cpu(), labels.cpu()
-    weight, bias = (part.cpu() for part in clusters)
-    n_clusters = len(bias)
-    known = (labels >= 0).nonzero().flatten()
-    targets = F.one_hot(labels[known], n_clusters).float()
-    per_class = targets.sum(0)
-    mean = float(per_class[per_class > 0].mean())
-    per_class = torch.where(per_class > 0, per_class, -mean)  # below 0: of classes that no label names
-    rows, weights = features[known], torch.ones(len(known))
-    if bool((per_class < 0).any()):
-        some, instead, share = _instead_of_labels(features, clusters, per_class, known)
-        rows, targets = torch.cat([rows, features[some]]), torch.cat([targets, instead])
-        weights = torch.cat([weights, share])
-    own_weight, own_bias = softmax_regression(rows, targets, weights=weights, strength=LABELS_STRENGTH)
-    if mean < LEAST_HELD_OUT:
-        word = min(1.0, len(features) / (n_clusters * SURE_OF_CLUSTERS)) / mean
-    else:
-        word = _clusters_word(features[known], labels[known], features[known] @ weight.T + bias)
-    weight, bias = own_weight + word * weight, own_bias + word * bias
-    bias = bias - per_class.abs().log()  # as if all classes had as many labels
-    p = sharpened((features @ weight.T + bias).softmax(1), SHARPNESS)
-    return weight, bias + estimated_prior(p, pseudo_counts=max(PSEUDO_COUNTS, 0.3 / mean)).log()
-
-
-def _instead_of_labels(
-    features: Tensor, clusters: Layer, per_class: Tensor, known: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows (n,), targets (n, clusters) and weights (n,) of the images in clusters of classes without a label.
-
-    per_class: (clusters,), below 0 for those classes: how many labels their images are to weigh. known: labelled rows.
-    """
-    weight, bias = (part.cpu() for part in clusters)
-    p = (features @ weight.T + bias).softmax(1) * (per_class < 0)
-    p[known] = 0
-    share = p.sum(1) * float(-per_class[per_class < 0].sum()) / p.sum().clamp_min(1e-12)
-    rows = (share > 0).nonzero().flatten()
-    return rows, p[rows] / p[rows].sum(1, keepdim=True), share[rows]
-
-
-def _clusters_word(features: Tensor, labels: Tensor, clusters: Tensor) -> float:
-    """Return the least exponent of the clusters' assignments that predicts held-out labels as well as the best one.
-
-    features: (labelled, d). labels: (labelled,). clusters: logits (labelled, clusters). As well is within one standard
-    error of the difference.
-    """
-    n_clusters, fold = clusters.shape[1], torch.zeros(len(labels), dtype=torch.int64)
-    for label in labels.unique():
-        of_class = (labels == label).nonzero().flatten()
-        fold[of_class] = torch.arange(len(of_class)) % FOLDS
-    own = torch.zeros_like(clusters)
-    for held_out in range(FOLDS):
-        train, test = fold != held_out, fold == held_out
-        targets = F.one_hot(labels[train], n_clusters).float()
-        weight, bias = softmax_regression(features[train], targets, strength=LABELS_STRENGTH)
-        own[test] = features[test] @ weight.T + bias
-    scores = torch.stack(
-        [(own + word * clusters).log_softmax(1).gather(1, labels[:, None])[:, 0] for word in CLUSTERS_WORDS]
-    )
-    behind = scores[scores.mean(1).argmax()] - scores  # (exponents, labelled)
-    error = behind.std(1) / len(labels) ** 0.5
-    return CLUSTERS_WORDS[int((behind.mean(1) <= error).nonzero()[0])]

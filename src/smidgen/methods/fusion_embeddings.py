@@ -4,18 +4,19 @@ Idea. In the embedding space of a good encoder neighbours mostly belong to one c
 separable, the more so in features that are moved towards their neighbours (`nets.spread_features`). Linear heads that
 are trained for agreement of neighbours (`methods.voting_heads`) and do best with many images, and k-means and Ward's
 method on those features, which do best with few, are matched and averaged; one softmax layer on the features learns
-their mean (`methods.feature_layer`). Labels give a second such layer, to which the first adds the less the more labels
-there are, and the sizes of the classes. Other evidence trains a small network that starts by distilling that layer; it
-learns from the evidence's likelihood and pseudo-labels.
+their mean (`methods.feature_layer`). From labels several classifiers learn, are weighted by how well they predict held-
+out labels, and make one such layer, the sizes of the classes estimated (`methods.label_pool`). Other evidence trains a
+small network that starts by distilling that layer; it learns from the evidence's likelihood and pseudo-labels.
 
 Source. Neighbours after SCAN (Van Gansbeke et al., ECCV 2020), the heads as `methods.voting_heads` says, the sizes of
-classes after Saerens et al. (2002), written from the equations; what evidence adds (`evidence.terms`) is ours.
+classes after Saerens et al. (2002), classes by the graph after Calder et al. (ICML 2020), written from the equations;
+what evidence adds (`evidence.terms`) is ours.
 
 Equation → function
     ½ CE(Sinkhorn(z_neighbour / T), z) + ½ CE(Sinkhorn(z / T), z_neighbour)      voting_heads.swapped_loss
     T ← T + γ (softness − loss / ln clusters)                                    voting_heads.updated_temperature
     mean over k-means, Ward and heads, clusters matched                          feature_layer.unsupervised_layer
-    argmin_W Σ CE(label, softmax(W x)) + |W|² / 2C;  p_k ∝ softmax(W x)_k π_k    feature_layer.labelled_layer
+    p_k ∝ π_k Π_m p_mk^w_m;  argmax_w Π p(held-out label)                        label_pool.labelled_layer
     q_i ∝ p_i Σ_T P(T | bag) [k ∈ T] / p_i(T);  −Σ_k q_ik log p_ik               bag_posteriors, _bag_losses
     −log P(evidence | p), each averaged over its own items                       terms.EvidenceTerms
 """
@@ -43,10 +44,11 @@ from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.softmax_regression import softmax_regression
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
-from smidgen.methods.feature_layer import FeatureLayer, labelled_layer, unsupervised_layer
+from smidgen.methods.feature_layer import FeatureLayer, unsupervised_layer
 from smidgen.methods.fusion_options import FusionConfig
-from smidgen.methods.fusion_sizes import batch_by_size, neighbours_by_size, rounds_by_labels
+from smidgen.methods.fusion_sizes import batch_by_size, neighbours_by_size
 from smidgen.methods.host_copies import HostCopies
+from smidgen.methods.label_pool import Views, labelled_layer
 from smidgen.methods.pure_bags import labels_of_pure_bags
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
@@ -63,6 +65,9 @@ MOST_SETS = 20_000
 
 LEAST = 0.2
 """The fraction of the heads' steps without which no clusters form."""
+
+LESS = 4
+"""How many times fewer rounds of spreading labels see as well: they say more of what is near at hand."""
 
 OFFERED_STRENGTH = 1e-3
 """C of the regression by which the projection takes over the layer's assignments."""
@@ -88,7 +93,7 @@ class FusionEmbeddingsConfig(FusionConfig):
     weight_decay: Weight = 1e-2
     components: Count = 256
     neighbours: Count = option(30, "number of nearest neighbours per image, at most half of the mean cluster size")
-    rounds: Count = option(8, "rounds of moving features towards their neighbours; a quarter with many labels")
+    rounds: Count = option(8, "rounds of moving features towards their neighbours")
     refine_balance: Weight = 0.5
     threshold: Share = 0.8
     decay: Share = 0.99
@@ -143,7 +148,7 @@ class FusionEmbeddings(Method):
             math.prod(problem.shape),
             config.components,
             neighbours=neighbours_by_size(n_images=problem.n_images, n_clusters=n_clusters),
-            rounds=rounds_by_labels(config.rounds, problem.evidence.labels),
+            rounds=config.rounds,
         )
         size, projected = self.features.features, self.projection.features
         self.heads = VotingHeads(projected, n_clusters, heads=config.heads, kept=config.kept, votes=config.votes)
@@ -207,7 +212,7 @@ class FusionEmbeddings(Method):
         elif self.refined:
             self._judge_counts(self.teacher.net(self.projected).softmax(1))
         else:
-            self._settle(generator)
+            self._settle(embed, generator)
             self.start = self.layer(self.spread) if self.layer.learned else self.heads.ensemble(self.projected).detach()
             self._judge_counts(self.start)
             self.refined.fill_(True)
@@ -263,7 +268,7 @@ class FusionEmbeddings(Method):
         """The components of the standardised embeddings, on which the net learns from evidence."""
         return self.features.standardised
 
-    def _settle(self, generator: torch.Generator) -> None:
+    def _settle(self, embed: Embed, generator: torch.Generator) -> None:
         """Learn the layer from heads, k-means and Ward's method; name its clusters by evidence; learn the labels."""
         self.heads.align_heads(self.projected)
         if not self._is_small:
@@ -277,11 +282,17 @@ class FusionEmbeddings(Method):
             self.layer.reorder(in_order_of_classes(self.terms.class_evidence(near.cpu()).numpy()))
         labels = self.terms.evidence.labels
         if bool((labels >= 0).any()):
-            self.layer.take(labelled_layer(self.spread, labels, (self.layer.weight, self.layer.bias)))
+            self.layer.take(labelled_layer(self._views(embed), labels, (self.layer.weight, self.layer.bias)))
         else:
             self.layer.calibrate(self.spread, self.neighbours[:, :10])
         assignments = self.layer(self.spread)
         self.offered.take(softmax_regression(self.projected, assignments, strength=OFFERED_STRENGTH))
+
+    def _views(self, embed: Embed) -> Views:
+        """Return what classifiers learn from labels, on the CPU."""
+        inputs = embed(lambda images: images.flatten(1))
+        less, near = self.features.moved_less(inputs, rounds=max(1, self.config.rounds // LESS))
+        return Views(self.spread.cpu(), less.cpu(), self.projected.cpu(), [rows.cpu() for rows in near])
 
     @torch.no_grad()
     def _name_heads(self) -> None:
@@ -367,7 +378,7 @@ class FusionEmbeddings(Method):
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Make the layer, or let the heads vote, if that has not been done."""
         if not self.layer.learned and not self.refined:
-            self._settle(generator)
+            self._settle(embed, generator)
 
     # ------------------------------------------------------------------------------------------------------- results
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 _LEAST_BATCH = 512
-_MANY_LABELS = 10  # of each class
 _LEAST_NEIGHBOURS, _MOST_NEIGHBOURS = 3, 10
 _IMAGES_FOR_HEADS = 300  # per cluster
 
@@ -20,19 +17,6 @@ def neighbours_by_size(*, n_images: int, n_clusters: int) -> int:
     """
     wanted = max(_LEAST_NEIGHBOURS, n_images // (5 * n_clusters))
     return max(1, min(_MOST_NEIGHBOURS, wanted, n_images - 1))
-
-
-def rounds_by_labels(most: int, labels: Tensor) -> int:
-    """Return how often features are moved towards their neighbours: a quarter of `most` with ten labels per class.
-
-    labels: (images,), -1 unknown. What labels say of the space near at hand would be moved away.
-
-    >>> import torch
-    >>> rounds_by_labels(8, torch.tensor([0, -1, 1])), rounds_by_labels(8, torch.arange(40) % 2)
-    (8, 2)
-    """
-    known = labels[labels >= 0]
-    return most if len(known) < _MANY_LABELS * max(1, len(known.unique())) else max(1, most // 4)
 
 
 def batch_by_size(most: int, *, n_images: int) -> int:
@@ -51,3 +35,16 @@ def weight_of_heads(*, n_images: int, n_clusters: int) -> float:
     (1.0, 16.666666666666668)
     """
     return n_images / (_IMAGES_FOR_HEADS * n_clusters)
+
+
+def member_weights(labels_per_class: float) -> tuple[float, float, float, float]:
+    """Return the weights of the members that learn from labels, before held-out labels say more (`label_pool`).
+
+    They are a regression on spread features, one on plain features, Poisson learning, and the clusters without labels.
+    With one label of each class the graph counts thrice and plain features say nothing.
+
+    >>> member_weights(1), member_weights(20)
+    ((0.7, 0.0, 2.1, 0.0), (0.7, 0.19, 0.77, 0.0))
+    """
+    fewness = 1 / labels_per_class
+    return 0.7, round(0.2 * (1 - fewness), 6), round(0.7 * (1 + 2 * fewness), 6), 0.0

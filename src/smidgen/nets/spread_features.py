@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -55,17 +57,30 @@ class SpreadFeatures(Encoder):
         kept = torch.linspace(0, len(inputs) - 1, min(len(inputs), LANDMARKS)).round().long()
         directions = self._directions(inputs.to(device))
         landmarks, passed, moved = [], [], []
-        for rows in directions:
-            near = nearest_neighbours(rows, k, metric="cosine")[0]
+        for rows, near in zip(directions, self._neighbours(directions), strict=True):
             end, passing = spread(rows, near, rounds=self._rounds)
             landmarks.append(F.pad(rows[kept], (0, 0, 0, -len(kept) % _MULTIPLE)))
             passed.append(passing[kept])
             moved.append(_direction(end))
         self.landmarks, self.passed = torch.stack(landmarks), torch.stack(passed)
         self.ranks, self.own = torch.arange(k, device=device), torch.tensor(0.5**self._rounds, device=device)
-        joined = torch.cat([directions[1], *moved], dim=1)
-        self.last.fit(joined.round(decimals=6))  # what is left of rounding is no direction
-        return self.last(joined)
+        return _fitted(self.last, torch.cat([directions[1], *moved], dim=1))
+
+    @torch.no_grad()
+    def moved_less(self, inputs: Tensor, *, rounds: int) -> tuple[Tensor, list[Tensor]]:
+        """Return features as `fit` does, of the rows that it has seen, after other rounds, and the two neighbour lists.
+
+        Features (rows, features), what is close to a row not moved away as far; neighbours (rows, k) of each direction.
+        """
+        directions = self._directions(inputs.to(self.plain.mean.device))
+        near = self._neighbours(directions)
+        moved = [_direction(spread(rows, of, rounds=rounds)[0]) for rows, of in zip(directions, near, strict=True)]
+        last = Projection(self.last.inputs, self.last.components, standardise=False).to(self.plain.mean.device)
+        return _fitted(last, torch.cat([directions[1], *moved], dim=1)), near
+
+    def _neighbours(self, directions: Sequence[Tensor]) -> list[Tensor]:
+        k = min(self._wanted, len(directions[0]) - 1)
+        return [nearest_neighbours(rows, k, metric="cosine")[0] for rows in directions]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (batch, features) float32, in float32 also under autocast."""
@@ -83,6 +98,12 @@ class SpreadFeatures(Encoder):
         alike = (rows @ self.landmarks[which].T)[:, : len(passed)]
         near = alike.topk(len(self.ranks), dim=1).indices
         return _direction(rows * self.own + neighbour_mean(passed, near))
+
+
+def _fitted(last: Projection, joined: Tensor) -> Tensor:
+    """Return the components of joined rows, learned from them."""
+    last.fit(joined.round(decimals=6))  # what is left of rounding is no direction
+    return last(joined)
 
 
 def _direction(moved: Tensor) -> Tensor:
