@@ -32,6 +32,30 @@ def test_it_is_the_scaling_of_the_exponentials():
     np.testing.assert_allclose(sinkhorn(scores, iterations=3).numpy(), slow, rtol=1e-12)
 
 
+@pytest.mark.parametrize("exponent", [0.9, 0.3])
+def test_with_an_exponent_columns_are_scaled_by_that_power(exponent):
+    scores, prior = (
+        torch.randn(30, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+        [0.1, 0.2, 0.3, 0.4],
+    )
+    q = np.exp(2 * scores.numpy())
+    b = np.ones(4)
+    for _ in range(3):
+        a = (1 / 30) / (q @ b)
+        b = (np.array(prior) / (q.T @ a)) ** exponent
+    slow = q * b / (q @ b)[:, None]
+    found = sinkhorn(2 * scores, iterations=3, prior=torch.tensor(prior), exponent=exponent)
+    np.testing.assert_allclose(found.numpy(), slow, rtol=1e-6)
+
+
+def test_sizes_are_between_those_of_the_scores_and_those_of_the_prior():
+    scores = torch.randn(500, 3, generator=torch.Generator().manual_seed(2)) + torch.tensor([1.0, 0.0, -1.0])
+    smallest = [float(sinkhorn(scores, iterations=50, exponent=f).mean(0)[2]) for f in (0.0, 0.3, 0.7, 1.0)]
+    assert smallest == sorted(smallest)
+    assert smallest[0] == pytest.approx(float(scores.softmax(1).mean(0)[2]))
+    assert smallest[-1] == pytest.approx(1 / 3, abs=1e-4)
+
+
 def test_several_heads_are_independent_problems():
     scores = torch.randn(3, 20, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(sinkhorn(scores)[1], sinkhorn(scores[1]))
@@ -45,3 +69,9 @@ def test_scores_that_overflow_in_half_precision_are_fine():
 def test_no_iterations_are_refused():
     with pytest.raises(InputError, match="iterations"):
         sinkhorn(torch.zeros(2, 2), iterations=0)
+
+
+@pytest.mark.parametrize("exponent", [-0.1, 1.1, float("nan")])
+def test_an_exponent_out_of_range_is_refused(exponent):
+    with pytest.raises(InputError, match="`exponent` must be from 0 to 1"):
+        sinkhorn(torch.zeros(2, 2), exponent=exponent)

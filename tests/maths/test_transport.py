@@ -56,6 +56,18 @@ def test_it_is_the_published_update_at_equal_iterations():
     assert (balanced_labels(rows_of(log_p), found.log_scale).numpy() == labels).all()
 
 
+@pytest.mark.parametrize("keep", KEEPS)
+def test_with_an_exponent_columns_are_scaled_by_that_power(keep):
+    scores, marginals, r = 3 * draw(200, 5), torch.tensor([0.1, 0.1, 0.2, 0.2, 0.4]), np.ones(5)
+    q = np.exp(scores.double().numpy())
+    for _ in range(200):
+        r = (marginals.numpy() / (q.T @ ((1 / 200) / (q @ r)))) ** 0.3
+    found = scale_columns(rows_of(scores), marginals=marginals, tolerance=1e-4, exponent=0.3, keep=keep)
+    assert found.error < 1e-4
+    assert found.iterations < 50
+    np.testing.assert_allclose(found.log_scale.numpy(), np.log(r) - np.log(r).mean(), atol=2e-3)
+
+
 def test_rows_have_their_weights():
     scores, weights = draw(40, 3), torch.arange(40.0) / 780
     found = scale_columns(rows_of(scores, rows=11), marginals=uniform(3), weights=weights, tolerance=1e-5)

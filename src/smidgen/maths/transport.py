@@ -54,6 +54,7 @@ def scale_columns(
     tolerance: float = 0.01,
     max_iterations: int = 1000,
     keep: torch.dtype | None = None,
+    exponent: float = 1.0,
 ) -> Scaling:
     """Return column scalings with which the plan's columns sum to `marginals`, its rows to `weights`.
 
@@ -62,7 +63,9 @@ def scale_columns(
     tolerance: stop where the mean of |column sum / marginal − 1| is at most this. max_iterations: 1 or above.
     keep: the type in which exp(scores) is stored between passes, torch.float32 or torch.bfloat16 (2 bytes an entry,
     rounded to 8 bits, but for the last update); None stores nothing and computes them in every pass, out of core.
-    Raises InputError for marginals that are not positive, an unknown `keep`, or fewer than one iteration.
+    exponent: f in [0, 1], how far the marginals are enforced, r = (marginal / column sum without r)^f, as in
+    `maths.sinkhorn`; `error` is then how far the last update changed r, 0 where it changed nothing.
+    Raises InputError for marginals that are not positive, an unknown `keep`, another exponent, or no iteration.
 
     >>> scores = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
     >>> found = scale_columns(lambda: [scores], marginals=torch.tensor([0.5, 0.5]), tolerance=1e-6)
@@ -73,6 +76,8 @@ def scale_columns(
         raise InputError(f"`max_iterations` must be 1 or above, got {max_iterations}.")
     if keep not in (None, torch.float32, torch.bfloat16):
         raise InputError(f"`keep` must be torch.float32, torch.bfloat16 or None, got {keep}.")
+    if not 0 <= exponent <= 1:
+        raise InputError(f"`exponent` must be from 0 to 1, got {exponent}.")
     if not (marginals > 0).all():
         raise InputError(f"`marginals` must be above 0, got {marginals.tolist()}.")
     marginals = marginals.float()
@@ -88,11 +93,18 @@ def scale_columns(
         kernels = _kernels(blocks, log_scale) if stored is None else stored
         relative = torch.ones_like(marginals) if stored is None else (log_scale - base).exp()
         sums = _column_sums(kernels, relative, weights)
-        error = float((relative * sums / marginals - 1).abs().mean())
-        log_scale = log_scale + (marginals / (relative * sums).clamp_min(torch.finfo(torch.float32).tiny)).log()
+        gap = (marginals / (relative * sums).clamp_min(torch.finfo(torch.float32).tiny)).log()
+        change = gap - (1 - exponent) * (gap + log_scale)
+        error = float((relative * sums / marginals - 1).abs().mean()) if exponent == 1 else _size(change)
+        log_scale = log_scale + change
         log_scale = log_scale - log_scale.mean()
         iteration += 1
     return Scaling(log_scale, error, iteration)
+
+
+def _size(change: Tensor) -> float:
+    """Return the mean relative change of scalings by a change of their logarithms; one that all share is none."""
+    return float((change - change.mean()).expm1().abs().mean())
 
 
 def _kernels(blocks: Blocks, log_scale: Tensor) -> Iterator[Tensor]:
