@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from smidgen.methods import feature_layer
-from smidgen.methods.feature_layer import FeatureLayer, unsupervised_layer
+from smidgen.methods.feature_layer import FeatureLayer, layer_of_shares, unsupervised_layer
 
 
 def groups(*sizes, noise=6.0):
@@ -37,6 +37,13 @@ def test_as_few_images_as_clusters_or_fewer_are_no_error(n):
     features, _ = groups(n)
     weight, _ = unsupervised_layer(features, torch.eye(3)[:n], generator=torch.Generator().manual_seed(0))
     assert torch.isfinite(weight).all()
+
+
+def test_biases_give_clusters_their_shares():
+    features, classes = groups(60, 60, noise=12.0)
+    layer = layer_of_shares(features, layer_of(features, classes), torch.tensor([0.7, 0.3]))
+    p = (features @ layer[0].T + layer[1]).softmax(1)
+    torch.testing.assert_close(p.mean(0), torch.tensor([0.7, 0.3]), atol=0.01, rtol=0)
 
 
 def test_assignments_become_as_sure_as_neighbours_agree():

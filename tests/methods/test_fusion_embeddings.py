@@ -7,8 +7,9 @@ from smidgen.data.batches import Part
 from smidgen.evaluation.scores import clustering_accuracy
 from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.simulation import Simulation, simulate
-from smidgen.methods import make_config, make_method
+from smidgen.methods import fusion_embeddings, make_config, make_method
 from smidgen.methods.base import Problem
+from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.composed import Projected
 from smidgen.training.embed import map_images
 from smidgen.training.loop import Settings, Trainer
@@ -65,6 +66,34 @@ def test_votes_are_as_sure_as_neighbours_agree(alone):
     labels = p.argmax(1)
     agreement = (labels[alone.neighbours[:, :10].numpy()] == labels[:, None]).mean()
     assert p.max(1).mean() == pytest.approx(agreement, abs=0.02)
+
+
+def test_clusters_without_names_have_the_given_shares_the_largest_the_largest():
+    shares = assignments(fitted(steps=40, prior="1,2,3,2,2")).mean(0)
+    np.testing.assert_allclose(np.sort(shares), [0.1, 0.2, 0.2, 0.2, 0.3], atol=0.06)
+
+
+def test_heads_are_released_from_equal_shares_late_in_both_of_their_stages(monkeypatch):
+    seen, scored = [], []
+    monkeypatch.setattr(VotingHeads, "losses", recorded(VotingHeads.losses, exponent=seen, scored=scored))
+    fitted(steps=20)
+    assert set(seen) == {1}  # so few steps form no clusters
+    seen.clear(), scored.clear()
+    monkeypatch.setattr(fusion_embeddings, "FORMED", 5)
+    fitted(steps=20)
+    assert seen[:9] == [1] * 9
+    assert seen[9:] == sorted(seen[9:], reverse=True)
+    assert seen[-1] < 0.4
+    assert scored == [exponent == 1 for exponent in seen]  # or heads with merged clusters would be the best
+
+
+def recorded(function, **into):
+    def records(self, *args, **options):
+        for name, seen in into.items():
+            seen.append(options[name])
+        return function(self, *args, **options)
+
+    return records
 
 
 def test_labels_are_learned_without_a_refinement():

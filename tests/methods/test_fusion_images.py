@@ -52,6 +52,16 @@ def test_balance_loss_is_smallest_for_equal_clusters():
     assert balance_loss(even.mean(0, keepdim=True)).item() == pytest.approx(-math.log(4))  # of the mean, not the mean
 
 
+def test_balance_loss_is_smallest_for_the_shares_of_the_prior():
+    prior = torch.tensor([0.75, 0.25])
+    losses = [balance_loss(torch.eye(2)[rows][:, None], prior=prior).item() for rows in ([0, 0, 0, 1], [0, 0, 1, 1])]
+    assert losses[0] == pytest.approx(-math.log(2))
+    assert losses[1] > losses[0] + 0.1
+    mixed = torch.rand(5, 3, 2)
+    even = balance_loss(mixed), balance_loss(mixed, prior=torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(*even)
+
+
 def test_self_labels_count_only_where_the_teacher_is_sure():
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]])
     teacher = torch.tensor([[0.95, 0.05], [0.4, 0.6], [0.05, 0.95]])

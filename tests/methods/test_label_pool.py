@@ -77,6 +77,17 @@ def test_the_sizes_of_classes_are_estimated_whatever_the_shares_of_labels(of_eac
     assert 0.06 < share < 0.13
 
 
+def test_given_shares_stand_for_estimated_ones():
+    features, classes = groups(60, 60, noise=30.0)
+    labels, found = some_labels(classes, 4), []
+    for share in (0.1, 0.5, 0.9):
+        shares = torch.tensor([share, 1 - share])
+        weight, bias = labelled_layer(views_of(features), labels, nothing(features, 2), shares=shares)
+        found.append(float((features @ weight.T + bias).softmax(1)[:, 0].mean()))
+    assert found == sorted(found)
+    assert found[2] - found[0] > 0.1
+
+
 def test_one_label_of_one_class_and_many_of_others_is_no_error():
     features, classes = groups(30, 30, 30)
     labels = some_labels(classes, 6)

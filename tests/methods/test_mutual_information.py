@@ -170,7 +170,10 @@ def test_clusters_have_the_shares_of_the_prior_in_its_order(prior, order):
 
 @pytest.mark.parametrize(
     ("prior", "message"),
-    [("even", "`prior` must be uniform, or numbers above 0"), ("1,2", "a number for each of the 4 clusters, got 2")],
+    [
+        ("even", "`prior` must be uniform, learned, or numbers above 0"),
+        ("1,2", "a number for each of the 4 clusters, got 2"),
+    ],
 )
 def test_an_impossible_prior_is_refused(prior, message):
     with pytest.raises(InputError, match=message):

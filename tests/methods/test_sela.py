@@ -10,7 +10,6 @@ from paper_samples import CLASSES, IMAGES, N_IMAGES, VECTORS, begun, embed_of, f
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
 from smidgen.maths.schedules import rate
-from smidgen.methods.sela import learned_prior
 
 
 def published_labels(logits, *, strength, marginals=None):
@@ -69,14 +68,6 @@ def test_scalings_are_kept_from_one_relabelling_to_the_next():
     assert iterations[True][1] < iterations[True][0]
 
 
-def test_a_learned_prior_goes_half_of_the_way_and_leaves_every_label_something():
-    assert learned_prior(torch.full((4,), 0.25)).tolist() == [0.25] * 4
-    shares = learned_prior(torch.tensor([0.8, 0.2, 0.0]))
-    assert float(shares.sum()) == pytest.approx(1)
-    assert float(shares[0] / shares[1]) == pytest.approx(2)
-    assert float(shares[2]) > 0.03
-
-
 def test_with_a_learned_prior_labels_follow_unequal_classes():
     few = np.concatenate([IMAGES[CLASSES == 0], IMAGES[CLASSES == 1][:8]])
     largest = {}
@@ -84,9 +75,10 @@ def test_with_a_learned_prior_labels_follow_unequal_classes():
         method = train(
             make("sela", few, n_clusters=2, heads=1, steps=40, relabellings=8, batch_size=32, prior=prior), few
         )
-        largest[prior] = float(method.history[-1, 4])
-    assert largest["uniform"] < 0.65
-    assert largest["learned"] > largest["uniform"] + 0.05  # 30 of 38 would be .79
+        largest[prior] = method.history[:, 4]
+    assert float(largest["uniform"].max()) < 0.55
+    assert largest["learned"][:5].equal(largest["uniform"][:5])  # until 40 % of the steps
+    assert 0.7 < float(largest["learned"][-1]) < 0.85  # 30 of 38 would be .79
 
 
 @pytest.mark.parametrize(

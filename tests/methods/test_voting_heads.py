@@ -5,6 +5,9 @@ import math
 import pytest
 import torch
 
+from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.maths.neighbours import nearest_neighbours
+from smidgen.methods.priors import read_prior
 from smidgen.methods.voting_heads import VotingHeads, swapped_loss, updated_temperature
 
 
@@ -86,3 +89,45 @@ def test_only_losses_that_count_are_scored(heads):
     assert losses.shape == (2,)
     assert heads.scores[heads.kept].equal(losses.detach())
     assert heads.scores[2] == 0
+
+
+def gaussians(ratio, *, n=3000, clusters=10):
+    """Return points (n, 16) and classes of overlapping Gaussians, the first `ratio` times as large as the last."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.nn.functional.normalize(torch.randn(clusters, 16, generator=generator)) * 3.6
+    shares = ratio ** -(torch.arange(clusters) / (clusters - 1))
+    classes = torch.arange(clusters).repeat_interleave((n * shares / shares.sum()).round().long())
+    x = means[classes] + torch.randn(len(classes), 16, generator=generator)
+    x = (x - x.mean(0)) / x.std(0)
+    return 4 * torch.nn.functional.normalize(x), classes
+
+
+def accuracy_of_heads(ratio, prior, *, steps=400):
+    """Return the accuracy of heads that are trained, and made surer at the end, as `fusion-embeddings` does."""
+    x, classes = gaussians(ratio)
+    near = nearest_neighbours(x, 10)[0].long()
+    generator, known = torch.Generator().manual_seed(0), read_prior(prior, 10, of="clusters")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        heads = VotingHeads(16, 10, heads=16, kept=8, votes=5)
+    optimiser = torch.optim.AdamW(heads.parameters(), lr=3e-3)
+    for step in range(steps):
+        late, surer, exponent = step >= steps // 2, step >= 0.8 * steps, known.exponent(step / steps)
+        if step == steps // 2:
+            heads.keep_best()
+        rows = torch.randint(len(x), (512,), generator=generator)
+        others = near[rows, torch.randint(10, rows.shape, generator=generator)]
+        losses = heads.losses(
+            *(x[rows], x[others]), step=step, kept_only=late, scored=exponent == 1, softness=0.5 if surer else 0.7,
+            gain=0.02, prior=known.shares, exponent=exponent,
+        )  # fmt: skip
+        optimiser.zero_grad()
+        losses.sum().backward()
+        optimiser.step()
+    heads.align_heads(x)
+    return clustering_accuracy(classes.numpy(), heads.ensemble(x).argmax(1).numpy())
+
+
+@pytest.mark.parametrize(("ratio", "gain"), [(1, -0.03), (10, 0.04)])
+def test_released_sizes_follow_unequal_classes_and_keep_equal_ones(ratio, gain):
+    assert accuracy_of_heads(ratio, "learned") > accuracy_of_heads(ratio, "uniform") + gain

@@ -13,6 +13,7 @@ from smidgen.maths.consensus import consensus
 from smidgen.maths.entropy import sharpness_for
 from smidgen.maths.kmeans import assign, kmeans
 from smidgen.maths.softmax_regression import softmax_regression
+from smidgen.maths.transport import rows_of, scale_columns
 from smidgen.methods.fusion_sizes import weight_of_heads
 
 Layer = tuple[Tensor, Tensor]
@@ -94,3 +95,10 @@ def _by_ward(features: Tensor, n_clusters: int) -> Tensor:
         return merged
     sums = torch.zeros(n_clusters, features.shape[1]).index_add_(0, merged, some)
     return assign(features, sums / merged.bincount(minlength=n_clusters)[:, None])
+
+
+def layer_of_shares(features: Tensor, layer: Layer, shares: Tensor) -> Layer:
+    """Return the layer with biases by which its clusters have the given shares (clusters,) of the images."""
+    weight, bias = (part.cpu() for part in layer)
+    logits = features.cpu() @ weight.T + bias
+    return weight, bias + scale_columns(rows_of(logits), marginals=shares.cpu()).log_scale

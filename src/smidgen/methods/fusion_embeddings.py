@@ -38,17 +38,17 @@ from smidgen.evidence.terms import EvidenceTerms
 from smidgen.hardware import to_device
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_proportions
 from smidgen.maths.counts import bag_numbers, cluster_subsets, n_subsets
-from smidgen.maths.entropy import entropy
 from smidgen.maths.graph_spreading import neighbour_mean
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.softmax_regression import softmax_regression
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
-from smidgen.methods.feature_layer import FeatureLayer, unsupervised_layer
+from smidgen.methods.feature_layer import FeatureLayer, layer_of_shares, unsupervised_layer
 from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.fusion_sizes import batch_by_size, neighbours_by_size
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.label_pool import Views, labelled_layer
+from smidgen.methods.priors import read_prior, unfairness
 from smidgen.methods.pure_bags import labels_of_pure_bags
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.average import Average
@@ -68,6 +68,9 @@ LEAST = 0.2
 
 LESS = 4
 """How many times fewer rounds of spreading labels see as well: they say more of what is near at hand."""
+
+FORMED = 200
+"""The heads' steps before which there are no clusters whose sizes could be released."""
 
 OFFERED_STRENGTH = 1e-3
 """C of the regression by which the projection takes over the layer's assignments."""
@@ -136,6 +139,7 @@ class FusionEmbeddings(Method):
     anchors: Tensor
     refined: Tensor
     sets: Tensor
+    prior: Tensor
 
     def __init__(self, config: FusionEmbeddingsConfig, problem: Problem) -> None:
         super().__init__()
@@ -164,6 +168,8 @@ class FusionEmbeddings(Method):
         self.register_buffer("anchors", torch.full((problem.n_images,), -1))
         self.register_buffer("refined", torch.tensor(False))
         self.register_buffer("sets", _sets(problem), persistent=False)
+        self._prior = read_prior(config.prior, n_clusters, of="clusters")
+        self.register_buffer("prior", self._prior.shares, persistent=False)
         chance = {kind: loss for kind, loss in self.terms.chance_losses().items() if kind in self._likelihoods}
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=chance)
 
@@ -246,13 +252,17 @@ class FusionEmbeddings(Method):
 
     def _head_losses(self, parts: Mapping[str, Part], stage: str, step: int, progress: int) -> dict[str, Tensor]:
         share = progress / max(1, self.config.steps - self._first_half) if stage == "select" else 0.0
+        done = progress + (self._first_half if stage == "select" else 0)
+        exponent = self._prior.exponent(done / self.config.steps) if done >= FORMED else 1.0
         losses = self.heads.losses(
             *(self.projected[parts[name].indices] for name in ("images", "neighbours")),
             step=step,
             kept_only=stage == "select",
             softness=self._softness(share),
             gain=self.config.gain,
-            scored=share < COOLING[0],
+            scored=share < COOLING[0] and exponent == 1,  # released, heads with merged clusters lose least
+            prior=self.prior,
+            exponent=exponent,
         )
         return {"total": losses.sum(), "swapped": losses.mean(), "temperature": self.heads.temperature.clone()}
 
@@ -280,10 +290,13 @@ class FusionEmbeddings(Method):
         if self.terms.names_classes:
             near = neighbour_mean(self.layer(self.spread), self.neighbours.long())  # where labels are few, own misleads
             self.layer.reorder(in_order_of_classes(self.terms.class_evidence(near.cpu()).numpy()))
-        labels = self.terms.evidence.labels
+        labels, layer = self.terms.evidence.labels, (self.layer.weight, self.layer.bias)
+        given = None if self._prior.learned else self.prior
         if bool((labels >= 0).any()):
-            self.layer.take(labelled_layer(self._views(embed), labels, (self.layer.weight, self.layer.bias)))
+            self.layer.take(labelled_layer(self._views(embed), labels, layer, shares=given))
         else:
+            if given is not None:
+                self.layer.take(layer_of_shares(self.spread, layer, self._shares_in_order(given)))
             self.layer.calibrate(self.spread, self.neighbours[:, :10])
         assignments = self.layer(self.spread)
         self.offered.take(softmax_regression(self.projected, assignments, strength=OFFERED_STRENGTH))
@@ -293,6 +306,13 @@ class FusionEmbeddings(Method):
         inputs = embed(lambda images: images.flatten(1))
         less, near = self.features.moved_less(inputs, rounds=max(1, self.config.rounds // LESS))
         return Views(self.spread.cpu(), less.cpu(), self.projected.cpu(), [rows.cpu() for rows in near])
+
+    def _shares_in_order(self, shares: Tensor) -> Tensor:
+        """Return the shares in the order of the clusters: where nothing names these, the largest for the largest."""
+        if self.terms.names_classes:
+            return shares
+        order = self.layer(self.spread).mean(0).argsort()
+        return torch.empty_like(shares).scatter(0, order, shares.sort().values)
 
     @torch.no_grad()
     def _name_heads(self) -> None:
@@ -324,7 +344,8 @@ class FusionEmbeddings(Method):
             known |= self._bag_losses(parts["bags"], projected["bags"], logits["bags"], distill_weight)
         if "anchors" in parts:
             known["pure_bags"] = F.cross_entropy(logits["anchors"], self.anchors[parts["anchors"].indices])
-        own = losses["begun"] + losses["own"] + self.config.refine_balance * losses["balance"]
+        balance = self.config.refine_balance * self._prior.exponent(1) * losses["balance"]
+        own = losses["begun"] + losses["own"] + balance
         return {"total": own + self.config.evidence * sum(known.values()), **losses, **known}
 
     @property
@@ -343,7 +364,7 @@ class FusionEmbeddings(Method):
             sure = (confidence > self.config.threshold).float()
         pseudo_label = (F.nll_loss(log_p, labels, reduction="none") * sure).sum() / sure.sum().clamp_min(1)
         distill = -(self.start[part.indices] * log_p).sum(1).mean()
-        balance = -entropy(log_p.exp().mean(0))
+        balance = unfairness(log_p.exp().mean(0), self.prior)
         return {"begun": distill_weight * distill, "own": (1 - distill_weight) * pseudo_label, "balance": balance}
 
     def _bag_losses(self, part: Part, projected: Tensor, logits: Tensor, distill_weight: float) -> dict[str, Tensor]:

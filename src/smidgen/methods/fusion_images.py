@@ -12,7 +12,7 @@ the unique class count and the robust mixtures are ours (`maths.counts`, `maths.
 
 Equation → function
     L_nb = −mean log((1 − ε) Σ_k p_k(view of x) p_k(view of neighbour) + ε / clusters)   neighbour_loss
-    −H(mean p)                                                                           balance_loss
+    f KL(mean p ‖ π), f = 1 until clusters have formed and less later                    balance_loss, Prior.exponent
     CE(p(strong view), argmax teacher) where max teacher > τ                             self_label_loss
     −log P(evidence | p), each averaged over its own items                               terms.EvidenceTerms
 
@@ -25,6 +25,7 @@ also use the exact law of a bag's class counts, as a bag's mean barely changes w
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ from smidgen.maths.pca import fit_pca
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.host_copies import HostCopies
+from smidgen.methods.priors import read_prior
 from smidgen.nets.average import Average
 from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
@@ -88,7 +90,7 @@ class FusionImagesConfig(FusionConfig):
     )
     settle: Share = option(0.6, "fraction of the first stage after which clusters are taken to have formed")
     doubt: Share = option(0.3, "ε, assumed fraction of wrong neighbours once clusters have formed")
-    balance: Weight = option(5.0, "weight of the entropy of the mean assignment in the first stage")
+    balance: Weight = option(5.0, "weight of the divergence of clusters' shares from `prior` in the first stage")
 
 
 def neighbour_loss(p: Tensor, q: Tensor, *, doubt: float = 0.0) -> Tensor:
@@ -101,12 +103,14 @@ def neighbour_loss(p: Tensor, q: Tensor, *, doubt: float = 0.0) -> Tensor:
     return -agreement.clamp_min(1e-6).log().mean(0)
 
 
-def balance_loss(p: Tensor) -> Tensor:
-    """Return −H(mean_i p_i) in nats for each head; smallest, −ln(clusters), where the clusters are equally large.
+def balance_loss(p: Tensor, *, prior: Tensor | None = None) -> Tensor:
+    """Return KL(mean_i p_i ‖ π) − ln(clusters) in nats for each head; smallest where the shares are those of the prior.
 
-    p: assignments (batch, heads, clusters). Returns (heads,).
+    With equal shares it is −H(mean_i p_i). p: assignments (batch, heads, clusters). prior: π, (clusters,), sums to one;
+    None for equal shares. Returns (heads,).
     """
-    return -entropy(p.mean(0))
+    mean = p.mean(0)
+    return -entropy(mean) if prior is None else -entropy(mean) - (mean * (len(prior) * prior).log()).sum(-1)
 
 
 def self_label_loss(logits: Tensor, teacher: Tensor, *, threshold: float) -> Tensor:
@@ -131,6 +135,7 @@ class FusionImages(Method):
     head: Tensor
     refining: Tensor
     order: Tensor
+    prior: Tensor
 
     def __init__(self, config: FusionImagesConfig, problem: Problem) -> None:
         super().__init__()
@@ -141,6 +146,8 @@ class FusionImages(Method):
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.chance_losses())
         self.net = HeadedNet(encoder, problem.n_clusters, heads=config.heads)
         self.teacher = Average(self.net, decay=config.decay)
+        self._prior = read_prior(config.prior, problem.n_clusters, of="clusters")
+        self.register_buffer("prior", self._prior.shares, persistent=False)
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
         self.register_buffer("running_loss", torch.zeros(config.heads))
         self.register_buffer("head", torch.tensor(0))
@@ -213,19 +220,21 @@ class FusionImages(Method):
         by_part = dict(zip(shown, logits.split([len(part.images) for part in shown.values()]), strict=True))
         if stage == "refine":
             own = self._refine_losses(parts["weak"].images, by_part.pop("strong"))
-            heads, weight = [self._head], self.config.refine_balance
+            heads, weight = [self._head], self.config.refine_balance * self._prior.exponent(1)
         else:
+            share = progress / max(1, self.config.steps)
             own = self._cluster_losses(
                 by_part.pop("images"), by_part.pop("neighbours"), settled=progress >= self._settled
             )
-            heads, weight = list(range(self.config.heads)), self.config.balance
+            heads, weight = list(range(self.config.heads)), self.config.balance * self._prior.exponent(share)
         known = self._evidence_losses(parts, by_part, heads, kinds=self._kinds(stage, progress))
         per_head = own["own"] + self.config.evidence * sum(known.values())
         if stage == "cluster":
             with torch.no_grad():
                 self.running_loss.lerp_(per_head, 1 / min(step + 1, 100))
         logged = {name: values.mean() for name, values in (own | known).items() if name != "own"}
-        return {"total": (per_head + weight * own["balance"]).sum(), **logged}
+        unfair = own["balance"] + math.log(self.problem.n_clusters)  # 0 at best: the total falls though the weight does
+        return {"total": (per_head + weight * unfair).sum(), **logged}
 
     @property
     def _head(self) -> int:
@@ -236,7 +245,7 @@ class FusionImages(Method):
     def _cluster_losses(self, images: Tensor, neighbours: Tensor, *, settled: bool) -> dict[str, Tensor]:
         p, q = images.softmax(-1), neighbours.softmax(-1)
         near = neighbour_loss(p, q, doubt=self.config.doubt if settled else 0.0)
-        return {"own": near, "neighbour": near, "balance": balance_loss(torch.cat([p, q]))}
+        return {"own": near, "neighbour": near, "balance": balance_loss(torch.cat([p, q]), prior=self.prior)}
 
     def _refine_losses(self, weak: Tensor, strong: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -244,8 +253,8 @@ class FusionImages(Method):
         logits = strong[:, self._head]
         labelled = self_label_loss(logits, teacher, threshold=self.config.threshold).view(1)
         sure = (teacher.amax(1) > self.config.threshold).float()
-        return {"own": labelled, "self_label": labelled, "balance": balance_loss(logits.softmax(1)[:, None]),
-                "sure": sure}  # fmt: skip
+        balance = balance_loss(logits.softmax(1)[:, None], prior=self.prior)
+        return {"own": labelled, "self_label": labelled, "balance": balance, "sure": sure}
 
     def _kinds(self, stage: str, progress: int) -> tuple[str, ...]:
         """Return the losses of evidence: those that name classes, or need clusters, only where there are such."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
 
+from smidgen.methods.priors import prior_option, read_shares
 from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight, option
 
 
@@ -11,7 +12,7 @@ from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight,
 class FusionConfig(Options):
     """Settings of `fusion-images` and of `fusion-embeddings`.
 
-    Both train linear heads in a first stage and then refine their assignments.
+    Both train linear heads in a first stage and then refine their assignments. Both have one default of `prior`.
     """
 
     heads: Count = option(MISSING, "linear heads trained in parallel in the first stage")
@@ -24,7 +25,9 @@ class FusionConfig(Options):
     weight_decay: Weight = option(MISSING, "of AdamW")
     components: Count = option(MISSING, "principal components of pixels or embeddings in which neighbours are found")
     neighbours: Count = option(MISSING, "number of nearest neighbours per image")
-    refine_balance: Weight = option(MISSING, "weight of the entropy of the mean assignment in the refinement")
+    refine_balance: Weight = option(
+        MISSING, "weight of the divergence of clusters' shares from `prior` in the refinement"
+    )
     threshold: Share = option(MISSING, "confidence above which the EMA teacher's prediction is used as a pseudo-label")
     decay: Share = option(MISSING, "of the EMA teacher")
     evidence: Weight = option(MISSING, "loss weight of each kind of evidence")
@@ -32,6 +35,11 @@ class FusionConfig(Options):
         MISSING, "assumed fraction of wrong evidence; that of counts is learned, beginning here, unless it is 0"
     )
     bag_images: Count = option(MISSING, "most images in the bags of one step, but at least one bag")
+    prior: str = prior_option("learned", of="clusters")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read_shares(self.prior)
 
     def images_per_step(self, stage: str) -> int:
         """Return the batch size of a stage."""

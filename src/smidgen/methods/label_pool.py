@@ -63,11 +63,12 @@ class _Known:
     per_class: Tensor
 
 
-def labelled_layer(views: Views, labels: Tensor, clusters: Layer) -> Layer:
-    """Return the layer on the spread features that predicts the pool of all members, the classes' sizes estimated.
+def labelled_layer(views: Views, labels: Tensor, clusters: Layer, *, shares: Tensor | None = None) -> Layer:
+    """Return the layer on the spread features that predicts the pool of all members, and the sizes of the classes.
 
     labels: (images,) int64, -1 unknown, at least one known. clusters: the layer on the spread features without labels,
-    its clusters in the order of the classes; the classes that no label names are taken from there.
+    its clusters in the order of the classes; the classes that no label names are taken from there. shares: (classes,),
+    of the images, sum to one; None to estimate them.
     """
     labels = labels.cpu()
     weight, bias = (part.cpu() for part in clusters)
@@ -77,7 +78,8 @@ def labelled_layer(views: Views, labels: Tensor, clusters: Layer) -> Layer:
     left_out = [_members(views, graph, labels.where(folds != fold, -1), said) for fold in _numbers(folds)]
     weights = _weights(left_out, labels, folds)
     pooled, *others = (torch.tensordot(weights, z, 1) for z in (every, *left_out))
-    target = (pooled + _log_prior(pooled, others, _mean_per_class(labels))).softmax(1)
+    log_prior = _log_prior(pooled, others, _mean_per_class(labels)) if shares is None else shares.cpu().log()
+    target = (pooled + log_prior).softmax(1)
     return softmax_regression(views.spread, target, strength=CLUSTERS_STRENGTH)
 
 

@@ -43,7 +43,7 @@ from smidgen.maths.entropy import cross_entropy_between, entropy
 from smidgen.maths.likelihoods import label_loss
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.host_copies import HostCopies
-from smidgen.methods.priors import check_number, read_shares
+from smidgen.methods.priors import prior_option, read_prior, read_shares, unfairness
 from smidgen.methods.relabelling import find_neighbours, one_near, varied
 from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
@@ -74,7 +74,7 @@ class MutualInformationConfig(Options):
     )
     consistency_weight: Weight = option(1.0, "of views and adversarial, beside the mutual information")
     balance: Weight = option(1.5, "μ, weight of the even use of clusters")
-    prior: str = option("uniform", "π, the clusters' shares of the images: uniform, or numbers separated by commas")
+    prior: str = prior_option("uniform", of="clusters", letter="π")
     groups: CountOrZero = option(0, "clusters of as many more heads that only shape the features, 0 for none")
     neighbours: CountOrZero = option(0, "nearest neighbours that stand in for the second view of an image, 0 for none")
     radius: Positive = option(0.25, "size of adversarial changes, in distances to the tenth nearest image")
@@ -100,17 +100,6 @@ class MutualInformationConfig(Options):
         read_shares(self.prior)
 
 
-def unfairness(mean: Tensor, prior: Tensor) -> Tensor:
-    """Return KL(mean ‖ π) in nats along the last dimension: how far the clusters' use is from the prior, (…).
-
-    mean, prior: (…, clusters), sum to one; the prior has no zeros. With a uniform prior it is ln(clusters) − H(mean).
-
-    >>> unfairness(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]))
-    tensor(0.6931)
-    """
-    return -entropy(mean) - (mean * prior.log()).sum(-1)
-
-
 def firm_but_fair(p: Tensor, prior: Tensor, *, balance: float) -> Tensor:
     """Return mean H(p_n) + μ KL(mean p_n ‖ π) for each head, (heads,): the least where rows are certain and fair.
 
@@ -130,10 +119,12 @@ def agreement_loss(p: Tensor, q: Tensor) -> Tensor:
     return cross_entropy_between(p.detach(), q).mean(0)
 
 
-def joint_loss(p: Tensor, q: Tensor, prior: Tensor, *, balance: float) -> Tensor:
+def joint_loss(p: Tensor, q: Tensor, prior: Tensor, *, balance: float, exponent: float = 1.0) -> Tensor:
     """Return H(P) + 2 μ KL(margin of P ‖ π) for each head, (heads,), P = mean_n ½ (p_n q_nᵀ + q_n p_nᵀ).
 
     That is −I of the assignments of two views, whose two margins are alike. At best it is ln(clusters).
+    exponent: f, how far the prior is enforced. H(P) holds the entropy of one margin, which alone would unite all
+        clusters; so 2 μ becomes 1 + f (2 μ − 1), where it is above 1.
     p, q: assignments (batch, heads, clusters) of two views. prior: (clusters,).
 
     >>> p = torch.eye(2)[:, None]
@@ -142,7 +133,8 @@ def joint_loss(p: Tensor, q: Tensor, prior: Tensor, *, balance: float) -> Tensor
     """
     joint = torch.einsum("nhk,nhl->hkl", p, q) / len(p)
     joint = (joint + joint.mT) / 2
-    return entropy(joint.flatten(1)) + 2 * balance * unfairness(joint.sum(2), prior)
+    weight = 2 * balance - (1 - exponent) * max(0.0, 2 * balance - 1)
+    return entropy(joint.flatten(1)) + weight * unfairness(joint.sum(2), prior)
 
 
 class MutualInformation(Method):
@@ -170,16 +162,12 @@ class MutualInformation(Method):
         self.groups = LinearHeads(features, config.groups, heads=config.heads) if config.groups else None
         self.register_buffer("labels", labels.clone())
         self.register_buffer("labelled", (labels >= 0).nonzero().flatten())
-        self.register_buffer("prior", self._prior())
+        self._prior = read_prior(config.prior, problem.n_clusters, of="clusters")
+        self.register_buffer("prior", self._prior.shares)
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
         self.register_buffer("reach", torch.zeros(0))
         self.register_buffer("running_loss", torch.zeros(config.heads))
         self.register_buffer("head", torch.tensor(0))
-
-    def _prior(self) -> Tensor:
-        n_clusters, given = self.problem.n_clusters, read_shares(self.config.prior)
-        check_number(given, n_clusters, of="clusters")
-        return torch.full((n_clusters,), 1 / n_clusters) if given is None else given
 
     def _views(self) -> tuple[View | None, View | None]:
         """Return a weak and a strong view; strokes, by whose thickness clusters would form, change in both."""
@@ -250,7 +238,8 @@ class MutualInformation(Method):
         labelled = parts.get("labelled")
         embeddings = self.encoder(torch.cat(images + ([] if labelled is None else [labelled.images])))
         shown = embeddings[: sum(sizes)]
-        terms = self._terms(self.heads(shown).softmax(-1).split(sizes), self.prior)
+        exponent = self._prior.exponent(progress / self.config.steps)
+        terms = self._terms(self.heads(shown).softmax(-1).split(sizes), self.prior, exponent)
         per_head = terms.pop("own")
         if labelled is not None:
             terms["labels"] = self._label_losses(embeddings[sum(sizes) :], labelled)
@@ -260,19 +249,19 @@ class MutualInformation(Method):
         total = per_head.sum()
         if self.groups is not None:
             even = self.prior.new_full((self.config.groups,), 1 / self.config.groups)
-            total = total + self._terms(self.groups(shown).float().softmax(-1).split(sizes), even)["own"].sum()
+            total = total + self._terms(self.groups(shown).float().softmax(-1).split(sizes), even, 1.0)["own"].sum()
         return {"total": total, **{name: each.mean() for name, each in terms.items()}}
 
-    def _terms(self, p: tuple[Tensor, ...], prior: Tensor) -> dict[str, Tensor]:
+    def _terms(self, p: tuple[Tensor, ...], prior: Tensor, exponent: float) -> dict[str, Tensor]:
         """Return the terms of the objective for each head, (heads,) each, and as `own` what they add up to.
 
-        p: assignments (batch, heads, clusters) of images, or of two views.
+        p: assignments (batch, heads, clusters) of images, or of two views. exponent: how far the prior is enforced.
         """
         config = self.config
         if config.consistency == "joint":
-            joint = joint_loss(p[0], p[1], prior, balance=config.balance)
+            joint = joint_loss(p[0], p[1], prior, balance=config.balance, exponent=exponent)
             return {"own": joint, "joint": joint, "unfair": unfairness(torch.cat(p).mean(0), prior)}
-        own = firm_but_fair(torch.cat(p) if self._has_views else p[0], prior, balance=config.balance)
+        own = firm_but_fair(torch.cat(p) if self._has_views else p[0], prior, balance=exponent * config.balance)
         terms = {"unsure": entropy(p[0]).mean(0), "unfair": unfairness(p[0].mean(0), prior)}
         if config.consistency != "none":
             terms["disagree"] = agreement_loss(p[0], p[1])

@@ -15,9 +15,9 @@ Equation → function
 
 Deviations. The norm of the gradient is clipped at 1, as in every method here. Scalings are found in float32, stop at a
 mean relative error of the sizes, and are kept from one relabelling to the next (`maths.transport` says more). Sizes may
-be given (`prior`), or follow the net half of the way ("learned"). Where there are as many groups as clusters wanted,
-the head with the lowest loss decides; otherwise k-means on the features. On ready embeddings dropout stands in for
-views. With `neighbours` an image's label is learned from those nearest to it.
+be given (`prior`), or equal at first and then released ("learned", `methods.priors`). Where there are as many groups as
+clusters wanted, the head with the lowest loss decides; otherwise k-means on the features. On ready embeddings dropout
+stands in for views. With `neighbours` an image's label is learned from those nearest to it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from smidgen.maths.transport import balanced_labels, logits_of, scale_columns
 from smidgen.methods.base import Embed, Method, Problem, PseudoLabels, Stage, StartingPoint
 from smidgen.methods.feature_clusters import FeatureClusters
 from smidgen.methods.host_copies import HostCopies
-from smidgen.methods.priors import check_number, read_shares
+from smidgen.methods.priors import prior_option, read_prior, read_shares
 from smidgen.methods.relabelling import (
     Relabellings,
     find_neighbours,
@@ -55,13 +55,8 @@ from smidgen.options import Count, CountOrZero, Options, Positive, Several, Shar
 DROPS = (150 / 400, 300 / 400, 350 / 400)
 """The fractions of training at which the learning rate is divided by ten, as published."""
 
-PRIORS = ("uniform", "learned")
-"""The values of `prior` that are not numbers."""
-
 _LARGEST_KEPT = {torch.float32: 2**26, torch.bfloat16: 2**29}  # entries of a head's matrix (images, groups), ≤ 1 GB
 _MOST_ITERATIONS = 200  # at one relabelling; the next goes on from there
-_FOLLOWED = 0.5  # how far a learned prior follows the net: the power of its shares
-_LEAST_SHARE = 0.1  # of an even one, that a learned prior leaves a group
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +72,7 @@ class SeLaConfig(Options):
     spacing: Literal["quadratic", "linear"] = option("quadratic", "spacing of label updates: densest at first, or even")
     relabelled_heads: Literal["all", "one"] = option("all", "heads in a label update: all, or one in turn")
     relabel_views: bool = option(False, "compute labels from augmented instead of original images")
-    prior: str = option(
-        "uniform", "the labels' shares of the images: uniform, learned, or one number per label, separated by commas"
-    )
+    prior: str = prior_option("uniform", of="labels")
     keep_scalings: bool = option(True, "start each Sinkhorn from the scalings of the last one")
     tolerance: Positive = option(0.01, "mean relative error of the labels' sizes at which Sinkhorn stops")
     batch_size: Several = option(128, "images per step")
@@ -123,26 +116,12 @@ class SeLaConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        read_shares(self.prior, words=PRIORS)
+        read_shares(self.prior)
 
 
 def _kept(entries: int) -> torch.dtype | None:
     """Return the type in which a matrix of so many entries is kept between passes, None for not at all."""
     return next((kind for kind, largest in _LARGEST_KEPT.items() if entries <= largest), None)
-
-
-def learned_prior(shares: Tensor) -> Tensor:
-    """Return the sizes that labels get from those that the net gives them: half of the way back to even ones.
-
-    shares: (groups,), sum to one. Each is taken to the power ½, at least a tenth of an even share, and scaled to sum to
-    one. Followed all the way, any sizes would confirm themselves.
-
-    >>> learned_prior(torch.tensor([0.64, 0.36])).round(decimals=3)
-    tensor([0.5710, 0.4290])
-    """
-    prior = shares**_FOLLOWED
-    prior = (prior / prior.sum()).clamp_min(_LEAST_SHARE / len(shares))
-    return prior / prior.sum()
 
 
 class SeLa(Method):
@@ -166,7 +145,7 @@ class SeLa(Method):
         self.encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
         self.heads = LinearHeads(self.encoder.features, self.n_groups, heads=config.heads)
         self.clusters = FeatureClusters(self.encoder.features, problem.n_clusters)
-        self._given = self._given_prior()
+        self._prior = read_prior(config.prior, self.n_groups, of="labels of a head")
         self._relabellings = Relabellings("iterations", "largest")
         self.register_buffer("labels", torch.zeros(config.heads, 0, dtype=torch.int64))
         self.register_buffer("history", torch.zeros(0, len(self._relabellings.columns)))
@@ -174,11 +153,6 @@ class SeLa(Method):
         self.register_buffer("log_scales", torch.zeros(config.heads, self.n_groups))
         self.register_buffer("running_loss", torch.zeros(config.heads))
         self.register_buffer("head", torch.tensor(0))
-
-    def _given_prior(self) -> Tensor | None:
-        given = read_shares(self.config.prior, words=PRIORS)
-        check_number(given, self.n_groups, of="labels of a head")
-        return given
 
     @property
     def _heads_are_clusters(self) -> bool:
@@ -210,7 +184,8 @@ class SeLa(Method):
                 self.neighbours = find_neighbours(embed, self.config.neighbours, problem=self.problem)
         embeddings = self._embeddings(embed, generator)
         previous, self.labels = self.labels, self.labels.clone()
-        iterations = [self._relabel(head, embeddings) for head in self._heads_in_turn(step)]
+        exponent = self._prior.exponent(step / self.config.steps, strength=self.config.strength)
+        iterations = [self._relabel(head, embeddings, exponent) for head in self._heads_in_turn(step)]
         largest = max(float(torch.bincount(own).max()) for own in self.labels) / len(embeddings)
         facts = sum(iterations) / len(iterations), largest
         row = self._relabellings.row(step, previous, self.labels, *facts, like=self.history)
@@ -246,29 +221,22 @@ class SeLa(Method):
 
         return embed.on_device(viewed)
 
-    def _relabel(self, head: int, embeddings: Tensor) -> int:
+    def _relabel(self, head: int, embeddings: Tensor, exponent: float) -> int:
         """Give all images a head's new labels, and return how many iterations of Sinkhorn that took."""
         weight, bias = (part.detach().float() for part in self._layer(head))
         scores = logits_of(embeddings, weight, bias=bias, strength=self.config.strength)
         found = scale_columns(
             scores,
-            marginals=self._prior(embeddings, weight, bias),
+            marginals=self._prior.shares.to(embeddings),
             start=self.log_scales[head] if self.config.keep_scalings else None,
             tolerance=self.config.tolerance,
             max_iterations=_MOST_ITERATIONS,
             keep=_kept(len(embeddings) * self.n_groups),
+            exponent=exponent,
         )
         self.log_scales[head] = found.log_scale
         self.labels[head] = balanced_labels(scores, found.log_scale)
         return found.iterations
-
-    def _prior(self, embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        if self._given is not None:
-            return self._given.to(embeddings)
-        if self.config.prior == "uniform":
-            return embeddings.new_full((self.n_groups,), 1 / self.n_groups)
-        logits = logits_of(embeddings, weight, bias=bias)
-        return learned_prior(torch.stack([block.softmax(1).sum(0) for block in logits()]).sum(0) / len(embeddings))
 
     # ------------------------------------------------------------------------------------------------------ learning
 

@@ -22,15 +22,23 @@ from smidgen.maths.sinkhorn import sinkhorn
 from smidgen.nets.heads import LinearHeads
 
 
-def swapped_loss(first: Tensor, second: Tensor, *, temperature: float | Tensor) -> Tensor:
+def swapped_loss(
+    first: Tensor,
+    second: Tensor,
+    *,
+    temperature: float | Tensor,
+    prior: Tensor | None = None,
+    exponent: float = 1.0,
+) -> Tensor:
     """Return the loss of predicting each image's balanced assignment from its neighbour, for each head.
 
     first, second: logits (batch, heads, clusters) of images and of one neighbour each. Targets are three Sinkhorn
-    iterations on the other's logits / temperature, without gradient. Returns (heads,), in nats.
+    iterations on the other's logits / temperature, without gradient. prior, exponent: the shares of the clusters, and
+    how far they are enforced, see `maths.sinkhorn`. Returns (heads,), in nats.
     """
     first, second = first.transpose(0, 1), second.transpose(0, 1)
     with torch.no_grad():
-        targets = sinkhorn(torch.stack([second, first]) / temperature)
+        targets = sinkhorn(torch.stack([second, first]) / temperature, prior=prior, exponent=exponent)
     found = torch.stack([first, second]).log_softmax(-1)
     return -(targets * found).sum(-1).mean((0, 2))
 
@@ -73,16 +81,31 @@ class VotingHeads(LinearHeads):
         self.register_buffer("sharpness", torch.tensor(1.0))
 
     def losses(
-        self, first: Tensor, second: Tensor, *, step: int, kept_only: bool, softness: float, gain: float, scored: bool
+        self,
+        first: Tensor,
+        second: Tensor,
+        *,
+        step: int,
+        kept_only: bool,
+        softness: float,
+        gain: float,
+        scored: bool,
+        prior: Tensor | None = None,
+        exponent: float = 1.0,
     ) -> Tensor:
         """Return the swapped loss of each head, (heads,); updates the running losses and the temperature.
 
         first, second: embeddings (batch, features) of images and of one neighbour each. step: of the stage.
         kept_only: whether only the kept heads learn. scored: whether the losses rank the heads; once the softness is
-        lowered they do not.
+        lowered they do not. prior, exponent: as in `swapped_loss`.
         """
         rows = self.kept if kept_only else torch.arange(self.heads, device=self.kept.device)
-        losses = swapped_loss(self(first)[:, rows], self(second)[:, rows], temperature=self.temperature)
+        losses = swapped_loss(
+            *(self(each)[:, rows] for each in (first, second)),
+            temperature=self.temperature,
+            prior=prior,
+            exponent=exponent,
+        )
         with torch.no_grad():
             share = losses.mean() / max(math.log(self.n_clusters), 1e-6)
             self.temperature.copy_(updated_temperature(self.temperature, share, softness=softness, gain=gain))
