@@ -30,6 +30,7 @@ from smidgen.nets.pretrained import weights_in_words
 from smidgen.outputs import (
     MOST_INSPECTED,
     describe,
+    estimated_shares,
     matched_classes,
     now,
     score_split,
@@ -168,7 +169,8 @@ class _Fit:
         if explained.bags is not None:
             model = dataclasses.replace(model, bag_calibration=dataclasses.asdict(explained.bags))
         bags = score_bags(model, self.inputs, outputs, seed=self.config.seed, progress=self._ticks("score bags"))
-        metrics = self._metrics(assignments, trained) | explained.wrong_rates | bags.metrics
+        shares = estimated_shares(assignments[0], model.cluster_names)
+        metrics = self._metrics(assignments, trained, shares) | explained.wrong_rates | bags.metrics
         model = dataclasses.replace(model, extractor=self.extractor)  # from here on it is shown images
         if self.run_folder is not None:
             self._write(self.run_folder, model, assignments, embeddings, explained, metrics, bags.tables)
@@ -259,13 +261,17 @@ class _Fit:
     def _ticks(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.listener.progress(what, done, total)
 
-    def _metrics(self, assignments: list[np.ndarray], trained: Mapping[str, Any]) -> dict[str, Any]:
+    def _metrics(
+        self, assignments: list[np.ndarray], trained: Mapping[str, Any], shares: dict[str, float]
+    ) -> dict[str, Any]:
         metrics: dict[str, Any] = {
             "n_images": len(self.train),
             "n_clusters": self.problem.n_clusters,
             "method": self.config.method,
             **trained,
         }
+        if "prior" in self.config.options:
+            metrics["prior"] = shares
         n_clusters, names = self.problem.n_clusters, self._class_names
         matched = [] if names else matched_classes(self.datasets[0], assignments[0], n_clusters)
         for split, dataset, soft in zip(("train", "test"), self.datasets, assignments, strict=False):

@@ -87,6 +87,16 @@ def matched_classes(dataset: Dataset, assignments: np.ndarray, n_clusters: int) 
     return [dataset.class_names[row] if row >= 0 else "" for row in found]
 
 
+def estimated_shares(assignments: np.ndarray, cluster_names: Sequence[str]) -> dict[str, float]:
+    """Return cluster → its estimated share of the images: the mean of their assignments (n, clusters).
+
+    >>> estimated_shares(np.array([[1.0, 0.0], [0.5, 0.5]]), ["cat", "dog"])
+    {'cat': 0.75, 'dog': 0.25}
+    """
+    shares = assignments.mean(0, dtype=np.float64)
+    return {name: round(float(share), 6) for name, share in zip(cluster_names, shares / shares.sum(), strict=True)}
+
+
 def write_assignments(
     path: Path, datasets: list[Dataset], assignments: list[np.ndarray], cluster_names: tuple[str, ...]
 ) -> None:

@@ -20,6 +20,7 @@ from smidgen.reports.gallery import Galleries, Shown
 from smidgen.reports.names import cluster_title, is_numbered, visible
 from smidgen.reports.probes import read_probes
 from smidgen.reports.relabelling import SHOWN
+from smidgen.reports.shares import share_section
 from smidgen.reports.tables import Assignments, Table, plain, thousands
 from smidgen.run_folder import RunFolder
 
@@ -72,6 +73,7 @@ def content(report: Report) -> dict[str, Any]:
         "classes": class_section(
             assignments, galleries, metrics, has_file=(report.run.path / "tables" / "clusters.csv").is_file()
         ),
+        "shares": share_section(assignments, metrics),
         "relabelling": report.shown.relabelling,
         "evidence": report.shown.evidence,
         "issues": report.shown.issues,
