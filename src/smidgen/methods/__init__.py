@@ -48,6 +48,11 @@ METHODS: dict[str, tuple[str, str, str]] = {
         "k-means on an autoencoder's codes, started from the labelled images",
     ),
     "sela": ("SeLa", "SeLaConfig", "alternates balanced labels by optimal transport and training on them"),
+    "self-training": (
+        "SelfTraining",
+        "SelfTrainingConfig",
+        "fine-tunes an encoder on a run's own assignments, under strong views, and on all evidence",
+    ),
     "supervised": ("Supervised", "SupervisedConfig", "cross-entropy on the labels: the upper bound"),
     "swav": ("SwAV", "SwAVConfig", "one view of an image predicts the balanced prototype assignment of another"),
     "ucc": ("UCC", "UCCConfig", "predicts the unique class count of bags from densities of features, as published"),

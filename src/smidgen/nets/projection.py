@@ -13,7 +13,7 @@ from smidgen.maths.scaling import check_range, power_of_two
 from smidgen.nets.encoder import Encoder
 
 _MULTIPLE = 16  # of inputs and outputs: with others, BLAS gives a row another last bit wherever it lies in the batch
-_NORM = 38.0  # root mean square length of a projected row, whatever the data: learning rates mean the same everywhere
+NORM = 38.0  # root mean square length of a projected row, whatever the data: learning rates mean the same everywhere
 
 _ROUNDED, _LEAST = 6e-8, 1e-30  # deviations up to this share of the mean are rounding; below this, weights overflow
 
@@ -53,7 +53,7 @@ class Projection(Encoder):
         scale = torch.where(varies, wanted, 0.0)
         pca = fit_pca((scaled - mean) * scale, min(self.components, len(inputs)))
         total = float(pca.variances.sum())
-        weights = scale[:, None].double() * pca.components.T * (_NORM / math.sqrt(total) if total > 0 else 1.0)
+        weights = scale[:, None].double() * pca.components.T * (NORM / math.sqrt(total) if total > 0 else 1.0)
         weights = weights / unit[:, None].double()
         self.weights.zero_()
         self.weights[: self.inputs, : weights.shape[1]] = weights.to(self.weights)

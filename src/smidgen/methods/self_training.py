@@ -1,0 +1,335 @@
+"""Self-training: an encoder is fine-tuned from the assignments that another run found with it, and from evidence.
+
+Idea. A run on a frozen encoder knows most classes, but only as far as the encoder tells them apart. Its assignments are
+targets good enough to train the last stages of the encoder too. (Without a run to start from they are those of k-means
+and labels on the encoder's embeddings.) An exponential moving average of the network (the
+teacher) labels weak views, which together with the run's own assignments are targets for strong views where they are
+sure. How sure is measured for each class by itself, and classes that the teacher prefers are held back, or the easy
+ones would take over. Every piece of evidence adds its log-likelihood. The result is kept only if it is better by what
+was not trained on.
+
+Source. Teacher and strong views after FixMatch (Sohn et al., NeurIPS 2020) and Mean Teacher (Tarvainen & Valpola, NIPS
+2017), thresholds after FlexMatch (Zhang et al., NeurIPS 2021), the debiased teacher after Wang et al., "Debiased
+Learning from Naturally Imbalanced Pseudo-Labels" (CVPR 2022); docs/methods.md §10. Written from the equations.
+
+Equation → function
+    q = (1 − β) softmax(z_teacher − τ log p̄) + β p_first                  SelfTraining.targets
+    t_k = t · b_k / (2 − b_k), b_k = n_k / max n, n_k: how often k is sure  class_thresholds
+    mean [max q > t_argmax] · CE(q, strong view)                            self_training_loss
+    −log P(evidence | p), each averaged over its own items                  terms.EvidenceTerms
+    kept if held-out labels are likelier, or neighbours agree more          SelfTraining.finish
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smidgen.data.batches import Part, Request
+from smidgen.data.views import weak_and_strong
+from smidgen.errors import InputError
+from smidgen.evidence.kinds import LEARNED
+from smidgen.evidence.terms import EvidenceTerms
+from smidgen.maths.kmeans import kmeans
+from smidgen.maths.matching import in_order_of_classes
+from smidgen.maths.neighbours import nearest_neighbours
+from smidgen.maths.softmax_regression import softmax_regression
+from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
+from smidgen.methods.feature_layer import CLUSTERS_STRENGTH, LABELS_STRENGTH, Layer, labelled_layer
+from smidgen.nets.average import Average
+from smidgen.nets.composed import EncoderOption
+from smidgen.nets.encoders import make_encoder
+from smidgen.nets.heads import HeadedNet
+from smidgen.nets.projection import NORM
+from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight, option
+
+PASSES, LEAST_STEPS = 5, 200
+TRAINED_STAGES = 2
+"""The last stages of a pretrained net that are trained by default: the first ones cost most and change least."""
+
+HELD_OUT, LEAST_HELD_OUT = 5, 5
+"""One label of each class in five is held out, where classes have five labels or more on average."""
+
+NEIGHBOURS = 10
+MEMORY = 0.99
+"""Of the moving averages of the teacher's mean prediction and of how often each class is sure."""
+
+
+@dataclass(frozen=True, eq=False)
+class SelfTrainingConfig(Options):
+    """Settings of `self-training`."""
+
+    encoder: EncoderOption = option("conv", "the trained encoder: that of the run to start from")
+    steps: Count | None = option(None, "optimiser steps; none is five passes over the images, 200 at least")
+    batch_size: Several = option(64, "images per step, besides those of evidence")
+    learning_rate: Weight = option(1e-4, "of AdamW for the encoder, at its peak")
+    head_rate: Weight = option(1e-3, "of AdamW for the linear layer on it, at its peak")
+    weight_decay: Weight = option(1e-2, "of AdamW")
+    frozen_stages: CountOrZero | None = option(
+        None, "number of first stages of a pretrained encoder that are frozen; none is all but the last two"
+    )
+    trust: Share = option(0.5, "β, weight of the assignments of the run to start from in the targets")
+    threshold: Share = option(0.95, "t, confidence above which a target is used, of the class that is sure oftenest")
+    debias: Weight = option(0.5, "τ, how much the teacher's mean prediction is held against it")
+    decay: Share = option(0.99, "of the EMA teacher")
+    evidence: Weight = option(1.0, "loss weight of each kind of evidence")
+    wrong: Share = option(0.1, "assumed fraction of wrong evidence")
+    bag_images: Count = option(96, "most images in the bags of one step, but at least one bag")
+    statements: Count = option(16, "labels, and pairs, per step")
+    keep: Literal["better", "always"] = option(
+        "better", "whether the run to start from stays as it is unless held-out labels or neighbours speak for more"
+    )
+
+
+def class_thresholds(sure: Tensor, *, threshold: float) -> Tensor:
+    """Return the threshold of each class, (clusters,): lower for classes of which the teacher is seldom sure.
+
+    sure: (clusters,) how often each class is the prediction with a confidence above `threshold`, in any unit.
+
+    >>> class_thresholds(torch.tensor([2.0, 1.0, 0.0]), threshold=0.9)
+    tensor([0.9000, 0.3000, 0.0000])
+    """
+    share = sure / sure.amax().clamp_min(1e-12)
+    return threshold * share / (2 - share)
+
+
+def self_training_loss(logits: Tensor, targets: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy with targets that are sure, averaged over all images, and which are, (batch,) 0 or 1.
+
+    logits: (batch, clusters), on strong views. targets: (batch, clusters), rows sum to one, no gradient.
+    thresholds: (clusters,).
+    """
+    confidence, labels = targets.max(1)
+    sure = (confidence > thresholds[labels]).float()
+    return (F.cross_entropy(logits, targets, reduction="none") * sure).mean(), sure
+
+
+class SelfTraining(Method):
+    """See the module's docstring; clusters are those of the run to start from, named by the evidence."""
+
+    name = "self-training"
+    training_only = ("net.", "origin.", "first", "prior", "sure", "embedded", "terms.")
+    evidence_use = EvidenceUse(kinds=LEARNED)
+
+    first: Tensor
+    prior: Tensor
+    sure: Tensor
+    embedded: Tensor
+    judged: Tensor
+
+    def __init__(self, config: SelfTrainingConfig, problem: Problem) -> None:
+        super().__init__()
+        self.config, self.problem, self._is_started = config, problem, False
+        self.weak, self.strong = weak_and_strong(problem.shape)
+        labels, n_clusters = problem.evidence.labels, problem.n_clusters
+        self.held_out = held_out_labels(labels)
+        used = problem.evidence.replaced(labels=labels.index_fill(0, self.held_out, -1))
+        self.terms = EvidenceTerms(
+            used, n_clusters, epsilon=config.wrong, images=config.bag_images, statements=config.statements
+        )
+        others = torch.ones(problem.n_images, dtype=torch.bool).index_fill_(0, self.held_out, False)
+        self.rows = others.nonzero().flatten()
+        encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
+        self.net = HeadedNet(encoder, n_clusters)
+        self.teacher = Average(self.net, decay=config.decay)
+        self.origin = Average(self.net, decay=0)
+        encoder.freeze(self._frozen_stages)
+        self.register_buffer("first", torch.zeros(0, n_clusters))
+        self.register_buffer("prior", torch.full((n_clusters,), 1 / n_clusters))
+        self.register_buffer("sure", torch.ones(n_clusters))
+        self.register_buffer("embedded", torch.zeros(0, encoder.features))
+        self.register_buffer("judged", torch.zeros(3))  # before, after, and whether the later one is kept
+
+    @property
+    def _frozen_stages(self) -> int:
+        if self.config.frozen_stages is not None:
+            return self.config.frozen_stages
+        blocks = [name for name in self.net.encoder.stages() if name.startswith("block")]
+        return max(0, len(blocks) - TRAINED_STAGES)
+
+    def stages(self) -> list[Stage]:
+        """Return the one stage, "train"."""
+        passes = -(-PASSES * self.problem.n_images // self.config.batch_size)
+        return [Stage("train", self.config.steps or max(LEAST_STEPS, passes), loss_should_decrease=False)]
+
+    def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
+        """Return AdamW, with a rate of its own for the encoder."""
+        config = self.config
+        encoder = [p for p in self.net.encoder.parameters() if p.requires_grad]
+        groups = [{"params": encoder, "lr": config.learning_rate}] if encoder else []
+        groups.append({"params": list(self.net.heads.parameters()), "lr": config.head_rate})
+        return [torch.optim.AdamW(groups, weight_decay=config.weight_decay)]
+
+    def start_from(self, start: StartingPoint) -> None:
+        """Take a run's encoder, and the layer of its assignments if it has one; InputError where they do not fit."""
+        super().start_from(start)
+        if start.head is not None:
+            if len(start.head[0]) != self.problem.n_clusters:
+                raise InputError(
+                    f"The run to start from has {len(start.head[0])} clusters and {self.problem.n_clusters} are wanted:"
+                    " ask for as many."
+                )
+            self._take(start.head)
+            self._is_started = True
+        for net in (self.net, self.origin.net):
+            net.load_state_dict(self.teacher.net.state_dict())
+
+    @torch.no_grad()
+    def _take(self, layer: Layer) -> None:
+        """Take the weight (clusters, features) and bias (clusters,) of a softmax layer on the encoder's embeddings."""
+        for net in (self.net, self.teacher.net, self.origin.net):
+            net.heads.linear.weight.copy_(layer[0])
+            net.heads.linear.bias.copy_(layer[1])
+
+    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
+        """Note what the run to start from says of each image, its clusters in the order of the classes."""
+        self.embedded = embed.on_device(self.encode)
+        if not self._is_started:
+            self._take(self._first_layer(self.embedded.cpu(), generator))
+        p = embed(self.assign)
+        if self._is_started and self.terms.names_classes:
+            order = torch.tensor(in_order_of_classes(self.terms.class_evidence(p).numpy()))
+            layer = self.teacher.net.heads.linear
+            self._take((layer.weight[order.to(layer.weight.device)], layer.bias[order.to(layer.bias.device)]))
+            p = p[:, order]
+        self.first = p.to(self.prior)
+        self.prior = self.first.mean(0)
+
+    def _first_layer(self, embedded: Tensor, generator: torch.Generator) -> Layer:
+        """Return the layer that k-means on embeddings (n, features), and labels where there are any, come to."""
+        mean, n_clusters = embedded.mean(0), self.problem.n_clusters
+        scale = NORM / (embedded - mean).square().sum(1).mean().sqrt().clamp_min(1e-12)
+        x, seed = (embedded - mean) * scale, torch.randint(2**31 - 1, (), generator=generator, device=generator.device)
+        found = kmeans(x, n_clusters, generator=torch.Generator().manual_seed(int(seed)))
+        weight, bias = softmax_regression(x, F.one_hot(found.labels, n_clusters).float(), strength=CLUSTERS_STRENGTH)
+        if self.terms.names_classes:
+            p = (x @ weight.T + bias).softmax(1)
+            order = torch.tensor(in_order_of_classes(self.terms.class_evidence(p).numpy()))
+            weight, bias = weight[order], bias[order]
+        labels = self.terms.evidence.labels
+        if bool((labels >= 0).any()):
+            weight, bias = labelled_layer(x, labels, (weight, bias))
+        return weight * scale, bias - (weight @ mean) * scale
+
+    # ------------------------------------------------------------------------------------------------------ learning
+
+    def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
+        """Ask for images as weak and strong views, but for those whose labels are held out; and for evidence."""
+        rows = self.rows[torch.randint(len(self.rows), (self.config.batch_size,), generator=generator)]
+        own = {"weak": Request(rows, self.weak), "strong": Request(rows, self.strong)}
+        return own | self.terms.request(generator, view=self.weak)
+
+    def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
+        """Return the loss on targets, and that of each kind of evidence."""
+        targets = self.targets(parts["weak"])
+        shown = {name: part for name, part in parts.items() if name != "weak"}
+        logits = self.net(torch.cat([part.images for part in shown.values()]))[:, 0].float()
+        by_part = dict(zip(shown, logits.split([len(part.images) for part in shown.values()]), strict=True))
+        own, sure = self_training_loss(by_part.pop("strong"), targets, self._thresholds)
+        p = {name: values.softmax(1) for name, values in by_part.items()}
+        known = self.terms.losses(parts, p, kinds=self.terms.names(late=True))
+        total = own + self.config.evidence * sum(known.values(), start=own.new_zeros(()))
+        return {"total": total, "self_label": own, "sure": sure.mean(), **known}
+
+    @torch.no_grad()
+    def targets(self, weak: Part) -> Tensor:
+        """Return q (batch, clusters) of images shown as weak views, and note what the teacher is like."""
+        z = self.teacher.net(weak.images)[:, 0].float()
+        p = z.softmax(1)
+        self.prior.lerp_(p.mean(0), 1 - MEMORY)
+        debiased = (z - self.config.debias * self.prior.clamp_min(1e-6).log()).softmax(1)
+        q = torch.lerp(debiased, self.first[weak.indices], self.config.trust)
+        confidence, labels = q.max(1)
+        now = torch.zeros_like(self.sure).index_add_(0, labels, (confidence > self.config.threshold).float())
+        self.sure.lerp_(now, 1 - MEMORY)
+        return q
+
+    @property
+    def _thresholds(self) -> Tensor:
+        return class_thresholds(self.sure, threshold=self.config.threshold)
+
+    def after_step(self, stage: str, step: int) -> None:
+        """Let the teacher follow."""
+        self.teacher.update(self.net, decay=min(self.config.decay, (1 + step) / (10 + step)))
+
+    # ------------------------------------------------------------------------------------------------------- results
+
+    def finish(self, embed: Embed, generator: torch.Generator) -> None:
+        """Keep what was learned, or go back to the run that it started from."""
+        before, after = (
+            self._quality(self.embedded, self.first),
+            self._quality(embed.on_device(self.encode), embed.on_device(self.assign)),
+        )
+        is_kept = self.config.keep == "always" or after >= before
+        self.judged = torch.tensor([before, after, float(is_kept)]).to(self.judged)
+        if not is_kept:
+            self.teacher.update(self.origin.net, decay=0)
+
+    def _quality(self, embedded: Tensor, assignments: Tensor) -> float:
+        """Return how good embeddings (n, features) and assignments (n, clusters) are by what was not trained on."""
+        if len(self.held_out):
+            return _likelihood(embedded.cpu(), self.terms.evidence.labels, self.problem.evidence.labels, self.held_out)
+        return _agreement(embedded, assignments)
+
+    @property
+    def starting_point(self) -> StartingPoint:
+        """The teacher's encoder and linear layer."""
+        layer = self.teacher.net.heads.linear
+        return StartingPoint(self.config.encoder, self.teacher.net.encoder, (layer.weight, layer.bias))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the teacher's embeddings (batch, features)."""
+        return self.teacher.net.encoder(images)
+
+    def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the teacher's assignments and embeddings."""
+        embeddings = self.encode(images)
+        return self.teacher.net.heads(embeddings)[:, 0].float().softmax(1), embeddings
+
+    def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
+        """Return what was compared, before and after, and whether what was learned is kept."""
+        before, after, kept = self.judged.tolist()
+        what = "log-likelihood of held-out labels" if len(self.held_out) else "agreement of neighbours"
+        columns: Mapping[str, Iterable[object]] = {
+            "measure": [what], "before": [before], "after": [after], "kept": [bool(kept)]
+        }  # fmt: skip
+        return {"self_training": {name: np.array(values) for name, values in columns.items()}}
+
+
+def held_out_labels(labels: Tensor) -> Tensor:
+    """Return the rows (m,) of every fifth label of each class; none where classes have fewer than five on average.
+
+    >>> held_out_labels(torch.tensor([0, 0, -1, 0, 0, 0, 0, 1, 1, 1, 1, 1])).tolist()
+    [5, 11]
+    """
+    classes = labels[labels >= 0].unique()
+    if not len(classes) or int((labels >= 0).sum()) < LEAST_HELD_OUT * len(classes):
+        return torch.zeros(0, dtype=torch.int64)
+    return torch.cat([(labels == k).nonzero().flatten()[HELD_OUT - 1 :: HELD_OUT] for k in classes])
+
+
+def _likelihood(embedded: Tensor, known: Tensor, labels: Tensor, held_out: Tensor) -> float:
+    """Return the mean log-likelihood of held-out labels by softmax regression of the others on embeddings."""
+    x = embedded - embedded.mean(0)
+    x = x * (NORM / x.square().sum(1).mean().sqrt().clamp_min(1e-12))
+    rows, n_clusters = (known >= 0).nonzero().flatten(), int(labels.max()) + 1
+    weight, bias = softmax_regression(x[rows], F.one_hot(known[rows], n_clusters).float(), strength=LABELS_STRENGTH)
+    found = (x[held_out] @ weight.T + bias).log_softmax(1)
+    return float(found.gather(1, labels[held_out, None]).mean())
+
+
+def _agreement(embedded: Tensor, assignments: Tensor) -> float:
+    """Return the share of nearest neighbours in the same cluster, times how evenly clusters are used, 0 … 1."""
+    if len(embedded) < 2:
+        return 0.0
+    near = nearest_neighbours(embedded, min(NEIGHBOURS, len(embedded) - 1), metric="cosine")[0]
+    clusters, mean = assignments.argmax(1), assignments.mean(0)
+    agreement = (clusters[near.long()] == clusters[:, None]).float().mean()
+    evenness = -(mean * mean.clamp_min(1e-12).log()).sum() / max(np.log(len(mean)), 1e-12)
+    return float(agreement * evenness)
