@@ -88,6 +88,20 @@ def test_both_go_on_learning_and_are_saved_as_one(runs, folded, tmp_path):
     np.testing.assert_array_equal(again.assign(IMAGES), outcome.assignments)
 
 
+def test_self_training_goes_on_from_the_run_s_assignments(runs):
+    still = {"learning_rate": 0.0, "head_rate": 0.0, "steps": 1, "batch_size": 8, "keep": "always"}
+    outcome = tuned("self-training", runs / "told", **still)
+    other = Model.load(runs / "told")
+    assert outcome.config.options["encoder"] == Chain(NAME, Projected(8, 16))
+    with torch.no_grad():
+        wanted = other.method.eval().assign(other.extractor.eval()(FLOATS))
+    np.testing.assert_allclose(outcome.assignments, wanted, atol=2e-3)
+    assert outcome.model.cluster_names == other.cluster_names
+    first = outcome.model.method.net.encoder.first.trunk.net
+    trained = [name for name, value in first.named_parameters() if value.requires_grad]
+    assert {name.split(".")[1] for name in trained if name.startswith("blocks.")} == {"5", "6"}
+
+
 def test_such_a_run_can_be_resumed_and_started_from(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "write_page", lambda path: None)
     settings = {"fine_tune": True, "init_from": str(runs / "told"), "options": STILL}

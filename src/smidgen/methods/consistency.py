@@ -37,6 +37,7 @@ from smidgen.data.batches import Part, Request
 from smidgen.data.views import weak_and_strong
 from smidgen.errors import InputError
 from smidgen.maths.schedules import one_cycle, part_of_cosine
+from smidgen.maths.thresholds import thresholds
 from smidgen.methods.base import EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.relabelling import varied
@@ -102,17 +103,6 @@ def aligned(q: Tensor, seen: Tensor, wanted: Tensor) -> Tensor:
     """
     scaled = q * wanted / seen.clamp_min(1e-6)
     return scaled / scaled.sum(1, keepdim=True).clamp_min(1e-12)
-
-
-def thresholds(confidence: Tensor, seen: Tensor) -> Tensor:
-    """Return the confidence (classes,) that a prediction must have: the mean one, less for classes predicted less.
-
-    confidence: the mean largest prediction so far, (). seen: the mean prediction so far, (classes,).
-
-    >>> thresholds(torch.tensor(0.9), torch.tensor([0.6, 0.3, 0.1]))
-    tensor([0.9000, 0.4500, 0.1500])
-    """
-    return confidence * seen / seen.max()
 
 
 def pseudo_label_loss(logits: Tensor, labels: Tensor, used: Tensor) -> Tensor:

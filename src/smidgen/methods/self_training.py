@@ -9,13 +9,13 @@ ones would take over. Every piece of evidence adds its log-likelihood. The resul
 was not trained on.
 
 Source. Teacher and strong views after FixMatch (Sohn et al., NeurIPS 2020) and Mean Teacher (Tarvainen & Valpola, NIPS
-2017), thresholds after FlexMatch (Zhang et al., NeurIPS 2021), the debiased teacher after Wang et al., "Debiased
+2017), thresholds after FreeMatch (Wang et al., ICLR 2023), the debiased teacher after Wang et al., "Debiased
 Learning from Naturally Imbalanced Pseudo-Labels" (CVPR 2022); docs/methods.md §10. Written from the equations.
 
 Equation → function
     q = (1 − β) softmax(z_teacher − τ log p̄) + β p_first                  SelfTraining.targets
-    t_k = t · b_k / (2 − b_k), b_k = n_k / max n, n_k: how often k is sure  class_thresholds
-    mean [max q > t_argmax] · CE(q, strong view)                            self_training_loss
+    t_k = (mean of q_k) / max · mean of max q, each over many steps         maths.thresholds
+    mean [max q > t_argmax q] · CE(q, strong view)                          self_training_loss
     −log P(evidence | p), each averaged over its own items                  terms.EvidenceTerms
     kept if held-out labels are likelier, or neighbours agree more          SelfTraining.finish
 """
@@ -24,11 +24,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
@@ -40,6 +40,7 @@ from smidgen.maths.kmeans import kmeans
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.softmax_regression import softmax_regression
+from smidgen.maths.thresholds import thresholds
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.feature_layer import CLUSTERS_STRENGTH, LABELS_STRENGTH, Layer, labelled_layer
 from smidgen.nets.average import Average
@@ -58,7 +59,7 @@ HELD_OUT, LEAST_HELD_OUT = 5, 5
 
 NEIGHBOURS = 10
 MEMORY = 0.99
-"""Of the moving averages of the teacher's mean prediction and of how often each class is sure."""
+"""Of the moving averages of what the teacher predicts and how sure it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,6 @@ class SelfTrainingConfig(Options):
         None, "number of first stages of a pretrained encoder that are frozen; none is all but the last two"
     )
     trust: Share = option(0.5, "β, weight of the assignments of the run to start from in the targets")
-    threshold: Share = option(0.95, "t, confidence above which a target is used, of the class that is sure oftenest")
     debias: Weight = option(0.5, "τ, how much the teacher's mean prediction is held against it")
     decay: Share = option(0.99, "of the EMA teacher")
     evidence: Weight = option(1.0, "loss weight of each kind of evidence")
@@ -87,26 +87,14 @@ class SelfTrainingConfig(Options):
     )
 
 
-def class_thresholds(sure: Tensor, *, threshold: float) -> Tensor:
-    """Return the threshold of each class, (clusters,): lower for classes of which the teacher is seldom sure.
-
-    sure: (clusters,) how often each class is the prediction with a confidence above `threshold`, in any unit.
-
-    >>> class_thresholds(torch.tensor([2.0, 1.0, 0.0]), threshold=0.9)
-    tensor([0.9000, 0.3000, 0.0000])
-    """
-    share = sure / sure.amax().clamp_min(1e-12)
-    return threshold * share / (2 - share)
-
-
-def self_training_loss(logits: Tensor, targets: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+def self_training_loss(logits: Tensor, targets: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy with targets that are sure, averaged over all images, and which are, (batch,) 0 or 1.
 
     logits: (batch, clusters), on strong views. targets: (batch, clusters), rows sum to one, no gradient.
-    thresholds: (clusters,).
+    least: (clusters,), the confidence above which a target is sure, by its class.
     """
     confidence, labels = targets.max(1)
-    sure = (confidence > thresholds[labels]).float()
+    sure = (confidence > least[labels]).float()
     return (F.cross_entropy(logits, targets, reduction="none") * sure).mean(), sure
 
 
@@ -114,12 +102,13 @@ class SelfTraining(Method):
     """See the module's docstring; clusters are those of the run to start from, named by the evidence."""
 
     name = "self-training"
-    training_only = ("net.", "origin.", "first", "prior", "sure", "embedded", "terms.")
+    training_only = ("net.", "origin.", "first", "prior", "seen", "confidence", "embedded", "terms.")
     evidence_use = EvidenceUse(kinds=LEARNED)
 
     first: Tensor
     prior: Tensor
-    sure: Tensor
+    seen: Tensor
+    confidence: Tensor
     embedded: Tensor
     judged: Tensor
 
@@ -142,7 +131,8 @@ class SelfTraining(Method):
         encoder.freeze(self._frozen_stages)
         self.register_buffer("first", torch.zeros(0, n_clusters))
         self.register_buffer("prior", torch.full((n_clusters,), 1 / n_clusters))
-        self.register_buffer("sure", torch.ones(n_clusters))
+        self.register_buffer("seen", torch.full((n_clusters,), 1 / n_clusters))
+        self.register_buffer("confidence", torch.ones(()))
         self.register_buffer("embedded", torch.zeros(0, encoder.features))
         self.register_buffer("judged", torch.zeros(3))  # before, after, and whether the later one is kept
 
@@ -157,6 +147,14 @@ class SelfTraining(Method):
         """Return the one stage, "train"."""
         passes = -(-PASSES * self.problem.n_images // self.config.batch_size)
         return [Stage("train", self.config.steps or max(LEAST_STEPS, passes), loss_should_decrease=False)]
+
+    def train(self, mode: bool = True) -> Self:
+        """Let batch norm keep the statistics of the run to start from: those of a few strong views are others."""
+        super().train(mode)
+        for module in self.net.modules() if self._is_started else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Return AdamW, with a rate of its own for the encoder."""
@@ -192,14 +190,14 @@ class SelfTraining(Method):
         self.embedded = embed.on_device(self.encode)
         if not self._is_started:
             self._take(self._first_layer(self.embedded.cpu(), generator))
-        p = embed(self.assign)
+        p = self._assigned(self.embedded).cpu()
         if self._is_started and self.terms.names_classes:
             order = torch.tensor(in_order_of_classes(self.terms.class_evidence(p).numpy()))
             layer = self.teacher.net.heads.linear
             self._take((layer.weight[order.to(layer.weight.device)], layer.bias[order.to(layer.bias.device)]))
             p = p[:, order]
         self.first = p.to(self.prior)
-        self.prior = self.first.mean(0)
+        self.prior, self.seen, self.confidence = self.first.mean(0), self.first.mean(0), self.first.amax(1).mean()
 
     def _first_layer(self, embedded: Tensor, generator: torch.Generator) -> Layer:
         """Return the layer that k-means on embeddings (n, features), and labels where there are any, come to."""
@@ -231,7 +229,7 @@ class SelfTraining(Method):
         shown = {name: part for name, part in parts.items() if name != "weak"}
         logits = self.net(torch.cat([part.images for part in shown.values()]))[:, 0].float()
         by_part = dict(zip(shown, logits.split([len(part.images) for part in shown.values()]), strict=True))
-        own, sure = self_training_loss(by_part.pop("strong"), targets, self._thresholds)
+        own, sure = self_training_loss(by_part.pop("strong"), targets, thresholds(self.confidence, self.seen))
         p = {name: values.softmax(1) for name, values in by_part.items()}
         known = self.terms.losses(parts, p, kinds=self.terms.names(late=True))
         total = own + self.config.evidence * sum(known.values(), start=own.new_zeros(()))
@@ -245,14 +243,9 @@ class SelfTraining(Method):
         self.prior.lerp_(p.mean(0), 1 - MEMORY)
         debiased = (z - self.config.debias * self.prior.clamp_min(1e-6).log()).softmax(1)
         q = torch.lerp(debiased, self.first[weak.indices], self.config.trust)
-        confidence, labels = q.max(1)
-        now = torch.zeros_like(self.sure).index_add_(0, labels, (confidence > self.config.threshold).float())
-        self.sure.lerp_(now, 1 - MEMORY)
+        self.seen.lerp_(q.mean(0), 1 - MEMORY)
+        self.confidence.lerp_(q.amax(1).mean(), 1 - MEMORY)
         return q
-
-    @property
-    def _thresholds(self) -> Tensor:
-        return class_thresholds(self.sure, threshold=self.config.threshold)
 
     def after_step(self, stage: str, step: int) -> None:
         """Let the teacher follow."""
@@ -262,10 +255,8 @@ class SelfTraining(Method):
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Keep what was learned, or go back to the run that it started from."""
-        before, after = (
-            self._quality(self.embedded, self.first),
-            self._quality(embed.on_device(self.encode), embed.on_device(self.assign)),
-        )
+        embedded = embed.on_device(self.encode)
+        before, after = self._quality(self.embedded, self.first), self._quality(embedded, self._assigned(embedded))
         is_kept = self.config.keep == "always" or after >= before
         self.judged = torch.tensor([before, after, float(is_kept)]).to(self.judged)
         if not is_kept:
@@ -290,7 +281,10 @@ class SelfTraining(Method):
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the teacher's assignments and embeddings."""
         embeddings = self.encode(images)
-        return self.teacher.net.heads(embeddings)[:, 0].float().softmax(1), embeddings
+        return self._assigned(embeddings), embeddings
+
+    def _assigned(self, embeddings: Tensor) -> Tensor:
+        return self.teacher.net.heads(embeddings)[:, 0].float().softmax(1)
 
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return what was compared, before and after, and whether what was learned is kept."""

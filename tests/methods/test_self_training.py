@@ -1,0 +1,131 @@
+"""Self-training: it goes on from a run's assignments, and keeps what it learned if that is better."""
+
+import numpy as np
+import pytest
+import torch
+from paper_samples import CLASSES, IMAGES, N_CLASSES, N_IMAGES, embed_of, floats, seeded, train
+
+from smidgen.data.batches import Part
+from smidgen.errors import InputError
+from smidgen.evidence.resolved import Resolved
+from smidgen.methods import make_config, make_method
+from smidgen.methods.base import Problem, StartingPoint
+from smidgen.methods.self_training import held_out_labels, self_training_loss
+
+NAMES = ("a", "b", "c", "d")
+TRUTH = torch.from_numpy(CLASSES)
+
+
+def make(*, labels=None, n_clusters=N_CLASSES, **options):
+    known = Resolved.nothing(N_IMAGES) if labels is None else Resolved(N_IMAGES, labels=labels, class_names=NAMES)
+    problem = Problem(N_IMAGES, IMAGES.shape[1:], n_clusters, (0.5,), (0.25,), known)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make_method("self-training", make_config("self-training", {"steps": 20, **options}), problem)
+
+
+def some_labels(per_class):
+    return torch.where(torch.arange(N_IMAGES) < per_class * N_CLASSES, TRUTH, -1)
+
+
+def begun(method):
+    method.begin("train", 0, embed_of(method), seeded())
+    return method
+
+
+def a_run(*, order=(0, 1, 2, 3)):
+    """Return what a run with twenty labels a class offers, its clusters in an order, and the run's method."""
+    other = begun(make(labels=some_labels(20)))
+    weight, bias = other.starting_point.head
+    return StartingPoint("conv", other.starting_point.net, (weight[list(order)], bias[list(order)])), other
+
+
+def test_only_targets_that_are_sure_count_among_all_images():
+    logits = torch.randn(3, 2, generator=seeded())
+    targets = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
+    loss, sure = self_training_loss(logits, targets, torch.tensor([0.8, 0.65]))
+    assert sure.tolist() == [1, 0, 1]
+    each = -(targets * logits.log_softmax(1)).sum(1)
+    torch.testing.assert_close(loss, (each[0] + each[2]) / 3)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1)])
+def test_it_goes_on_from_the_run_with_its_clusters_named_by_the_labels(order):
+    method = make(labels=some_labels(2))
+    start, other = a_run(order=order)
+    method.start_from(start)
+    torch.testing.assert_close(method.eval().assign(floats(IMAGES)), other.assign(floats(IMAGES))[:, list(order)])
+    begun(method)
+    torch.testing.assert_close(method.first, other.assign(floats(IMAGES)))
+    torch.testing.assert_close(method.net.eval()(floats(IMAGES))[:, 0].softmax(1), method.first)
+
+
+def test_a_run_of_other_clusters_is_refused():
+    method = make(n_clusters=3)
+    with pytest.raises(InputError, match="has 4 clusters and 3 are wanted: ask for as many"):
+        method.start_from(a_run()[0])
+
+
+def test_without_a_run_kmeans_and_labels_are_the_start():
+    found = begun(make()).first.argmax(1)
+    assert len(set(zip(found.tolist(), CLASSES.tolist(), strict=True))) == N_CLASSES  # one to one
+    named = begun(make(labels=some_labels(1))).first.argmax(1)
+    assert (named == TRUTH).float().mean() > 0.9
+
+
+def test_one_label_in_five_is_neither_trained_on_nor_looked_at():
+    method = begun(make(labels=some_labels(10)))
+    assert len(method.held_out) == 2 * N_CLASSES
+    assert (method.terms.evidence.labels[method.held_out] == -1).all()
+    for step in range(20):
+        request = method.request("train", step, seeded(step), progress=step)
+        for part in request.values():
+            assert not np.isin(part.indices, method.held_out).any()
+    assert len(held_out_labels(some_labels(4))) == len(held_out_labels(torch.full((9,), -1))) == 0
+
+
+def test_targets_are_the_teachers_and_the_runs_with_what_it_prefers_held_back():
+    method = begun(make(trust=0.25, debias=1.0))
+    images = floats(IMAGES)[:8]
+    prior = method.prior.lerp(method.assign(images).mean(0), 0.01)
+    found = method.targets(Part(images, torch.arange(8)))
+    teacher = (method.teacher.net(images)[:, 0] - prior.log()).softmax(1)
+    torch.testing.assert_close(found, 0.75 * teacher + 0.25 * method.first[:8])
+    torch.testing.assert_close(method.prior, prior)
+
+
+def test_what_is_worse_by_held_out_labels_is_not_kept():
+    for keep, is_kept in (("better", False), ("always", True)):
+        method = begun(make(labels=some_labels(10), keep=keep))
+        for net in (method.net, method.teacher.net):
+            for parameter in net.encoder.parameters():
+                parameter.data.zero_()  # it sees nothing any more
+        method.eval().finish(embed_of(method), seeded())
+        table = method.tables(embed_of(method))["self_training"]
+        assert table["kept"].tolist() == [is_kept]
+        assert table["before"][0] > table["after"][0]
+        same = torch.allclose(method.assign(floats(IMAGES)), method.first, atol=1e-5)
+        assert same is not is_kept
+
+
+def test_clusters_that_merge_are_not_kept():
+    method = begun(make())
+    for net in (method.net, method.teacher.net):
+        net.heads.linear.bias.data[0] += 1e3
+    method.eval().finish(embed_of(method), seeded())
+    assert method.assign(floats(IMAGES)).argmax(1).unique().numel() == N_CLASSES
+
+
+def test_it_mends_a_start_that_is_wrong_of_every_fifth_image():
+    method = make(steps=60, batch_size=64, learning_rate=1e-3, head_rate=3e-3)
+    start, _ = a_run()
+    weight, bias = start.head
+    noise = 4 * weight.std() * torch.randn(weight.shape, generator=seeded(3))
+    method.start_from(StartingPoint("conv", start.net, (0.1 * (weight + noise), 0.1 * bias)))
+    first = (method.eval().assign(floats(IMAGES)).argmax(1) == TRUTH).float().mean()
+    train(method)
+    assert first < 0.8
+    assert (method.assign(floats(IMAGES)).argmax(1) == TRUTH).float().mean() > 0.95
+    before, after, is_kept = method.judged.tolist()
+    assert after > before
+    assert is_kept
