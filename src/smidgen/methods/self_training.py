@@ -42,7 +42,7 @@ from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.softmax_regression import softmax_regression
 from smidgen.maths.thresholds import thresholds
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
-from smidgen.methods.feature_layer import CLUSTERS_STRENGTH, LABELS_STRENGTH, Layer, labelled_layer
+from smidgen.methods.feature_layer import CLUSTERS_STRENGTH, Layer
 from smidgen.nets.average import Average
 from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
@@ -204,15 +204,16 @@ class SelfTraining(Method):
         mean, n_clusters = embedded.mean(0), self.problem.n_clusters
         scale = NORM / (embedded - mean).square().sum(1).mean().sqrt().clamp_min(1e-12)
         x, seed = (embedded - mean) * scale, torch.randint(2**31 - 1, (), generator=generator, device=generator.device)
-        found = kmeans(x, n_clusters, generator=torch.Generator().manual_seed(int(seed)))
-        weight, bias = softmax_regression(x, F.one_hot(found.labels, n_clusters).float(), strength=CLUSTERS_STRENGTH)
+        clusters = kmeans(x, n_clusters, generator=torch.Generator().manual_seed(int(seed))).labels
         if self.terms.names_classes:
-            p = (x @ weight.T + bias).softmax(1)
-            order = torch.tensor(in_order_of_classes(self.terms.class_evidence(p).numpy()))
-            weight, bias = weight[order], bias[order]
+            votes = self.terms.class_evidence(F.one_hot(clusters, n_clusters).float()).numpy()
+            clusters = torch.tensor(in_order_of_classes(votes)).argsort()[clusters]
         labels = self.terms.evidence.labels
-        if bool((labels >= 0).any()):
-            weight, bias = labelled_layer(x, labels, (weight, bias))
+        is_known = labels >= 0
+        targets = F.one_hot(torch.where(is_known, labels, clusters), n_clusters).float()
+        others = n_clusters / len(x) if bool(is_known.any()) else 1.0  # as much as one label a class
+        weights = torch.where(is_known, 1.0, others)
+        weight, bias = softmax_regression(x, targets, weights=weights, strength=CLUSTERS_STRENGTH)
         return weight * scale, bias - (weight @ mean) * scale
 
     # ------------------------------------------------------------------------------------------------------ learning
@@ -313,7 +314,7 @@ def _likelihood(embedded: Tensor, known: Tensor, labels: Tensor, held_out: Tenso
     x = embedded - embedded.mean(0)
     x = x * (NORM / x.square().sum(1).mean().sqrt().clamp_min(1e-12))
     rows, n_clusters = (known >= 0).nonzero().flatten(), int(labels.max()) + 1
-    weight, bias = softmax_regression(x[rows], F.one_hot(known[rows], n_clusters).float(), strength=LABELS_STRENGTH)
+    weight, bias = softmax_regression(x[rows], F.one_hot(known[rows], n_clusters).float(), strength=CLUSTERS_STRENGTH)
     found = (x[held_out] @ weight.T + bias).log_softmax(1)
     return float(found.gather(1, labels[held_out, None]).mean())
 
