@@ -116,16 +116,16 @@ def test_clusters_that_merge_are_not_kept():
     assert method.assign(floats(IMAGES)).argmax(1).unique().numel() == N_CLASSES
 
 
-def test_it_mends_a_start_that_is_wrong_of_every_fifth_image():
+def test_it_mends_a_start_that_is_wrong_of_every_tenth_image():
     method = make(steps=60, batch_size=64, learning_rate=1e-3, head_rate=3e-3)
     start, _ = a_run()
     weight, bias = start.head
-    noise = 4 * weight.std() * torch.randn(weight.shape, generator=seeded(3))
+    noise = 3 * weight.std() * torch.randn(weight.shape, generator=seeded(3))
     method.start_from(StartingPoint("conv", start.net, (0.1 * (weight + noise), 0.1 * bias)))
     first = (method.eval().assign(floats(IMAGES)).argmax(1) == TRUTH).float().mean()
     train(method)
-    assert first < 0.8
-    assert (method.assign(floats(IMAGES)).argmax(1) == TRUTH).float().mean() > 0.95
+    assert first < 0.95
+    assert (method.assign(floats(IMAGES)).argmax(1) == TRUTH).float().mean() > 0.98
     before, after, is_kept = method.judged.tolist()
     assert after > before
     assert is_kept
