@@ -262,7 +262,7 @@ def test_what_is_wrong_is_said_before_a_folder_is_made(change, message, tmp_path
         ("images", 0, "a whole number, 1 or above, got 0"),
         ("imbalance", 0.5, "a number, 1 or above, got 0.5"),
         ("size", 5000, "a whole number from 1 to 4096, got 5000"),
-        ("n_clusters", "auto", "a whole number, 1 or above, got 'auto'"),
+        ("n_clusters", "most", "a whole number, 1 or above, or auto, got 'most'"),
         ("n_clusters", 2.5, "a whole number, 1 or above, got 2.5"),
         ("fine_tune", "yes", "true or false, got 'yes'"),
     ],

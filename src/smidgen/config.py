@@ -21,8 +21,9 @@ PATHS = ("data", "test", "weights", "init_from")
 class Config:
     """What to fit on what; `options` are the fields of the method's own config.
 
-    data, test: as `open_dataset` takes them, by name or path, data also by several. n_clusters: None for the class
-    count of a named dataset, otherwise see `setup.clusters`. size, channels, resize: how images become arrays.
+    data, test: as `open_dataset` takes them, by name or path, data also by several. n_clusters: "auto" for the number
+    that suits images and evidence best; None for the class count of a named dataset, otherwise see `setup.clusters`.
+    size, channels, resize: how images become arrays.
     value_range: which values are black and white, "0:4095", "12-bit", a pair; None: images decide. encoder: a
     pretrained net whose embeddings of the images, made once, the method works on; with fine_tune, or if it is not
     pretrained, the method trains it; None leaves the choice to `setup.encoder.choose_encoder`. weights: a file with
@@ -42,7 +43,7 @@ class Config:
 
     data: str | tuple[str, ...]
     method: str = "fusion"
-    n_clusters: Count | None = None
+    n_clusters: Count | Literal["auto"] | None = None
     test: str | None = None
     size: Annotated[int, Meta(ge=1, le=4096)] | None = None
     channels: Literal[1, 3] | None = None

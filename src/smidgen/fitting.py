@@ -39,13 +39,16 @@ from smidgen.outputs import (
     write_explained,
     write_filters,
     write_issues,
+    write_number_of_clusters,
     write_pseudo_labels,
     write_skipped,
     write_thumbnails,
 )
 from smidgen.reports.page import write_page
 from smidgen.run_folder import RunFolder
+from smidgen.setup.clusters import AUTO
 from smidgen.setup.evidence import evidence_in_words, used_evidence
+from smidgen.setup.number_of_clusters import NumberOfClusters
 from smidgen.setup.plan import Plan, absolute_paths, make_plan
 from smidgen.training.callbacks import Callback, MetricsLog, Ticker
 from smidgen.training.checkpoint import Checkpoints
@@ -101,7 +104,15 @@ def fit(
     device = choose_device(config.device)
     reset_peak_memory(device)
     with Interrupts().listening() as interrupts, torch_threads(config.threads), repeatable(device):
+        chosen = _clusters_chosen_for(out) if resume else None
+        if chosen is not None and config.n_clusters == AUTO:
+            config = dataclasses.replace(config, n_clusters=chosen["best"])
         plan = make_plan(config, data=data, test=test, evidence=evidence, listener=listener)
+        inputs, number = None, None
+        if plan.config.n_clusters == AUTO:
+            inputs = plan.inputs(listener)
+            plan, number = plan.with_number_of_clusters(inputs[0], listener)
+            chosen = None if number is None else number.as_table()
         table, fingerprints = as_table(plan.config), plan.fingerprints()
         if out is not None and resume:
             RunFolder(Path(out)).require_same(table, fingerprints)
@@ -109,7 +120,7 @@ def fit(
                 listener.log(f"The run in {str(out)!r} has finished already: nothing is left to do.")
                 return _finished(RunFolder(Path(out)), plan.config)
         # It may still refuse: nothing is written before.
-        fitting = _Fit(plan, fingerprints, listener, interrupts, began)
+        fitting = _Fit(plan, inputs or plan.inputs(listener), number, chosen, fingerprints, listener, interrupts, began)
         if out is None:
             return fitting.run(None)
         with RunFolder.start(out, table, resume=resume, overwrite=overwrite) as run:
@@ -120,12 +131,16 @@ class _Fit:
     """One fit, from an untrained method to a finished run folder.
 
     datasets: the images of the training set and, if there is one, the test set. inputs: what the method receives:
-    their embeddings by an extractor, or the images themselves. fingerprints: of the inputs.
+    their embeddings by an extractor, or the images themselves. number: how the number of clusters was found, if it was
+    in this call; chosen: the manifest's entry on it, if it was in any. fingerprints: of the inputs.
     """
 
     def __init__(
         self,
         plan: Plan,
+        inputs: list[Dataset],
+        number: NumberOfClusters | None,
+        chosen: Mapping[str, Any] | None,
         fingerprints: Mapping[str, str],
         listener: Listener,
         interrupts: Interrupts,
@@ -133,7 +148,8 @@ class _Fit:
     ) -> None:
         self.config, self.extractor, self.fingerprints = plan.config, plan.extractor, fingerprints
         self.choice = plan.choice
-        self.datasets, self.inputs = plan.datasets, plan.inputs(listener)
+        self.datasets, self.inputs = plan.datasets, inputs
+        self.number, self.clusters_chosen = number, chosen
         self.train = self.inputs[0]
         self.method = plan.ready_method(self.train)
         self.problem = self.method.problem
@@ -156,6 +172,8 @@ class _Fit:
         self.run_folder = run_folder
         if self.run_folder is not None:
             self._write_manifest(self.run_folder)
+            if self.number is not None:
+                write_number_of_clusters(self.run_folder, self.number, self.datasets[0].ids)
             write_skipped(self.run_folder, self.datasets)
         trained = self._train()
         preprocessing = self._preprocessing()
@@ -272,6 +290,8 @@ class _Fit:
         }
         if "prior" in self.config.options:
             metrics["prior"] = shares
+        if self.clusters_chosen is not None:
+            metrics |= {f"n_clusters_{end}": self.clusters_chosen[end] for end in ("low", "high")}
         n_clusters, names = self.problem.n_clusters, self._class_names
         matched = [] if names else matched_classes(self.datasets[0], assignments[0], n_clusters)
         for split, dataset, soft in zip(("train", "test"), self.datasets, assignments, strict=False):
@@ -294,6 +314,8 @@ class _Fit:
             manifest["extractor"] = extractor_table(self.extractor)
             if self.config.init_from is None:  # otherwise that run says it
                 manifest["extractor"]["weights"] = weights_in_words(self.extractor.name, own=self.config.weights)
+        if self.clusters_chosen is not None:
+            manifest["clusters_choice"] = dict(self.clusters_chosen)
         if path.exists():
             manifest["started"] = run.manifest.get("started", manifest["started"])
         write_json(path, manifest)
@@ -340,6 +362,13 @@ class _Fit:
                 f"Copies and outliers are looked for among at most {MOST_INSPECTED:,} images, and these are"
                 f" {n_images:,}: `smidgen check` looks for them in any number."
             )
+
+
+def _clusters_chosen_for(out: Path | str | None) -> dict[str, Any] | None:
+    """Return how the number of clusters of a run that is there was found by "auto", None where it was not."""
+    if out is None or not (Path(out) / "manifest.json").exists():
+        return None
+    return RunFolder(Path(out)).manifest.get("clusters_choice")
 
 
 def _finished(run: RunFolder, config: Config) -> Outcome:

@@ -43,12 +43,14 @@ def convert(name: str, value: Any, kind: Any, *, strict: bool = False) -> Any:
     """Return a value as the annotated type of a field, in the field's range.
 
     kind: bool, int, float or str, perhaps with a range, `Annotated[float, Meta(ge=0, le=1)]`; Literal[…]; a mapping;
-    or one of these or None; or str and msgspec's Structs, which tables are read as. strict: texts are not read as
-    numbers, as in TOML, which has both.
+    or one of these or None; or one of these or a word, `int | Literal["auto"]`; or str and msgspec's Structs, which
+    tables are read as. strict: texts are not read as numbers, as in TOML, which has both.
     Raises InputError, with the name, the value and what was wanted.
 
     >>> convert("n_init", "3", Count), convert("spherical", "true", bool), convert("max_seconds", "none", float | None)
     (3, True, None)
+    >>> convert("n_clusters", "auto", Count | Literal["auto"])
+    'auto'
     >>> convert("wrong", 2, Share)
     Traceback (most recent call last):
     smidgen.errors.InputError: `wrong` must be a number from 0 to 1, got 2.
@@ -64,6 +66,9 @@ def convert(name: str, value: Any, kind: Any, *, strict: bool = False) -> Any:
         return _struct(name, value, structs)
     kind = next((o for o in options if _base(o) is tuple and isinstance(value, list | tuple)), options[0])
     plain = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value  # of NumPy
+    words = [word for o in options[1:] if typing.get_origin(o) is Literal for word in typing.get_args(o)]
+    if isinstance(plain, str) and plain in words:
+        return plain
     if typing.get_origin(kind) is Literal:
         if plain not in typing.get_args(kind):
             raise unknown(f"value for `{name}`", str(plain), typing.get_args(kind))
@@ -73,7 +78,8 @@ def convert(name: str, value: Any, kind: Any, *, strict: bool = False) -> Any:
     try:
         return msgspec.convert(_read(plain, _base(kind), strict=strict), kind, strict=strict)
     except msgspec.ValidationError:
-        raise InputError(f"`{name}` must be {_wanted(kind)}, got {plain!r}.") from None
+        others = "".join(f", or {word}" for word in words if isinstance(plain, str))
+        raise InputError(f"`{name}` must be {_wanted(kind)}{others}, got {plain!r}.") from None
 
 
 def _struct(name: str, table: Mapping[str, Any], structs: tuple[type, ...]) -> Any:

@@ -33,6 +33,7 @@ from smidgen.reports.predictions import cluster_table
 from smidgen.reports.tables import match_classes, read_assignments
 from smidgen.run_folder import RunFolder
 from smidgen.setup.encoder import encoder_in_words
+from smidgen.setup.number_of_clusters import NumberOfClusters
 from smidgen.training.embed import map_images
 
 MOST_INSPECTED = 200_000
@@ -139,6 +140,12 @@ def write_thumbnails(run: RunFolder, datasets: list[Dataset]) -> None:
         datasets[int(row >= first_of_test)].thumbnail(int(row - first_of_test * (row >= first_of_test))) for row in rows
     ]
     run.write_thumbnails(rows, pictures)
+
+
+def write_number_of_clusters(run: RunFolder, number: NumberOfClusters, ids: np.ndarray) -> None:
+    """Write `tables/cluster_numbers.csv`, the scored curve, and `tables/cluster_merges.csv`, the tree of merges."""
+    run.write_table("cluster_numbers", number.curve.columns())
+    run.write_table("cluster_merges", number.tree_columns(ids))
 
 
 def write_filters(run: RunFolder, method: Method) -> None:

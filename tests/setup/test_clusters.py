@@ -2,9 +2,15 @@ import numpy as np
 import pytest
 
 from smidgen.config import Config
+from smidgen.csv_tables import read_csv
 from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
+from smidgen.evidence.resolved import Resolved
+from smidgen.files import read_json, write_json
+from smidgen.fitting import fit
 from smidgen.listener import Listener
+from smidgen.run_folder import RunFolder
+from smidgen.setup.number_of_clusters import bounds_of_evidence, find_number_of_clusters
 from smidgen.setup.plan import make_plan
 
 TWELVE = [f"class {row % 12}" for row in range(24)]
@@ -76,3 +82,98 @@ def test_a_named_dataset_keeps_its_own_number():
     evidence = Evidence.from_labels({"train/00000": "a", "train/00001": "b"})
     plan = make_plan(Config("digits", method="kmeans"), evidence=evidence, listener=Said())
     assert plan.config.n_clusters == 10
+
+
+# ----------------------------------------------------------------------------------------------------- number "auto"
+
+
+def blobs(n_clusters=3, each=30, features=12):
+    generator = np.random.default_rng(0)
+    centres = np.repeat(12 * np.eye(n_clusters, features), each, axis=0)
+    return (centres + generator.normal(size=centres.shape)).astype(np.float32)
+
+
+AUTO = Config("array", method="kmeans", n_clusters="auto", threads=1, issues=False)
+
+
+def test_auto_finds_the_number_and_the_run_says_it(tmp_path):
+    said = Said()
+    outcome = fit(AUTO, data=blobs(), out=tmp_path / "run", listener=said)
+    assert outcome.config.n_clusters == len(outcome.model.cluster_names) == 3
+    assert any(line.startswith("3 clusters suit these images best") for line in said.lines)
+    run = RunFolder.open(tmp_path / "run")
+    assert run.config["n_clusters"] == run.metrics["n_clusters"] == 3
+    chosen = run.manifest["clusters_choice"]
+    assert (chosen["asked"], chosen["best"], chosen["clear"]) == ("auto", 3, True)
+    assert run.metrics["n_clusters_low"] == chosen["low"] <= 3 <= chosen["high"] == run.metrics["n_clusters_high"]
+    curve = read_csv(run.path / "tables" / "cluster_numbers.csv")
+    scores = dict(zip(curve["n_clusters"], map(float, curve["score"]), strict=True))
+    assert max(scores, key=scores.get) == "3"
+    merges = read_csv(run.path / "tables" / "cluster_merges.csv")
+    assert merges["images"][-1] == "90"
+    assert merges["typical"][-1] in outcome.train.ids
+
+
+def test_a_run_with_auto_is_resumed_with_its_number(tmp_path, monkeypatch):
+    first = fit(AUTO, data=blobs(), out=tmp_path / "run")
+    before = RunFolder.open(tmp_path / "run").manifest["clusters_choice"]
+    monkeypatch.setattr("smidgen.setup.plan.find_number_of_clusters", None)  # it is not found again
+    (tmp_path / "run" / "metrics.json").unlink()
+    manifest = read_json(tmp_path / "run" / "manifest.json")
+    del manifest["finished"]
+    write_json(tmp_path / "run" / "manifest.json", manifest)
+    again = fit(AUTO, data=blobs(), out=tmp_path / "run", resume=True)
+    assert again.metrics["n_clusters_high"] == first.metrics["n_clusters_high"]
+    assert RunFolder.open(tmp_path / "run").manifest["clusters_choice"] == before
+    assert fit(AUTO, data=blobs(), out=tmp_path / "run", resume=True).metrics["n_clusters"] == 3
+
+
+def test_a_plan_with_auto_leaves_the_number_open():
+    plan, _ = planned(n_clusters="auto")
+    assert plan.config.n_clusters == plan.summary()["n_clusters"] == "auto"
+
+
+def test_auto_never_goes_below_what_the_evidence_says():
+    data, names = blobs(2, each=40), [f"class {row % 6}" for row in range(12)]
+    assert fit(AUTO, data=data).config.n_clusters == 2
+    labels = Evidence.from_labels(names + [None] * 68)
+    assert fit(AUTO, data=data, evidence=labels).config.n_clusters >= 6
+    apart = Evidence.from_pairs(different=[(a, b) for a in range(4) for b in range(a)])
+    assert bounds_of_evidence(apart.resolve([f"{row}" for row in range(80)])) == (4, 80)
+    assert fit(AUTO, data=data, evidence=apart).config.n_clusters >= 4
+
+
+def test_pairs_of_one_class_bound_the_number_from_above():
+    chain = Evidence.from_pairs(same=[(row, row + 1) for row in range(79) if row % 20 != 19])
+    assert bounds_of_evidence(chain.resolve([f"{row}" for row in range(80)])) == (1, 4)
+
+
+def test_bags_of_one_class_say_how_many_there_are():
+    data = blobs(4, each=40, features=12) / 8  # too close to be told apart one by one
+    generator = np.random.default_rng(1)
+    data = (data + generator.normal(size=data.shape)).astype(np.float32)
+    bags = [generator.choice(np.arange(40 * k, 40 * k + 40), 10).tolist() for k in range(4) for _ in range(8)]
+    counted = Evidence.from_bags(bags, counts=[1] * len(bags))
+    found = find_number_of_clusters(data, counted.resolve([f"{row}" for row in range(160)]), seed=0)
+    assert found.curve.best == 4
+    assert "bags_of_one_class" in found.curve.columns()
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (blobs(3, each=3), "for 10 images or more, and there are 9"),
+        (np.ones((30, 4), dtype=np.float32), "All images are the same"),
+    ],
+)
+def test_what_cannot_be_counted_is_a_sentence(data, wanted):
+    with pytest.raises(InputError, match=wanted):
+        fit(AUTO, data=data)
+
+
+def test_pixels_of_images_are_compared_whatever_their_size():
+    generator = np.random.default_rng(0)
+    kinds = generator.integers(0, 256, (3, 3, 6, 6))
+    images = np.repeat(kinds, 20, axis=0).repeat(8, axis=2).repeat(8, axis=3)  # 48 × 48, in colour
+    images = np.clip(images + generator.normal(size=images.shape) * 20, 0, 255).astype(np.uint8)
+    assert find_number_of_clusters(images, Resolved.nothing(60), seed=0).curve.best == 3

@@ -15,7 +15,7 @@ from smidgen.cli.data import DATA_HELP, add_reading, add_several_data, require_d
 from smidgen.cli.evidence import add_evidence, evidence_paths
 from smidgen.cli.files import require_new_file
 from smidgen.cli.machine import add_machine, machine
-from smidgen.cli.parsing import text, whole_number
+from smidgen.cli.parsing import clusters, text
 from smidgen.evidence.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ _EXAMPLES = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_several_data(parser, DATA_HELP)
-    parser.add_argument("--clusters", metavar="N", type=whole_number(1), help="the number of clusters you plan to fit")
+    parser.add_argument(
+        "--clusters", metavar="N", type=clusters, help="the number of clusters you plan to fit, or auto"
+    )
     add_reading(parser)
     add_evidence(parser)
     parser.add_argument(

@@ -15,7 +15,7 @@ from smidgen.cli.console import print_stderr, printable, progress
 from smidgen.cli.data import add_data, add_reading, require_data
 from smidgen.cli.evidence import add_evidence, add_min_confidence, evidence_paths
 from smidgen.cli.machine import add_machine
-from smidgen.cli.parsing import one_of, seconds, setting, text, whole_number
+from smidgen.cli.parsing import clusters, one_of, seconds, setting, text, whole_number
 from smidgen.errors import InputError
 from smidgen.methods import NAMES
 from smidgen.training.interrupts import Interrupted
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--clusters",
         metavar="N",
-        type=whole_number(1),
-        help="number of clusters (default: as many as there are classes in a named dataset, in --classes, or in the"
-        " evidence; otherwise 10)",
+        type=clusters,
+        help="number of clusters, auto for the one that suits the images best (default: as many as there are classes in"
+        " a named dataset, in --classes, or in the evidence; otherwise 10)",
     )
     what.add_argument(
         "--method",

@@ -8,7 +8,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from smidgen.errors import InputError, unknown
 
@@ -92,6 +92,20 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return convert
+
+
+def clusters(text: str) -> int | Literal["auto"]:
+    """Return a number of clusters, or "auto".
+
+    >>> clusters("auto"), clusters("12")
+    ('auto', 12)
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        return whole_number(1)(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or above, or auto, got {text!r}") from None
 
 
 def whole_range(least: int) -> Callable[[str], tuple[int, int]]:

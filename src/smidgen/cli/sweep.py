@@ -10,7 +10,7 @@ from typing import Any
 from smidgen.cli.data import add_data, add_reading
 from smidgen.cli.fit import PRECISIONS, default_out
 from smidgen.cli.machine import add_machine
-from smidgen.cli.parsing import one_of, seconds, setting, share, text, whole_number
+from smidgen.cli.parsing import clusters, one_of, seconds, setting, share, text, whole_number
 from smidgen.errors import InputError
 from smidgen.methods import NAMES
 
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_what_is_fitted(what: argparse._ArgumentGroup) -> None:
     """Add the settings that all fits of a sweep share."""
     what.add_argument(
-        "--clusters", metavar="N", type=whole_number(1), help="number of clusters (default: the class count)"
+        "--clusters", metavar="N", type=clusters, help="number of clusters, or auto (default: the class count)"
     )
     what.add_argument("--encoder", metavar="NAME", type=text, help="the network that computes embeddings")
     what.add_argument("--steps", metavar="N", type=whole_number(1), help="short for --set steps=N")

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from smidgen.inspection.issues import Issue, issue_columns
 from smidgen.inspection.search import find_issues
 from smidgen.listener import Listener
 from smidgen.nets.pretrained import pretrained_encoder
-from smidgen.setup.clusters import clusters_of_evidence
+from smidgen.setup.clusters import clusters_of_evidence, least_clusters
 from smidgen.setup.configuration import class_count
 from smidgen.setup.encoder import other_size
 
@@ -62,7 +62,7 @@ class Inspection:
 def inspect_collection(
     data: Any,
     *,
-    n_clusters: int | None = None,
+    n_clusters: int | Literal["auto"] | None = None,
     evidence: Evidence | None = None,
     encoder: str | None = None,
     size: int | None = None,
@@ -187,7 +187,7 @@ def _clusters_and_evidence(found: Inspection, evidence: Evidence, config: Config
     try:
         known = evidence.resolve(
             dataset.ids[rows],
-            n_clusters=asked,
+            n_clusters=asked if isinstance(asked, int) else None,
             skipped=[bad.id for bad in dataset.skipped],
             keep_contradictory_pairs=config.keep_contradictory_pairs,
             data=dataset.name,
@@ -196,4 +196,4 @@ def _clusters_and_evidence(found: Inspection, evidence: Evidence, config: Config
         refusal = error
     if asked is None:
         asked, _ = clusters_of_evidence(known)
-    return asked, refusal or known
+    return (asked if isinstance(asked, int) else max(2, least_clusters(known))), refusal or known

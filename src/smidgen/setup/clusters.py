@@ -1,4 +1,4 @@
-"""How many clusters a fit looks for where no number was given: as many as classes are known."""
+"""How many clusters a fit looks for: as many as asked for, else as the evidence names classes; or "auto"."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from smidgen.data.datasets import Dataset
 from smidgen.evidence.resolved import Resolved
 from smidgen.listener import Listener
 
+AUTO = "auto"
+"""The number of clusters that suits images and evidence best, see `setup.number_of_clusters`."""
+
 DEFAULT_CLUSTERS = 10
 """Where the evidence does not say more."""
 
 
 def choose_clusters(config: Config, train: Dataset, evidence: Resolved, listener: Listener) -> Config:
-    """Return the configuration with a number of clusters: as it is if it has one."""
+    """Return the configuration with a number of clusters, or "auto": as it is if it has one of them."""
     if config.n_clusters is not None:
         return config
     n_clusters, why = clusters_of_evidence(evidence)
@@ -51,3 +54,10 @@ def least_clusters(evidence: Resolved) -> int:
     """Return the least number of clusters that the evidence leaves possible: classes named, or counted in one bag."""
     counted = int(evidence.counts_min.numpy().max(initial=1))
     return max(classes_named(evidence), counted)
+
+
+def number_to_plan_with(config: Config, train: Dataset, evidence: Resolved) -> int:
+    """Return the number of clusters, or, as long as it is "auto", one that the evidence leaves possible."""
+    if isinstance(config.n_clusters, int):
+        return config.n_clusters
+    return max(least_clusters(evidence), min(DEFAULT_CLUSTERS, len(train)))

@@ -78,7 +78,7 @@ def resolve_evidence(config: Config, train: Dataset, evidence: Evidence | Resolv
     Without evidence all known classes are the labels of methods that need them: to learn from, or to draw bags from.
     As long as the number of clusters is open, any number of classes and any count passes.
     """
-    n_clusters = config.n_clusters
+    n_clusters = config.n_clusters if isinstance(config.n_clusters, int) else None
     if n_clusters is not None and len(train) < n_clusters:
         raise InputError(f"{n_clusters} clusters were wanted of {len(train)} images: ask for fewer clusters.")
     if isinstance(evidence, Evidence):

@@ -24,12 +24,13 @@ from smidgen.methods import make_method
 from smidgen.methods.base import Method, Problem
 from smidgen.model import Model
 from smidgen.nets.timm_encoder import PretrainedEncoder
-from smidgen.setup.clusters import choose_clusters
+from smidgen.setup.clusters import AUTO, choose_clusters
 from smidgen.setup.configuration import resolve
 from smidgen.setup.encoder import as_if_embedded, choose_encoder, embedded, encoder_in_words
 from smidgen.setup.evidence import open_evidence, report_evidence, resolve_evidence
 from smidgen.setup.images import open_data
 from smidgen.setup.method import Choice, choose_method
+from smidgen.setup.number_of_clusters import NumberOfClusters, find_number_of_clusters
 from smidgen.setup.problem import make_problem
 from smidgen.setup.start import start_from, starting_run
 
@@ -38,10 +39,11 @@ from smidgen.setup.start import start_from, starting_run
 class Plan:
     """A fit with its choices made and inputs opened.
 
-    config: with every choice made. choice: which method `fusion` is, where it was asked for. datasets: the images, of
-    training and, where there is one, of the test set.
-    extractor: what embeds them; None where the method sees the images. evidence: about the training images.
-    start: the model of the run to start from. method: a new one, made with zeros for embeddings.
+    config: with every choice made, but the number of clusters where it is "auto" until images are embedded. choice:
+    which method `fusion` is, where it was asked for. datasets: the images, of training and, where there is one, of the
+    test set. extractor: what embeds them; None where the method sees the images. evidence: about the training images;
+    given: as it was given, to be resolved again once the number of clusters is known. start: the model of the run to
+    start from. method: a new one, made with zeros for embeddings.
     """
 
     config: Config
@@ -49,12 +51,27 @@ class Plan:
     datasets: list[Dataset]
     extractor: PretrainedEncoder | None
     evidence: Resolved
+    given: Evidence | Resolved | None
     start: Model | None
     method: Method
 
     def inputs(self, listener: Listener) -> list[Dataset]:
         """Return the method's inputs: embeddings of the images, which takes a while, or the images themselves."""
         return embedded(self.datasets, self.extractor, device=self.config.device, listener=listener)
+
+    def with_number_of_clusters(self, inputs: Dataset, listener: Listener) -> tuple[Plan, NumberOfClusters | None]:
+        """Return the plan with the number of clusters that "auto" comes to, and how; as it is where it has a number.
+
+        inputs: for training, from `inputs`.
+        """
+        if self.config.n_clusters != AUTO:
+            return self, None
+        found = find_number_of_clusters(inputs.images, self.evidence, seed=self.config.seed, listener=listener)
+        listener.log(found.in_words())
+        config = dataclasses.replace(self.config, n_clusters=found.curve.best)
+        evidence = resolve_evidence(config, self.datasets[0], self.given)
+        method = _planned_method(config, self.datasets[0], self.extractor, evidence, self.start, listener)
+        return dataclasses.replace(self, config=config, evidence=evidence, method=method), found
 
     def ready_method(self, inputs: Dataset) -> Method:
         """Return the method to train on these training inputs."""
@@ -95,7 +112,7 @@ class Plan:
             "value_range": train.value_range.as_table(),
             "encoder": encoder_in_words(self.config),
             "classes": list(train.class_names) if train.classes is not None else [],
-            "n_clusters": problem.n_clusters,
+            "n_clusters": AUTO if self.config.n_clusters == AUTO else problem.n_clusters,
             "method": self.config.method,
             **({} if self.choice is None else {"method_choice": self.choice.as_table()}),
             "options": msgspec.to_builtins(dict(self.config.options)),
@@ -132,11 +149,25 @@ def make_plan(
     if config != open_config:
         resolved = resolve_evidence(config, train, evidence)  # no count is above it
     datasets = [dataset for dataset in (train, held_out) if dataset is not None]
-    method = new_method(config, make_problem(config, as_if_embedded(train, extractor), resolved))
+    heard = Listener() if config.n_clusters == AUTO else listener  # what evidence determines depends on the number
+    method = _planned_method(config, train, extractor, resolved, start, heard)
+    return Plan(config, choice, datasets, extractor, resolved, evidence, start, method)
+
+
+def _planned_method(
+    config: Config,
+    train: Dataset,
+    extractor: PretrainedEncoder | None,
+    evidence: Resolved,
+    start: Model | None,
+    listener: Listener,
+) -> Method:
+    """Return a new method, made with zeros for embeddings, and report the evidence that it learns from."""
+    method = new_method(config, make_problem(config, as_if_embedded(train, extractor), evidence))
     if start is not None:
         start_from(method, start, fine_tune=config.fine_tune)  # may refuse
     report_evidence(method, listener)
-    return Plan(config, choice, datasets, extractor, resolved, start, method)
+    return method
 
 
 def new_method(config: Config, problem: Problem) -> Method:

@@ -11,16 +11,16 @@ from smidgen.data.datasets import Dataset
 from smidgen.data.shapes import is_vector
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods.base import Problem
+from smidgen.setup.clusters import number_to_plan_with
 
 
 def make_problem(config: Config, train: Dataset, evidence: Resolved) -> Problem:
     """Return the problem: what a method may know of the training set."""
-    assert config.n_clusters is not None
     mean, std = _channel_statistics(train.images)
     return Problem(
         n_images=len(train),
         shape=train.shape,
-        n_clusters=config.n_clusters,
+        n_clusters=number_to_plan_with(config, train, evidence),
         mean=mean,
         std=std,
         evidence=evidence,
