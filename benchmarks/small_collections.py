@@ -139,17 +139,25 @@ def peers_with_labels(data: Collection, labels: np.ndarray) -> Iterator[tuple[st
 
 
 def evidence_of(kind: str, data: Collection, draw: int) -> Resolved:
-    """Return simulated evidence of one kind."""
+    """Return simulated evidence of one kind about the training images."""
+    return evidence_in(kind, data.y, draw)
+
+
+def evidence_in(kind: str, y: np.ndarray, draw: int) -> Resolved:
+    """Return simulated evidence of one kind about images of these classes (n,)."""
     if kind == "none":
-        return Resolved.nothing(len(data.x))
+        return Resolved.nothing(len(y))
+    n_classes = int(y.max()) + 1
     what = {"labels_per_class": int(kind.removeprefix("labels-"))} if kind.startswith("labels") else dict(BAGS)
+    if not kind.startswith("labels"):
+        what["ucc"] = (1, min(3, n_classes))
     if kind == "proportions":
         what |= {"proportions": True, "counts": False}
-    ids = [f"{row:06d}" for row in range(len(data.x))]
-    names = tuple(f"class {k}" for k in range(data.n_classes))
+    ids = [f"{row:06d}" for row in range(len(y))]
+    names = tuple(f"class {k}" for k in range(n_classes))
     rng = np.random.default_rng(draw)
-    evidence, _ = simulate(Simulation(**what), data.y, ids=ids, class_names=names, generator=rng)
-    return evidence.resolve(np.array(ids, dtype=object), n_clusters=data.n_classes)
+    evidence, _ = simulate(Simulation(**what), y, ids=ids, class_names=names, generator=rng)
+    return evidence.resolve(np.array(ids, dtype=object), n_clusters=n_classes)
 
 
 def per_class(y: np.ndarray, found: np.ndarray, *, matched: bool) -> float:

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("smidgen.cli.report", "rebuild a run's report, and compare several runs"),
     "simulate": ("smidgen.cli.simulate", "make evidence files from images of known classes, to try methods with"),
     "list": ("smidgen.cli.list", "list the methods and their options, the datasets, the encoders"),
+    "clusters": ("smidgen.cli.clusters", "find how many clusters a collection has, as a scored curve"),
     "check": ("smidgen.cli.check", "inspect a collection of images before fitting"),
     "export": ("smidgen.cli.export", "export a run as a table, as folders of images, or its model as ONNX"),
 }

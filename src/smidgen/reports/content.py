@@ -14,6 +14,7 @@ from smidgen.reports import figures, header, tables
 from smidgen.reports.bags import read_bags
 from smidgen.reports.calibration import calibration
 from smidgen.reports.classes import class_section
+from smidgen.reports.cluster_numbers import shown_numbers
 from smidgen.reports.curves import charts
 from smidgen.reports.filters import read_filters
 from smidgen.reports.gallery import Galleries, Shown
@@ -76,6 +77,7 @@ def content(report: Report) -> dict[str, Any]:
         "shares": share_section(assignments, metrics),
         "relabelling": report.shown.relabelling,
         "evidence": report.shown.evidence,
+        "numbers": shown_numbers(report.shown.numbers),
         "issues": report.shown.issues,
         "bags": read_bags(report.run.path, metrics),
         "probes": read_probes(report.run.path),

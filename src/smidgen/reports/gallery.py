@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 
 from smidgen.errors import InputError, RunError
 from smidgen.files import read_array
+from smidgen.reports.cluster_numbers import Numbers, read_numbers
 from smidgen.reports.evidence import Section, evidence_rows, read_evidence
 from smidgen.reports.issues import Kind, issue_rows, read_issues
 from smidgen.reports.predictions import Predictions, choose_predictions
@@ -57,6 +58,7 @@ class Galleries:
     evidence: np.ndarray = field(default_factory=lambda: _none())
     pseudo_labels: np.ndarray = field(default_factory=lambda: _none())
     issues: np.ndarray = field(default_factory=lambda: _none())
+    cuts: np.ndarray = field(default_factory=lambda: _none())
 
     def shown(self) -> Iterator[np.ndarray]:
         """Yield the galleries' rows, the most wanted first; the map's sample is not among them."""
@@ -64,6 +66,7 @@ class Galleries:
         yield from (cluster.typical for cluster in self.clusters)
         yield from (mistake.rows for mistake in self.mistakes)
         yield from (rows for each in self.predictions for rows in (each.right, each.wrong))
+        yield self.cuts
         yield self.uncertain
         yield self.issues
         yield self.pseudo_labels
@@ -74,7 +77,8 @@ class Galleries:
 class Shown:
     """What a run folder holds for a report, and the images that are chosen from it.
 
-    embeddings: (rows, features) or None. evidence, issues, relabelling: what these sections show, if there are any.
+    embeddings: (rows, features) or None. evidence, issues, relabelling, numbers: what these sections show, if there are
+    any.
     """
 
     assignments: Assignments
@@ -82,6 +86,7 @@ class Shown:
     evidence: Sequence[Section]
     issues: Sequence[Kind]
     relabelling: Relabelling | None
+    numbers: Numbers | None
     galleries: Galleries
 
 
@@ -90,13 +95,17 @@ def read_shown(run_folder: Path | str, *, per_cluster: int = 24, map_points: int
     assignments = read_assignments(run_folder)
     embeddings = open_embeddings(run_folder, rows=len(assignments))
     evidence, issues = read_evidence(run_folder, assignments), read_issues(run_folder, assignments)
-    relabelling = read_relabelling(run_folder, assignments)
+    relabelling, numbers = read_relabelling(run_folder, assignments), read_numbers(run_folder, assignments)
     galleries = choose(assignments, embeddings, per_cluster=per_cluster, map_points=map_points, uncertain=uncertain)
     pseudo_labels = _none() if relabelling is None else relabelling.rows()
     galleries = replace(
-        galleries, evidence=evidence_rows(evidence), issues=issue_rows(issues), pseudo_labels=pseudo_labels
+        galleries,
+        evidence=evidence_rows(evidence),
+        issues=issue_rows(issues),
+        pseudo_labels=pseudo_labels,
+        cuts=_none() if numbers is None else numbers.rows(),
     )
-    return Shown(assignments, embeddings, evidence, issues, relabelling, galleries)
+    return Shown(assignments, embeddings, evidence, issues, relabelling, numbers, galleries)
 
 
 def gallery_rows(
