@@ -44,7 +44,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     Parameters, all of them optional:
 
     n_clusters: how many clusters; "auto" for the number that suits X and the evidence best; None for as many as
-        classes are in a named dataset, in `classes`, or named by the evidence; otherwise 10.
+        classes are in a named dataset, in `classes`, or named by the evidence, otherwise "auto".
     method: a name in `smidgen list methods`. encoder: the net that makes embeddings, see `smidgen list encoders`; a
         pretrained one is used as it is. None is "lite2" for photographs and "conv" for small grey images.
     steps: short for the option of this name, for methods that have it. options: the others, by name; see

@@ -68,7 +68,7 @@ def test_a_least_number_is_tried_however_few_points_there_are():
 
 
 def test_too_few_points_are_a_sentence():
-    with pytest.raises(InputError, match="for 10 images or more, and there are 9: say it"):
+    with pytest.raises(InputError, match="for 10 images or more, and there are 9: pass `n_clusters`"):
         numbers_to_try(9)
 
 

@@ -41,32 +41,35 @@ EVIDENCE = {
     "partial labels": (Evidence.from_partial_labels([("a", "b"), ("b", "c"), *[None] * 38]), 3, "names 3 classes"),
     "labels and a larger count": (
         Evidence.from_labels(["a", "b", *[None] * 38]) | Evidence.from_bags(BAGS, counts=[5, 4]),
-        5,
-        "holds images of 5 classes",
+        "auto",
+        "the images decide",
     ),
-    "a large count": (Evidence.from_bags(BAGS, counts=[14, (11, 20)]), 14, "holds images of 14 classes"),
-    "small counts": (Evidence.from_bags(BAGS, counts=[2, 1]), 10, "No number of clusters was given"),
-    "a single class": (Evidence.from_labels(["a", *[None] * 39]), 10, "No number of clusters was given"),
-    "nothing": (None, 10, "No number of clusters was given"),
+    "a large count": (Evidence.from_bags(BAGS, counts=[14, (11, 20)]), "auto", "the images decide"),
+    "small counts": (Evidence.from_bags(BAGS, counts=[2, 1]), "auto", "No number of clusters was given"),
+    "a single class": (Evidence.from_labels(["a", *[None] * 39]), "auto", "No number of clusters was given"),
+    "nothing": (None, "auto", "No number of clusters was given"),
 }
 
 
 @pytest.mark.parametrize(("evidence", "expected", "why"), EVIDENCE.values(), ids=EVIDENCE)
 def test_without_a_number_there_are_as_many_clusters_as_classes_are_known(evidence, expected, why):
     plan, said = planned(evidence)
-    assert plan.config.n_clusters == plan.method.problem.n_clusters == expected
+    assert plan.config.n_clusters == expected
+    assert expected == "auto" or plan.method.problem.n_clusters == expected
     assert why in said
-    assert f"looking for {expected} clusters (`--clusters` changes it)" in said
+    assert "(`--clusters` changes it)" in said
 
 
 def test_a_range_of_counts_ends_at_the_number_of_clusters():
-    assert planned(EVIDENCE["a large count"][0])[0].evidence.counts_max.tolist() == [14, 14]
+    bags = EVIDENCE["a large count"][0]
+    assert planned(bags, n_clusters=15)[0].evidence.counts_max.tolist() == [14, 15]
+    assert fit(AUTO, data=blobs(2, each=20), evidence=bags).config.n_clusters >= 14
 
 
 def test_a_given_number_wins_and_too_few_are_refused():
     plan, said = planned(EVIDENCE["labels"][0], n_clusters=20)
     assert plan.config.n_clusters == 20
-    assert "looking for" not in said
+    assert "--clusters" not in said
     with pytest.raises(InputError, match="names 12 classes"):
         planned(EVIDENCE["labels"][0], n_clusters=10)
 
@@ -74,8 +77,8 @@ def test_a_given_number_wins_and_too_few_are_refused():
 def test_classes_of_the_images_are_only_a_hint(tmp_path):
     np.savez(tmp_path / "a.npz", x=IMAGES, y=CLASSES)
     plan, said = planned(data=tmp_path / "a.npz")
-    assert plan.config.n_clusters == 10
-    assert "The images are of 3 classes, used for scores only: `--clusters 3` uses that." in said
+    assert plan.config.n_clusters == "auto"
+    assert "They are of 3 classes, used for scores only: `--clusters 3` uses that." in said
 
 
 def test_a_named_dataset_keeps_its_own_number():

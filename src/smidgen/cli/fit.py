@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clusters",
         metavar="N",
         type=clusters,
-        help="number of clusters, auto for the one that suits the images best (default: as many as there are classes in"
-        " a named dataset, in --classes, or in the evidence; otherwise 10)",
+        help="number of clusters, or auto for the one that suits the images best (default: as many as there are classes"
+        " in a named dataset, in --classes, or in the evidence; otherwise auto)",
     )
     what.add_argument(
         "--method",

@@ -26,6 +26,7 @@ from smidgen.inspection.advice import advice, refusals
 from smidgen.inspection.issues import Issue, issue_columns
 from smidgen.inspection.search import find_issues
 from smidgen.listener import Listener
+from smidgen.maths.cluster_count import LEAST_POINTS
 from smidgen.nets.pretrained import pretrained_encoder
 from smidgen.setup.clusters import clusters_of_evidence, least_clusters
 from smidgen.setup.configuration import class_count
@@ -108,8 +109,8 @@ def inspect_collection(
     )
     dataset = _open(data, config, listener)
     found = _look(dataset, config, listener)
-    wanted, known = _clusters_and_evidence(found, evidence or Evidence(), config)
-    found = replace(found, refusals=refusals(found, n_clusters=wanted, allow_bad=allow_bad))
+    wanted, needed, known = _clusters_and_evidence(found, evidence or Evidence(), config)
+    found = replace(found, refusals=refusals(found, n_clusters=needed, allow_bad=allow_bad))
     if isinstance(known, InputError):
         found = replace(found, refusals=[*found.refusals, str(known)])
     elif evidence is not None:
@@ -177,8 +178,13 @@ def _embedded(dataset: Dataset, encoder: str, device: str, listener: Listener) -
     )
 
 
-def _clusters_and_evidence(found: Inspection, evidence: Evidence, config: Config) -> tuple[int, Resolved | InputError]:
-    """Return the number of clusters that `fit` would look for, and the evidence, or why `fit` refuses it."""
+def _clusters_and_evidence(
+    found: Inspection, evidence: Evidence, config: Config
+) -> tuple[int, int, Resolved | InputError]:
+    """Return what `fit` goes by: the number of clusters, the images it needs for them, and the evidence or its refusal.
+
+    Where `fit` finds the number itself, it is the least that the evidence leaves possible.
+    """
     dataset = found.dataset
     rows = [row for row, split in enumerate(found.splits) if split in ("", "train")]
     asked = class_count(config.data, config.classes) if config.n_clusters is None else config.n_clusters
@@ -195,5 +201,7 @@ def _clusters_and_evidence(found: Inspection, evidence: Evidence, config: Config
     except InputError as error:
         refusal = error
     if asked is None:
-        asked, _ = clusters_of_evidence(known)
-    return (asked if isinstance(asked, int) else max(2, least_clusters(known))), refusal or known
+        asked = clusters_of_evidence(known)
+    least = max(2, least_clusters(known))
+    wanted, needed = (asked, asked) if isinstance(asked, int) else (least, max(least, LEAST_POINTS))
+    return wanted, needed, refusal or known

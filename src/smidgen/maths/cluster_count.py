@@ -121,7 +121,8 @@ def numbers_to_try(n_points: int, *, least: int = 2, most: int = MOST) -> np.nda
     """
     if n_points < LEAST_POINTS:
         raise InputError(
-            f"The number of clusters can be found for {LEAST_POINTS} images or more, and there are {n_points}: say it."
+            f"The number of clusters can be found for {LEAST_POINTS} images or more, and there are {n_points}: pass"
+            " `n_clusters`."
         )
     if least > n_points:
         raise InputError(f"At least {least} clusters were wanted of {n_points} images: ask for fewer clusters.")

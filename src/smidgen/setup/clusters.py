@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final, Literal
 
 import numpy as np
 
@@ -11,38 +12,33 @@ from smidgen.data.datasets import Dataset
 from smidgen.evidence.resolved import Resolved
 from smidgen.listener import Listener
 
-AUTO = "auto"
+AUTO: Final = "auto"
 """The number of clusters that suits images and evidence best, see `setup.number_of_clusters`."""
 
-DEFAULT_CLUSTERS = 10
-"""Where the evidence does not say more."""
+_PLANNED = 10  # clusters, at most, that a plan is made with until "auto" has come to a number
 
 
 def choose_clusters(config: Config, train: Dataset, evidence: Resolved, listener: Listener) -> Config:
     """Return the configuration with a number of clusters, or "auto": as it is if it has one of them."""
     if config.n_clusters is not None:
         return config
-    n_clusters, why = clusters_of_evidence(evidence)
-    listener.log(f"{why}: looking for {n_clusters} clusters (`--clusters` changes it).")
-    n_classes = 0 if train.classes is None else len(np.unique(train.classes[train.classes >= 0]))
-    if not classes_named(evidence) and 1 < n_classes != n_clusters:
+    n_clusters = clusters_of_evidence(evidence)
+    if n_clusters == AUTO:
+        listener.log("No number of clusters was given: the images decide (`--clusters` changes it).")
+    else:
         listener.log(
-            f"The images are of {n_classes} classes, used for scores only: `--clusters {n_classes}` uses that."
+            f"The evidence names {n_clusters} classes: looking for as many clusters (`--clusters` changes it)."
         )
+    n_classes = 0 if train.classes is None else len(np.unique(train.classes[train.classes >= 0]))
+    if n_classes > 1 and n_clusters == AUTO:
+        listener.log(f"They are of {n_classes} classes, used for scores only: `--clusters {n_classes}` uses that.")
     return dataclasses.replace(config, n_clusters=n_clusters)
 
 
-def clusters_of_evidence(evidence: Resolved) -> tuple[int, str]:
-    """Return how many clusters to look for, and why, as the beginning of a sentence.
-
-    As many as the evidence names classes, or counts in one bag.
-    """
-    named, least = classes_named(evidence), least_clusters(evidence)
-    if named > 1 and named == least:
-        return named, f"The evidence names {named} classes"
-    if named > 1 or least > DEFAULT_CLUSTERS:
-        return least, f"A bag holds images of {least} classes"
-    return DEFAULT_CLUSTERS, "No number of clusters was given"
+def clusters_of_evidence(evidence: Resolved) -> int | Literal["auto"]:
+    """Return as many as the evidence names classes, if two or more; "auto" where it names fewer than it counts."""
+    named = classes_named(evidence)
+    return named if named > 1 and named == least_clusters(evidence) else AUTO
 
 
 def classes_named(evidence: Resolved) -> int:
@@ -60,4 +56,4 @@ def number_to_plan_with(config: Config, train: Dataset, evidence: Resolved) -> i
     """Return the number of clusters, or, as long as it is "auto", one that the evidence leaves possible."""
     if isinstance(config.n_clusters, int):
         return config.n_clusters
-    return max(least_clusters(evidence), min(DEFAULT_CLUSTERS, len(train)))
+    return max(least_clusters(evidence), min(_PLANNED, len(train)))

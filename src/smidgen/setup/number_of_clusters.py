@@ -37,7 +37,8 @@ _FITTED = 5000  # images that the neighbour space is made of
 _IN_TREE = 20_000  # images in the tree of merges
 _SIDE = 32  # pixels a side, of larger images
 _COMPONENTS, _NEIGHBOURS, _ROUNDS, _IMAGES_PER_NEIGHBOUR = 256, 10, 4, 15
-_LEAST_BAGS = 20  # with several classes
+_LEAST_BAGS = 20  # with known counts
+_MOST_BAGS, _MOST_LABELS = 500, 5000  # bags, and labels or pairs, that are compared with cuts
 _ROWS = 4096
 
 
@@ -121,16 +122,17 @@ class _NeighbourSpace:
             torch.manual_seed(seed)
             self.net = SpreadFeatures(known.shape[1], _COMPONENTS, neighbours=neighbours, rounds=_ROUNDS)
             points = self.net.fit(known)
-        self.points = np.full((len(images), points.shape[1]), np.nan, dtype=np.float32)
-        self.points[fitted] = points.numpy()
+        self.place = np.full(len(images), -1)  # of each image's point in `points`, -1 for none yet
+        self.place[fitted] = np.arange(len(fitted))
+        self.points = points.numpy()
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """Return the points (rows, features) of some images."""
-        missing = np.unique(rows[np.isnan(self.points[rows, 0])])
-        for start in range(0, len(missing), _ROWS):
-            some = missing[start : start + _ROWS]
-            self.points[some] = self.net(self._values(some)).numpy()
-        return self.points[rows]
+        missing = np.unique(rows[self.place[rows] < 0])
+        blocks = [missing[start : start + _ROWS] for start in range(0, len(missing), _ROWS)]
+        self.place[missing] = len(self.points) + np.arange(len(missing))
+        self.points = np.concatenate([self.points, *(self.net(self._values(some)).numpy() for some in blocks)])
+        return self.points[self.place[rows]]
 
     def _values(self, rows: np.ndarray) -> torch.Tensor:
         """Return embeddings as they are, or the pixels of images, in rows (rows, features) float32."""
@@ -191,7 +193,7 @@ def _said(
     space: _NeighbourSpace, points: np.ndarray, evidence: Resolved, numbers: np.ndarray, *, seed: int
 ) -> dict[str, np.ndarray]:
     """Return what each kind of evidence adds to the score of each number of clusters."""
-    pure = _pure_bags(evidence)
+    pure = _some(_pure_bags(evidence), _MOST_BAGS)
     found: dict[str, np.ndarray] = {}
     if len(pure) >= LEAST_GROUPS:
         means = np.array([space.of(images).mean(0) for images in pure])
@@ -207,9 +209,10 @@ def _agreements(
 ) -> Mapping[str, np.ndarray]:
     """Return how well cuts agree with labels, pairs and counts of several classes, (cuts,) each, over dimensions."""
     labels = evidence.labels.numpy()
-    labelled = np.flatnonzero(np.bincount(labels + 1)[labels + 1] * (labels >= 0) > 1)  # one says not what is alike
-    pairs, same = evidence.pairs.numpy(), evidence.same.numpy()
-    exact = (evidence.counts_min == evidence.counts_max).numpy()
+    # A label that no other image has does not say what is alike.
+    labelled = _some(np.flatnonzero((np.bincount(labels + 1)[labels + 1] > 1) & (labels >= 0)), _MOST_LABELS)
+    pairs, same = (_some(each.numpy(), _MOST_LABELS) for each in (evidence.pairs, evidence.same))
+    exact = _some(np.flatnonzero((evidence.counts_min == evidence.counts_max).numpy()), _MOST_BAGS)
     bags, counts = evidence.count_bags.numpy()[exact], evidence.counts_min.numpy()[exact]
     images, offsets = evidence.images_of(torch.from_numpy(bags)) if len(bags) >= _LEAST_BAGS else (None, None)
     about = np.unique(np.concatenate([labelled, pairs.ravel(), [] if images is None else images.numpy()])).astype(int)
@@ -226,3 +229,11 @@ def _agreements(
             members = np.split(np.searchsorted(about, images.numpy()), offsets.numpy()[1:-1])
             found.setdefault("counts", []).append(count_agreement(members, counts, cuts))
     return {name: np.mean(values, axis=0) for name, values in found.items()}
+
+
+def _some(values: Any, most: int) -> Any:
+    """Return at most so many values, from everywhere among them."""
+    if len(values) <= most:
+        return values
+    rows = np.linspace(0, len(values) - 1, most).round().astype(np.int64)
+    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows.tolist()]
