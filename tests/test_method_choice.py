@@ -1,5 +1,6 @@
 """Which method `fusion` is, and why; options that are read once, before any image is."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -18,7 +19,7 @@ from smidgen.listener import Listener
 from smidgen.methods import FUSION_METHODS
 from smidgen.model import Model
 from smidgen.run_folder import RunFolder
-from smidgen.setup.method import Choice, by_options, choose_method
+from smidgen.setup.method import Choice, by_options, choose_method, mutual_share_of_pixels
 from smidgen.setup.options import read_early, with_options
 
 RANDOM = np.random.default_rng(0)
@@ -146,6 +147,36 @@ def test_a_run_that_starts_from_another_makes_its_own_once(made, tmp_path):
     del made[:]
     fit(config(options=QUICK, init_from=str(tmp_path / "first")), data=GREY)
     assert made == [IMAGES, IMAGES]  # the other run's, with its model, and its own
+
+
+def test_writing_has_mutual_neighbours_by_pixels_and_trains_a_net():
+    digits = open_dataset("digits")
+    assert mutual_share_of_pixels(digits.images[:300]) > 0.6
+    choice = choose_method(config(), digits, Listener())[1]
+    assert choice.method == IMAGES
+    assert choice.why.startswith("the images are grey and of at most 64 pixels a side, and ")
+    assert choice.why.endswith(" % of their nearest neighbours by pixels are mutual, as of writing")
+
+
+def test_small_grey_images_whose_pixels_say_nothing_are_embedded(monkeypatch):
+    digits = open_dataset("digits").subset(np.arange(300))
+    noise = dataclasses.replace(digits, images=RANDOM.integers(0, 256, (300, 1, 28, 28), dtype=np.uint8))
+    choice = choose_method(config(), noise, Listener())[1]
+    assert choice.method == EMBEDDINGS
+    assert " % of their nearest neighbours by pixels are mutual, fewer than of writing" in choice.why
+    few = noise.subset(np.arange(50))
+    assert choose_method(config(), few, Listener())[1].method == IMAGES
+    named = choose_method(config(encoder="conv"), noise, Listener())[1]
+    assert named.method == IMAGES
+
+
+def test_mutual_neighbours_are_counted_one_by_one():
+    images = RANDOM.integers(0, 256, (30, 1, 4, 4), dtype=np.uint8)
+    pixels = images.reshape(30, -1).astype(np.float64)
+    distance = np.square(pixels[:, None] - pixels).sum(2) + np.diag([np.inf] * 30)
+    near = [set(row.argsort()[:10].tolist()) for row in distance]
+    slow = np.mean([image in near[other] for image in range(30) for other in near[image]])
+    assert mutual_share_of_pixels(images) == pytest.approx(slow, abs=0.02)
 
 
 def test_the_choice_is_said_and_recorded(tmp_path):

@@ -82,8 +82,8 @@ FUSION_RULE = f"""\
 
 Where nothing of this is given, the data decide:
 
-  fusion-images      of grey images of up to {SMALL} pixels a side: they may be writing, which nets trained on
-                     photographs know little of;
+  fusion-images      of grey images of up to {SMALL} pixels a side, where half of their nearest neighbours by pixels
+                     are mutual: they may be writing, which nets trained on photographs know little of;
   fusion-embeddings  of ready embeddings, and of all other images, which the encoder lite2 makes embeddings of.
 
 Options that both have mean the same in both."""
