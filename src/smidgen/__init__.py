@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from smidgen.evidence.evidence import Evidence
     from smidgen.fitting import fit
     from smidgen.inspection.collection import inspect_collection
+    from smidgen.inspection.number import count_clusters
 
 __version__ = "0.1.0"
 
-__all__ = ["Config", "Evidence", "ImageClusterer", "fit", "inspect_collection", "open_dataset"]
+__all__ = ["Config", "Evidence", "ImageClusterer", "count_clusters", "fit", "inspect_collection", "open_dataset"]
 
 _HOMES = {
     "Config": "config",
     "Evidence": "evidence.evidence",
     "ImageClusterer": "estimator",
+    "count_clusters": "inspection.number",
     "fit": "fitting",
     "inspect_collection": "inspection.collection",
     "open_dataset": "data.datasets",

@@ -4,7 +4,9 @@ import re
 import numpy as np
 import pytest
 
+import smidgen as smidgen_package
 from smidgen.csv_tables import read_csv
+from smidgen.errors import InputError
 from smidgen.inspection.number import FILES
 
 BLOBS = (12 * np.eye(4, 16)).repeat(25, axis=0) + np.random.default_rng(0).normal(size=(100, 16))
@@ -104,3 +106,11 @@ def test_other_words_than_auto_are_refused(smidgen, blobs, verb):
 
 def test_check_takes_auto(smidgen, photos):
     assert smidgen("check", photos, "--clusters", "auto", "--quiet").code == 0
+
+
+def test_python_counts_clusters_too():
+    found = smidgen_package.count_clusters(BLOBS.astype(np.float32), most=8, threads=1)
+    assert found.number.curve.best == 4
+    assert found.summary()["best"] == 4
+    with pytest.raises(InputError, match="Unknown setting 'colour'"):
+        smidgen_package.count_clusters(BLOBS.astype(np.float32), colour=True)

@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from smidgen.config import Config
 from smidgen.csv_tables import read_csv
+from smidgen.data.dataset import Dataset
 from smidgen.errors import InputError
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
@@ -10,6 +13,7 @@ from smidgen.files import read_json, write_json
 from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.run_folder import RunFolder
+from smidgen.setup.encoder import encoder_to_compare
 from smidgen.setup.number_of_clusters import bounds_of_evidence, find_number_of_clusters
 from smidgen.setup.plan import make_plan
 
@@ -180,3 +184,68 @@ def test_pixels_of_images_are_compared_whatever_their_size():
     images = np.repeat(kinds, 20, axis=0).repeat(8, axis=2).repeat(8, axis=3)  # 48 × 48, in colour
     images = np.clip(images + generator.normal(size=images.shape) * 20, 0, 255).astype(np.uint8)
     assert find_number_of_clusters(images, Resolved.nothing(60), seed=0).curve.best == 3
+
+
+def test_photographs_are_compared_by_embeddings_whatever_the_method_is_given():
+    colour = Dataset("a", "train", np.arange(3).astype(object), np.zeros((3, 3, 8, 8), dtype=np.uint8))
+    grey = Dataset("a", "train", np.arange(3).astype(object), np.zeros((3, 1, 28, 28), dtype=np.uint8))
+    vectors = Dataset("a", "train", np.arange(3).astype(object), np.zeros((3, 5), dtype=np.float32))
+    assert encoder_to_compare(AUTO, colour) == "lite2"
+    trained = Config("array", method="fusion-images", n_clusters="auto", options={"encoder": "lite0"})
+    assert encoder_to_compare(trained, colour) == "lite0"
+    assert encoder_to_compare(Config("array", method="sela", options={"encoder": "alexnet"}), colour) == "lite2"
+    assert encoder_to_compare(AUTO, grey) is None
+    assert encoder_to_compare(AUTO, vectors) is None
+
+
+@pytest.mark.parametrize("features", [1, 2, 300])
+def test_embeddings_of_any_length_are_counted(features):
+    generator = np.random.default_rng(0)
+    data = (np.repeat([0.0, 30.0, 60.0], 12)[:, None] + generator.normal(size=(36, features))).astype(np.float32)
+    found = find_number_of_clusters(data, Resolved.nothing(36), seed=0)
+    assert found.curve.low <= 3 <= found.curve.high
+    assert len(found.tree_columns(np.arange(36))["node"]) == 2 * found.tree.n_leaves - 1
+
+
+def test_few_different_images_are_counted():
+    data = np.repeat(10 * np.eye(3, 5, dtype=np.float32), [8, 4, 3], axis=0)
+    assert find_number_of_clusters(data, Resolved.nothing(15), seed=0).tree.n_leaves == 3
+
+
+def test_the_largest_number_that_is_tried_is_said_to_be_that():
+    found = find_number_of_clusters(blobs(6, each=20), Resolved.nothing(120), seed=0, most=4)
+    assert found.in_words().startswith("4 clusters suit these images best")
+    assert found.in_words().endswith("It is the largest number tried: there may be more.")
+
+
+def test_a_cloud_in_which_no_cluster_is_clear_is_said_to_be_that():
+    cloud = np.random.default_rng(0).normal(size=(200, 20)).astype(np.float32)
+    found = find_number_of_clusters(cloud, Resolved.nothing(200), seed=0, most=12)
+    assert not found.as_table()["clear"]
+    assert "None is clear: they are hardly better apart than points of a single cloud." in found.in_words()
+
+
+def test_colour_images_are_embedded_to_be_counted_by_a_method_of_pixels(monkeypatch):
+    used = []
+
+    def embeddings(train, name, **_):
+        used.append(name)
+        return dataclasses.replace(train, images=blobs(3, each=20), items=None)
+
+    monkeypatch.setattr("smidgen.setup.plan.compared", embeddings)
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    assert fit(AUTO, data=images).config.n_clusters == 3
+    assert used == ["lite2"]
+
+
+def test_many_labels_pairs_and_bags_are_sampled():
+    data, generator = blobs(3, each=60), np.random.default_rng(0)
+    labels = Evidence.from_labels([f"{row // 60}" for row in range(180)])
+    pairs = Evidence.from_pairs(same=[(0, row) for row in range(1, 60)], different=[(0, row) for row in range(60, 180)])
+    bags = [generator.permutation(180)[:4].tolist() for _ in range(60)]
+    counts = [len({row // 60 for row in bag}) for bag in bags]
+    known = (labels | pairs | Evidence.from_bags(bags, counts=counts)).resolve([f"{row}" for row in range(180)])
+    found = find_number_of_clusters(data, known, seed=0)
+    assert found.curve.best == 3
+    assert {"labels", "pairs", "counts"} <= found.curve.evidence.keys()
+    assert (found.least, found.most) == (3, 3)

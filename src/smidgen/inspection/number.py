@@ -11,12 +11,14 @@ import numpy as np
 from smidgen.config import Config
 from smidgen.csv_tables import write_csv
 from smidgen.data.datasets import Dataset, as_paths
+from smidgen.errors import unknown
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.files import atomic_write, write_json
 from smidgen.hardware import torch_threads
 from smidgen.listener import Listener
 from smidgen.maths.cluster_count import MOST
+from smidgen.options import field_types
 from smidgen.reports.cluster_numbers import parts_chart, score_chart
 from smidgen.reports.level_chart import standalone
 from smidgen.setup.clusters import AUTO
@@ -79,6 +81,9 @@ def count_clusters(
     True
     """
     listener = listener or Listener()
+    for name in settings:
+        if name not in field_types(Config):
+            raise unknown("setting", name, field_types(Config))
     config = Config(data=as_paths(data) or "array", n_clusters=AUTO, seed=seed, **settings)  # type: ignore[arg-type]
     with torch_threads(config.threads):
         plan = make_plan(config, data=data, evidence=evidence, listener=listener)

@@ -86,9 +86,9 @@ class Curve:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the best cut is better separated than one of points without clusters."""
+        """Whether the best cut is better separated than one of points without clusters, by two standard errors."""
         best = self.score.argmax()
-        return bool(self.silhouette[best] > self.null_silhouette[best] + self.error[best] / 2)
+        return bool(self.silhouette[best] > self.null_silhouette[best] + 2 * ERROR)
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return the curve as a table, one row for each number of clusters."""

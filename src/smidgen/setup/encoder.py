@@ -14,7 +14,7 @@ from smidgen.data.decoding import NATIVE_LIMIT
 from smidgen.errors import InputError
 from smidgen.hardware import forked_rng
 from smidgen.listener import Listener
-from smidgen.methods import FUSION, option_types
+from smidgen.methods import FUSION, SMALL, option_types
 from smidgen.model import Model, embed
 from smidgen.nets.composed import Chain, EncoderOption, Projected
 from smidgen.nets.encoders import FOR_IMAGES, is_trained_from_scratch
@@ -120,6 +120,27 @@ def embedded(
         )
         for dataset in datasets
     ]
+
+
+def encoder_to_compare(config: Config, train: Dataset) -> str | None:
+    """Return the encoder whose embeddings tell kinds of images apart, where the method is given the images themselves.
+
+    None for ready embeddings and for small grey images, whose pixels do; for others `PREFERRED`, or the pretrained
+    encoder that the method is going to train.
+    """
+    if train.holds_vectors or (train.shape[0] == 1 and max(train.shape[1:]) <= SMALL):
+        return None
+    trained = config.options.get("encoder")
+    if isinstance(trained, str) and not is_trained_from_scratch(trained) and not trained.startswith(SCRATCH):
+        return trained
+    return PREFERRED
+
+
+def compared(train: Dataset, name: str, *, device: str, listener: Listener) -> Dataset:
+    """Return images as the embeddings of an encoder that is not that of the fit."""
+    with forked_rng("cpu"):
+        encoder = pretrained_encoder(name, flip=True)
+    return embedded([train], encoder, device=device, listener=listener)[0]
 
 
 def as_if_embedded(dataset: Dataset, extractor: PretrainedEncoder | None) -> Dataset:

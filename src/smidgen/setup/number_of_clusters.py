@@ -39,7 +39,7 @@ _SIDE = 32  # pixels a side, of larger images
 _COMPONENTS, _NEIGHBOURS, _ROUNDS, _IMAGES_PER_NEIGHBOUR = 256, 10, 4, 15
 _LEAST_BAGS = 20  # with known counts
 _MOST_BAGS, _MOST_LABELS = 500, 5000  # bags, and labels or pairs, that are compared with cuts
-_ROWS = 4096
+_ROWS, _BLOCK = 4096, 256  # rows of points made at once, and images read at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +59,12 @@ class NumberOfClusters:
         """Return the result as a sentence."""
         curve = self.curve
         within = f"{curve.low} to {curve.high} are" if curve.low < curve.high else "no other number is"
-        unclear = "" if curve.is_clear else " No number is clear: the images look as one cloud without clusters."
-        return f"{curve.best} clusters suit these images best; {within} within one standard error.{unclear}"
+        said = [f"{curve.best} clusters suit these images best; {within} within one standard error."]
+        if not curve.is_clear:
+            said.append("None is clear: they are hardly better apart than points of a single cloud.")
+        if curve.best == curve.n_clusters[-1] > self.least:
+            said.append("It is the largest number tried: there may be more.")
+        return " ".join(said)
 
     def as_table(self) -> dict[str, Any]:
         """Return the result as a manifest has it."""
@@ -136,11 +140,15 @@ class _NeighbourSpace:
 
     def _values(self, rows: np.ndarray) -> torch.Tensor:
         """Return embeddings as they are, or the pixels of images, in rows (rows, features) float32."""
-        values = torch.from_numpy(np.ascontiguousarray(self.images[rows])).float()
-        if is_vector(tuple(values.shape[1:])):
-            return values
-        height, width = (min(side, _SIDE) for side in values.shape[2:])
-        return F.adaptive_avg_pool2d(values, (height, width)).flatten(1) / 255
+        return torch.cat([_in_rows(self.images[some]) for some in np.array_split(rows, -(-len(rows) // _BLOCK))])
+
+
+def _in_rows(images: np.ndarray) -> torch.Tensor:
+    values = torch.from_numpy(np.ascontiguousarray(images)).float()
+    if is_vector(tuple(values.shape[1:])):
+        return values
+    height, width = (min(side, _SIDE) for side in values.shape[2:])
+    return F.adaptive_avg_pool2d(values, (height, width)).flatten(1) / 255
 
 
 def bounds_of_evidence(evidence: Resolved) -> tuple[int, int]:

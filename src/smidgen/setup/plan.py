@@ -26,7 +26,14 @@ from smidgen.model import Model
 from smidgen.nets.timm_encoder import PretrainedEncoder
 from smidgen.setup.clusters import AUTO, choose_clusters
 from smidgen.setup.configuration import resolve
-from smidgen.setup.encoder import as_if_embedded, choose_encoder, embedded, encoder_in_words
+from smidgen.setup.encoder import (
+    as_if_embedded,
+    choose_encoder,
+    compared,
+    embedded,
+    encoder_in_words,
+    encoder_to_compare,
+)
 from smidgen.setup.evidence import open_evidence, report_evidence, resolve_evidence
 from smidgen.setup.images import open_data
 from smidgen.setup.method import Choice, choose_method
@@ -66,6 +73,10 @@ class Plan:
         """
         if self.config.n_clusters != AUTO:
             return self, None
+        encoder = None if self.extractor is not None else encoder_to_compare(self.config, self.datasets[0])
+        if encoder is not None:
+            listener.log(f"Images are compared by the embeddings of {encoder!r} to find the number of clusters.")
+            inputs = compared(self.datasets[0], encoder, device=self.config.device, listener=listener)
         found = find_number_of_clusters(inputs.images, self.evidence, seed=self.config.seed, listener=listener)
         listener.log(found.in_words())
         config = dataclasses.replace(self.config, n_clusters=found.curve.best)
