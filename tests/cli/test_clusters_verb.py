@@ -84,6 +84,7 @@ def test_fit_takes_auto_and_says_what_it_found(smidgen, blobs, tmp_path):
     page = (tmp_path / "run" / "report.html").read_text()
     assert 'id="numbers"' in page
     assert "best: 4" in page
+    assert "found by the run, 4 to 4 within one standard error" in page
     assert smidgen("report", tmp_path / "run").code == 0
     assert 'id="numbers"' in (tmp_path / "run" / "report.html").read_text()
     assert smidgen(*fit, "--resume").code == 0

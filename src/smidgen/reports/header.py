@@ -167,7 +167,11 @@ def tiles(assignments: Assignments, metrics: Mapping[str, Any]) -> Iterator[dict
         wanted = metrics.get("n_clusters")
         empty = int(wanted) - len(sizes) if is_number(wanted) else 0
         spread = f"{thousands(sizes.min())} to {thousands(sizes.max())} images"
-        yield _tile("Clusters", thousands(len(sizes)), spread, f"{empty} more are empty" if empty > 0 else "")
+        ends = [metrics.get(f"n_clusters_{end}") for end in ("low", "high")]
+        found = (
+            f"found by the run, {ends[0]} to {ends[1]} within one standard error" if all(map(is_number, ends)) else ""
+        )
+        yield _tile("Clusters", thousands(len(sizes)), spread, found, f"{empty} more are empty" if empty > 0 else "")
     known = assignments.confidence[~np.isnan(assignments.confidence)]
     if len(known):
         below = f"{percent((known < 0.5).mean())} of images below 50 %"
