@@ -180,6 +180,12 @@ def test_without_evidence_other_runs_start_from_nearly_the_same_on_the_projectio
     assert (offered(alone).argmax(1) == assignments(alone).argmax(1)).mean() > 0.95
 
 
+def test_of_many_images_the_net_starts_from_what_heads_and_labels_say():
+    method = fitted(known(labels_per_class=5), small=0, steps=1, refine_steps=1)
+    heads = method.heads.ensemble(method.projected).argmax(1).numpy()
+    assert (method.start.argmax(1).numpy() == CLASSES).mean() > max(0.9, (heads == CLASSES).mean() + 0.02)
+
+
 @pytest.fixture(scope="module")
 def many():
     """A fit as of many images: heads alone."""

@@ -100,8 +100,10 @@ def weights_with(features, classes, said):
     labels = some_labels(classes, len(classes) // 4)
     views, folds = views_of(features), label_pool._folds(labels)
     graph = label_pool.neighbour_graph(views.neighbours)
-    left_out = [label_pool._members(views, graph, labels.where(folds != fold, -1), said) for fold in range(5)]
-    return label_pool._weights(left_out, labels, folds)
+    held_out = [
+        label_pool._members(views, graph, labels.where(folds != fold, -1), said)[:, folds == fold] for fold in range(5)
+    ]
+    return label_pool._weights(held_out, labels, folds, 0.0)
 
 
 def test_held_out_labels_say_how_much_the_clusters_add():

@@ -47,7 +47,7 @@ from smidgen.methods.feature_layer import FeatureLayer, layer_of_shares, unsuper
 from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.fusion_sizes import batch_by_size, neighbours_by_size
 from smidgen.methods.host_copies import HostCopies
-from smidgen.methods.label_pool import Views, labelled_layer
+from smidgen.methods.label_pool import Views, labelled_layer, pooled_assignments
 from smidgen.methods.priors import read_prior, unfairness
 from smidgen.methods.pure_bags import labels_of_pure_bags
 from smidgen.methods.voting_heads import VotingHeads
@@ -71,6 +71,12 @@ LESS = 4
 
 FORMED = 200
 """The heads' steps before which there are no clusters whose sizes could be released."""
+
+TRUST = 1.0
+"""Weight of the heads' assignments beside the classifiers that learn from labels, of many images."""
+
+MOST_LABELS = 10_000
+"""Labels from which those classifiers learn, of many images; the net learns from all."""
 
 OFFERED_STRENGTH = 1e-3
 """C of the regression by which the projection takes over the layer's assignments."""
@@ -148,12 +154,7 @@ class FusionEmbeddings(Method):
         self.terms = EvidenceTerms(
             problem.evidence, n_clusters, epsilon=config.wrong, bags=BAGS, images=config.bag_images
         )
-        self.features = SpreadFeatures(
-            math.prod(problem.shape),
-            config.components,
-            neighbours=neighbours_by_size(n_images=problem.n_images, n_clusters=n_clusters),
-            rounds=config.rounds,
-        )
+        self.features = self._new_features()
         size, projected = self.features.features, self.projection.features
         self.heads = VotingHeads(projected, n_clusters, heads=config.heads, kept=config.kept, votes=config.votes)
         self.layer = FeatureLayer(size, n_clusters)
@@ -219,7 +220,7 @@ class FusionEmbeddings(Method):
             self._judge_counts(self.teacher.net(self.projected).softmax(1))
         else:
             self._settle(embed, generator)
-            self.start = self.layer(self.spread) if self.layer.learned else self.heads.ensemble(self.projected).detach()
+            self.start = self._begun(embed)
             self._judge_counts(self.start)
             self.refined.fill_(True)
 
@@ -293,7 +294,10 @@ class FusionEmbeddings(Method):
         labels, layer = self.terms.evidence.labels, (self.layer.weight, self.layer.bias)
         given = None if self._prior.learned else self.prior
         if bool((labels >= 0).any()):
-            self.layer.take(labelled_layer(self._views(embed), labels, layer, shares=given))
+            inputs = embed(lambda images: images.flatten(1))
+            self.layer.take(
+                labelled_layer(self._views(inputs, self.features, self.spread), labels, layer, shares=given)
+            )
         else:
             if given is not None:
                 self.layer.take(layer_of_shares(self.spread, layer, self._shares_in_order(given)))
@@ -301,11 +305,34 @@ class FusionEmbeddings(Method):
         assignments = self.layer(self.spread)
         self.offered.take(softmax_regression(self.projected, assignments, strength=OFFERED_STRENGTH))
 
-    def _views(self, embed: Embed) -> Views:
-        """Return what classifiers learn from labels, on the CPU."""
-        inputs = embed(lambda images: images.flatten(1))
-        less, near = self.features.moved_less(inputs, rounds=max(1, self.config.rounds // LESS))
-        return Views(self.spread.cpu(), less.cpu(), self.projected.cpu(), [rows.cpu() for rows in near])
+    def _new_features(self) -> SpreadFeatures:
+        """Return spread features of the problem's sizes, not fitted."""
+        n_images, n_clusters = self.problem.n_images, self.problem.n_clusters
+        neighbours = neighbours_by_size(n_images=n_images, n_clusters=n_clusters)
+        inputs, components = math.prod(self.problem.shape), self.config.components
+        return SpreadFeatures(inputs, components, neighbours=neighbours, rounds=self.config.rounds)
+
+    def _views(self, inputs: Tensor, features: SpreadFeatures, spread: Tensor) -> Views:
+        """Return what classifiers learn from labels, on the CPU. features: fitted to inputs; spread: what they gave."""
+        less, near = features.moved_less(inputs, rounds=max(1, self.config.rounds // LESS))
+        return Views(spread.cpu(), less.cpu(), self.projected.cpu(), [rows.cpu() for rows in near])
+
+    @torch.no_grad()
+    def _begun(self, embed: Embed) -> Tensor:
+        """Return the assignments that the net starts from: of the layer, or of heads and, of many images, of labels."""
+        if self.layer.learned:
+            return self.layer(self.spread)
+        said, labels = self.heads.ensemble(self.projected), self.terms.evidence.labels.cpu()
+        known = (labels >= 0).nonzero().flatten()
+        if not len(known):
+            return said
+        inputs, features = embed(lambda images: images.flatten(1)), self._new_features().to(said.device)
+        views = self._views(inputs, features, features.fit(inputs))
+        some = torch.full_like(labels, -1)
+        some[known[:: -(-len(known) // MOST_LABELS)]] = 0  # the net learns from all
+        given = None if self._prior.learned else self.prior
+        found = labels.where(some == 0, -1)
+        return pooled_assignments(views, found, said.clamp_min(1e-6).log(), trust=TRUST, shares=given).to(said)
 
     def _shares_in_order(self, shares: Tensor) -> Tensor:
         """Return the shares in the order of the clusters: where nothing names these, the largest for the largest."""

@@ -37,14 +37,14 @@ def weight_of_heads(*, n_images: int, n_clusters: int) -> float:
     return n_images / (_IMAGES_FOR_HEADS * n_clusters)
 
 
-def member_weights(labels_per_class: float) -> tuple[float, float, float, float]:
+def member_weights(labels_per_class: float, *, clusters: float = 0.0) -> tuple[float, float, float, float]:
     """Return the weights of the members that learn from labels, before held-out labels say more (`label_pool`).
 
     They are a regression on spread features, one on plain features, Poisson learning, and the clusters without labels.
-    With one label of each class the graph counts thrice and plain features say nothing.
+    With one label of each class the graph counts thrice and plain features say nothing. clusters: the last of them.
 
     >>> member_weights(1), member_weights(20)
     ((0.7, 0.0, 2.1, 0.0), (0.7, 0.19, 0.77, 0.0))
     """
     fewness = 1 / labels_per_class
-    return 0.7, round(0.2 * (1 - fewness), 6), round(0.7 * (1 + 2 * fewness), 6), 0.0
+    return 0.7, round(0.2 * (1 - fewness), 6), round(0.7 * (1 + 2 * fewness), 6), clusters

@@ -36,6 +36,9 @@ DEVIATION = 0.1
 
 FOLDS = 5
 
+MOST_COMPARED = 10_000
+"""Images by which the sizes of classes are estimated."""
+
 UNTESTED = 0.3
 """How much of the estimated sizes of classes is believed where no label can be held out."""
 
@@ -64,23 +67,37 @@ class _Known:
 
 
 def labelled_layer(views: Views, labels: Tensor, clusters: Layer, *, shares: Tensor | None = None) -> Layer:
-    """Return the layer on the spread features that predicts the pool of all members, and the sizes of the classes.
+    """Return the layer on the spread features that predicts `pooled_assignments`.
 
-    labels: (images,) int64, -1 unknown, at least one known. clusters: the layer on the spread features without labels,
-    its clusters in the order of the classes; the classes that no label names are taken from there. shares: (classes,),
-    of the images, sum to one; None to estimate them.
+    clusters: the layer on the spread features without labels, its clusters in the order of the classes. The other
+    arguments are as there.
     """
-    labels = labels.cpu()
     weight, bias = (part.cpu() for part in clusters)
-    said, graph = views.spread @ weight.T + bias, neighbour_graph(views.neighbours)
-    every = _members(views, graph, labels, said)
-    folds = _folds(labels)
-    left_out = [_members(views, graph, labels.where(folds != fold, -1), said) for fold in _numbers(folds)]
-    weights = _weights(left_out, labels, folds)
-    pooled, *others = (torch.tensordot(weights, z, 1) for z in (every, *left_out))
-    log_prior = _log_prior(pooled, others, _mean_per_class(labels)) if shares is None else shares.cpu().log()
-    target = (pooled + log_prior).softmax(1)
+    target = pooled_assignments(views, labels, views.spread @ weight.T + bias, shares=shares)
     return softmax_regression(views.spread, target, strength=CLUSTERS_STRENGTH)
+
+
+def pooled_assignments(
+    views: Views, labels: Tensor, clusters: Tensor, *, trust: float = 0.0, shares: Tensor | None = None
+) -> Tensor:
+    """Return the assignments (images, classes) by the pool of all members, the classes' sizes estimated.
+
+    labels: (images,) int64, -1 unknown, at least one known. clusters: logits (images, classes) found without labels, in
+    the order of the classes; the classes that no label names are taken from there. trust: the weight of the clusters,
+    0 or above, before held-out labels say more. shares: (classes,), of the images, sum to one; None to estimate them.
+    """
+    labels, said, graph = labels.cpu(), clusters.cpu(), neighbour_graph(views.neighbours)
+    every, folds = _members(views, graph, labels, said), _folds(labels)
+    some = torch.arange(0, len(labels), -(-len(labels) // MOST_COMPARED))
+    held_out, left_out = [], []
+    for fold in _numbers(folds):
+        logits = _members(views, graph, labels.where(folds != fold, -1), said)
+        held_out.append(logits[:, folds == fold])
+        left_out.append(logits[:, some])
+    weights = _weights(held_out, labels, folds, trust)
+    pooled, *others = (torch.tensordot(weights, z, 1) for z in (every, *left_out))
+    log_prior = _log_prior(pooled[some], others, _mean_per_class(labels)) if shares is None else shares.cpu().log()
+    return (pooled + log_prior).softmax(1)
 
 
 def _folds(labels: Tensor) -> Tensor:
@@ -139,16 +156,18 @@ def _known(labels: Tensor, said: Tensor) -> _Known:
     )
 
 
-def _weights(left_out: Sequence[Tensor], labels: Tensor, folds: Tensor) -> Tensor:
-    """Return the weights (members,), from held-out labels if there are any; all classes count alike."""
-    start = torch.tensor(member_weights(_mean_per_class(labels)))
-    if not left_out:
+def _weights(held_out: Sequence[Tensor], labels: Tensor, folds: Tensor, trust: float) -> Tensor:
+    """Return the weights (members,), from held-out labels if there are any; all classes count alike.
+
+    held_out: for each fold (members, held out, classes), what members say that have not seen its labels.
+    """
+    start = torch.tensor(member_weights(_mean_per_class(labels), clusters=trust))
+    if not held_out:
         return start
-    held_out = torch.cat([z[:, folds == fold] for fold, z in zip(_numbers(folds), left_out, strict=True)], dim=1)
     truth = torch.cat([labels[folds == fold] for fold in _numbers(folds)])
     counts = torch.bincount(truth).clamp_min(1)
     each = len(truth) / len(truth.unique()) / counts[truth]
-    return log_pool_weights(held_out, truth, start=start, deviation=DEVIATION, counts=each)
+    return log_pool_weights(torch.cat([*held_out], dim=1), truth, start=start, deviation=DEVIATION, counts=each)
 
 
 def _log_prior(pooled: Tensor, others: Sequence[Tensor], per_class: float) -> Tensor:
