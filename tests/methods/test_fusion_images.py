@@ -10,6 +10,7 @@ from torch import nn
 from smidgen.data.batches import Part
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
+from smidgen.methods import fusion_images, group_heads
 from smidgen.methods.base import Problem
 from smidgen.methods.fusion_images import (
     FusionImages,
@@ -109,6 +110,49 @@ def test_the_head_with_the_lowest_loss_is_kept_and_the_teacher_starts_from_the_n
     images = torch.rand(2, 1, 8, 8)
     expected = method.eval().net(images)[:, 2].softmax(1)
     torch.testing.assert_close(method.assign(images), expected)
+
+
+@pytest.fixture
+def few_in_groups(monkeypatch):
+    monkeypatch.setattr(group_heads, "LEAST_IN_GROUP", 0)
+
+
+@pytest.mark.usefixtures("few_in_groups")
+def test_groups_are_trained_where_sizes_are_to_be_learned_from_the_images_alone():
+    labels = Resolved(12, labels=torch.arange(12) % 3, class_names=("a", "b", "c"))
+    with_labels = FusionImages(FusionImagesConfig(heads=1), Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), labels))
+    method = fusion()
+    assert method.groups is not None
+    trained = {id(p) for o in method.optimisers("cluster") for g in o.param_groups for p in g["params"]}
+    assert {id(p) for p in method.groups.parameters()} < trained
+    for other in (fusion(prior="uniform"), fusion(prior="1,2,3"), fusion(refine_steps=0), with_labels):
+        assert other.groups is None
+
+
+@pytest.mark.usefixtures("few_in_groups")
+@pytest.mark.parametrize("apart", [True, False])
+def test_united_groups_take_the_place_of_clusters_whose_neighbours_agree_less(apart, monkeypatch):
+    monkeypatch.setattr(fusion_images, "UNITED_STRENGTH", 1e6)  # or so few images would not be learned
+    method = fusion().eval()
+    images = torch.rand(12, 1, 8, 8)
+    method.neighbours = torch.tensor([[(row + 1) % 8] for row in range(8)] + [[9], [8], [11], [10]]).int()
+    found = torch.eye(3)[[0] * 8 + [1, 1] + [2, 2]] if apart else torch.eye(3)[torch.arange(12) % 2]
+    monkeypatch.setattr(method.groups, "united", lambda embeddings, neighbours: found)
+    before = method.net.heads.linear.weight.clone()
+    method.begin("refine", 0, Everywhere(images), torch.Generator())
+    assert method.net.heads.linear.weight.equal(before) == (not apart)
+    if apart:
+        assert method.assign(images).argmax(1).tolist() == found.argmax(1).tolist()
+
+
+class Everywhere:
+    def __init__(self, images):
+        self.images = images
+
+    def __call__(self, function):
+        return function(self.images)
+
+    on_device = __call__
 
 
 def test_without_a_second_stage_the_head_is_chosen_at_the_end():

@@ -16,6 +16,10 @@ Equation → function
     CE(p(strong view), argmax teacher) where max teacher > τ                             self_label_loss
     −log P(evidence | p), each averaged over its own items                               terms.EvidenceTerms
 
+Clusters are of equal sizes at first. Where nothing but the images is known, several times as many groups are learned
+beside them, united by their neighbours, and take the clusters' place if the normalised cut is lower (`group_heads`):
+so classes of unequal sizes are found.
+
 The first stage works with ε = 0 until clusters have formed (`settle`). Then ε makes the loss tolerate wrong neighbours,
 and clusters are matched to the classes that evidence names, so that one label per class never pulls at half-formed
 clusters: only from here on do kinds of evidence that name classes add their terms. In the second stage proportions
@@ -42,8 +46,10 @@ from smidgen.maths.entropy import entropy
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
+from smidgen.maths.softmax_regression import softmax_regression
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.fusion_options import FusionConfig
+from smidgen.methods.group_heads import GAIN, GroupHeads, association_of, has_groups
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.priors import read_prior
 from smidgen.nets.average import Average
@@ -57,6 +63,9 @@ LEAST = 0.1
 
 PASSES = 3
 """How often in the refinement it is estimated which counts are wrong."""
+
+UNITED_STRENGTH = 1.0
+"""C of the regression by which a head takes over united groups."""
 
 CLASS_COUNT_WEIGHT = 3.0
 """Of the exact law of class counts: it is a mean over all clusters, and an image in the wrong one concerns two."""
@@ -127,7 +136,7 @@ class FusionImages(Method):
     """See the module's docstring."""
 
     name = "fusion-images"
-    training_only = ("neighbours", "net.", "running_loss", "refining", "terms.")
+    training_only = ("neighbours", "net.", "groups.", "running_loss", "refining", "terms.")
     evidence_use = EvidenceUse(kinds=LEARNED)
 
     neighbours: Tensor
@@ -147,6 +156,7 @@ class FusionImages(Method):
         self.net = HeadedNet(encoder, problem.n_clusters, heads=config.heads)
         self.teacher = Average(self.net, decay=config.decay)
         self._prior = read_prior(config.prior, problem.n_clusters, of="clusters")
+        self.groups = GroupHeads(encoder.features, problem.n_clusters) if self._has_groups else None
         self.register_buffer("prior", self._prior.shares, persistent=False)
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
         self.register_buffer("running_loss", torch.zeros(config.heads))
@@ -170,10 +180,17 @@ class FusionImages(Method):
         """The step of the first stage at which clusters have formed."""
         return max(1, round(self.config.settle * self.config.steps))
 
+    @property
+    def _has_groups(self) -> bool:
+        """Whether sizes are to be learned from the images alone: evidence shows by itself where clusters are wrong."""
+        enough = has_groups(n_images=self.problem.n_images, n_clusters=self.problem.n_clusters)
+        return self._prior.learned and enough and not self.terms.evidence.sizes() and self.config.refine_steps > 0
+
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Return AdamW over the net; the teacher has no gradient."""
         rate, decay = self.config.peak_rate(stage), self.config.weight_decay
-        return [torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=decay)]
+        trained = [*self.net.parameters(), *([] if self.groups is None else self.groups.parameters())]
+        return [torch.optim.AdamW(trained, lr=rate, weight_decay=decay)]
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Find neighbours among the pixels; name the clusters once they have formed; choose the head to refine."""
@@ -182,6 +199,8 @@ class FusionImages(Method):
         elif not self.refining:
             if stage == "refine":
                 self.head = self.running_loss.argmin()
+                if self.groups is not None and len(self.neighbours):
+                    self._unite_groups(embed)
                 self.teacher.update(self.net, decay=0)
                 self.refining.fill_(True)
             if self.terms.names_classes:
@@ -194,6 +213,19 @@ class FusionImages(Method):
         pca = fit_pca(pixels, min(self.config.components, *pixels.shape))
         wanted = min(self.config.neighbours, len(pixels) - 1)
         self.neighbours = nearest_neighbours(pca.transform(pixels), wanted)[0].to(torch.int32)
+
+    @torch.no_grad()
+    def _unite_groups(self, embed: Embed) -> None:
+        """Let the united groups take the place of the chosen head's clusters, if their neighbours agree much more."""
+        assert self.groups is not None
+        embeddings = embed.on_device(self.net.encoder)
+        found = self.groups.united(embeddings, self.neighbours)
+        clusters = self._ordered(self.net.heads(embeddings).float())[:, self.head]
+        if association_of(found, self.neighbours) > association_of(clusters, self.neighbours) + GAIN:
+            weight, bias = softmax_regression(embeddings.cpu(), found.cpu(), strength=UNITED_STRENGTH)
+            layer, first = self.net.heads.linear, int(self.head) * self.problem.n_clusters
+            layer.weight[first : first + len(bias)] = weight.to(layer.weight)
+            layer.bias[first : first + len(bias)] = bias.to(layer.bias)
 
     def _name_clusters(self, embed: Embed) -> None:
         """Put each head's outputs into the order of the classes that the evidence names."""
@@ -216,8 +248,9 @@ class FusionImages(Method):
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the stage's own loss, balance, and the loss of each kind of evidence; totals are sums over heads."""
         shown = {name: part for name, part in parts.items() if name != "weak"}
-        logits = self._logits(self.net, torch.cat([part.images for part in shown.values()]))
-        by_part = dict(zip(shown, logits.split([len(part.images) for part in shown.values()]), strict=True))
+        embeddings = self.net.encoder(torch.cat([part.images for part in shown.values()]))
+        logits, sizes = self._ordered(self.net.heads(embeddings).float()), [len(part.images) for part in shown.values()]
+        by_part = dict(zip(shown, logits.split(sizes), strict=True))
         if stage == "refine":
             own = self._refine_losses(parts["weak"].images, by_part.pop("strong"))
             heads, weight = [self._head], self.config.refine_balance * self._prior.exponent(1)
@@ -234,7 +267,17 @@ class FusionImages(Method):
                 self.running_loss.lerp_(per_head, 1 / min(step + 1, 100))
         logged = {name: values.mean() for name, values in (own | known).items() if name != "own"}
         unfair = own["balance"] + math.log(self.problem.n_clusters)  # 0 at best: the total falls though the weight does
-        return {"total": (per_head + weight * unfair).sum(), **logged}
+        total = (per_head + weight * unfair).sum()
+        if self.groups is not None and stage == "cluster":
+            total = total + self._group_losses(*embeddings.split(sizes)[:2]).sum()
+        return {"total": total, **logged}
+
+    def _group_losses(self, images: Tensor, neighbours: Tensor) -> Tensor:
+        """Return the loss of each head of groups, (heads,), of equal sizes until the end."""
+        assert self.groups is not None
+        p, q = (self.groups(each).float().softmax(-1) for each in (images, neighbours))
+        unfair = balance_loss(torch.cat([p, q])) + math.log(p.shape[-1])
+        return neighbour_loss(p, q) + self.config.balance * unfair
 
     @property
     def _head(self) -> int:
