@@ -105,7 +105,7 @@ def fit(
     reset_peak_memory(device)
     with Interrupts().listening() as interrupts, torch_threads(config.threads), repeatable(device):
         chosen = _clusters_chosen_for(out) if resume else None
-        if chosen is not None and config.n_clusters == AUTO:
+        if chosen is not None and config.n_clusters in (AUTO, None):
             config = dataclasses.replace(config, n_clusters=chosen["best"])
         plan = make_plan(config, data=data, test=test, evidence=evidence, listener=listener)
         inputs, number = None, None

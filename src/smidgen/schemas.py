@@ -59,9 +59,18 @@ class KnownData(TypedDict, total=False):
     fingerprint: str
 
 
+class KnownClusters(TypedDict):
+    """A manifest's entries about the number of clusters that "auto" came to."""
+
+    best: Count
+    low: Count
+    high: Count
+
+
 class KnownManifest(TypedDict, total=False):
     """Entries of `manifest.json` that something depends on."""
 
+    clusters_choice: KnownClusters
     data: KnownData | str
     evidence: Plain | dict[str, Values]
     fingerprints: dict[str, str]

@@ -6,7 +6,7 @@ import pytest
 from smidgen.config import Config
 from smidgen.csv_tables import read_csv
 from smidgen.data.dataset import Dataset
-from smidgen.errors import InputError
+from smidgen.errors import InputError, RunError
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
 from smidgen.files import read_json, write_json
@@ -133,6 +133,17 @@ def test_a_run_with_auto_is_resumed_with_its_number(tmp_path, monkeypatch):
     assert again.metrics["n_clusters_high"] == first.metrics["n_clusters_high"]
     assert RunFolder.open(tmp_path / "run").manifest["clusters_choice"] == before
     assert fit(AUTO, data=blobs(), out=tmp_path / "run", resume=True).metrics["n_clusters"] == 3
+
+
+def test_a_run_without_a_number_is_resumed_with_the_one_it_found(tmp_path, monkeypatch):
+    open_number = dataclasses.replace(AUTO, n_clusters=None)
+    fit(open_number, data=blobs(), out=tmp_path / "run")
+    monkeypatch.setattr("smidgen.setup.plan.find_number_of_clusters", None)
+    assert fit(open_number, data=blobs(), out=tmp_path / "run", resume=True).config.n_clusters == 3
+    manifest = read_json(tmp_path / "run" / "manifest.json")
+    write_json(tmp_path / "run" / "manifest.json", manifest | {"clusters_choice": {"best": "many"}})
+    with pytest.raises(RunError, match="manifest"):
+        fit(open_number, data=blobs(), out=tmp_path / "run", resume=True)
 
 
 def test_a_plan_with_auto_leaves_the_number_open():
