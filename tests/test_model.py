@@ -1,5 +1,7 @@
 """A saved model: what is refused on loading, and what travels with it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,18 @@ def test_everything_that_prediction_needs_travels(folder):
     assert model.method.problem.std == (0.3, 0.2, 0.1)
     assert model.assign(IMAGES).shape == (5, 2)
     assert Model.load(folder.parent).assign(IMAGES).tolist() == model.assign(IMAGES).tolist()  # the run folder
+
+
+def test_the_temperature_travels_and_leaves_the_clusters_as_they_are(folder):
+    plain = Model.load(folder)
+    dataclasses.replace(plain, temperature=3.0).save(folder)
+    soft = Model.load(folder)
+    wanted = plain.assign(IMAGES) ** (1 / 3)
+    wanted /= wanted.sum(1, keepdims=True)
+    assert soft.temperature == 3
+    for found in (soft.assign(IMAGES), soft.assign_and_encode(IMAGES)[0]):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        assert found.argmax(1).tolist() == plain.assign(IMAGES).argmax(1).tolist()
 
 
 def test_loading_leaves_the_global_generator_alone(folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from smidgen.config import Config, as_table
 from smidgen.data.datasets import Dataset
 from smidgen.evaluation.bag_methods import score_bags
 from smidgen.evaluation.explained import Explained, explain
-from smidgen.evaluation.out_of_fold import out_of_fold
+from smidgen.evaluation.out_of_fold import Unseen, out_of_fold
 from smidgen.evaluation.scores import sample_scores
+from smidgen.evaluation.temperature import temperature_of
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.kinds import kind_of
 from smidgen.evidence.resolved import Resolved
 from smidgen.files import lies_inside, write_json
 from smidgen.hardware import choose_device, peak_memory_mb, repeatable, reset_peak_memory, torch_threads
 from smidgen.listener import Listener
+from smidgen.maths.temperature import tempered
 from smidgen.model import Model, Preprocessing, extractor_table
 from smidgen.nets.pretrained import weights_in_words
 from smidgen.outputs import (
@@ -182,11 +184,14 @@ class _Fit:
         names = names + tuple(f"cluster {k}" if k in names else k for k in others)  # a class may be called "3"
         model = Model(self.method.eval(), self.config.method, preprocessing, names, self.device)
         outputs = self._assign_and_encode(model)
+        unseen = self._unseen(outputs[0][0])
+        model, outputs = self._made_honest(model, outputs, unseen)
         assignments, embeddings = [found[0] for found in outputs], [found[1] for found in outputs]
-        explained = self._explain(assignments[0], names)
+        explained = self._explain(assignments[0], names, unseen)
         if explained.bags is not None:
             model = dataclasses.replace(model, bag_calibration=dataclasses.asdict(explained.bags))
         bags = score_bags(model, self.inputs, outputs, seed=self.config.seed, progress=self._ticks("score bags"))
+        trained |= {} if model.temperature == 1 else {"temperature": round(model.temperature, 4)}
         shares = estimated_shares(assignments[0], model.cluster_names)
         metrics = self._metrics(assignments, trained, shares) | explained.wrong_rates | bags.metrics
         model = dataclasses.replace(model, extractor=self.extractor)  # from here on it is shown images
@@ -210,12 +215,38 @@ class _Fit:
         for dataset in self.inputs:
             outputs.append(model.assign_and_encode(dataset.images, progress=self._ticks("assign")))
             check_assignments(self.method, outputs[-1][0])
-            if self.run_folder is not None:
-                path, datasets = self.run_folder.path / "assignments.csv", self.datasets[: len(outputs)]
-                write_assignments(path, datasets, [found[0] for found in outputs], model.cluster_names)
+            self._write_assignments(model, outputs)
         if self.run_folder is not None:
             self.run_folder.write_array("embeddings.npy", np.concatenate([found[1] for found in outputs]))
         return outputs
+
+    def _write_assignments(self, model: Model, outputs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+        if self.run_folder is not None:
+            path, datasets = self.run_folder.path / "assignments.csv", self.datasets[: len(outputs)]
+            write_assignments(path, datasets, [found[0] for found in outputs], model.cluster_names)
+
+    def _made_honest(
+        self, model: Model, outputs: list[tuple[np.ndarray, np.ndarray]], unseen: Unseen | None
+    ) -> tuple[Model, list[tuple[np.ndarray, np.ndarray]]]:
+        """Return the model at the temperature where its confidence is honest, and its outputs; both are written."""
+        assignments, embeddings = outputs[0]
+        temperature = temperature_of(
+            self.method,
+            self.train.images,
+            assignments,
+            embeddings,
+            kinds=used_evidence(self.method).keys(),
+            unseen=unseen,
+            seed=self.config.seed,
+        )
+        if temperature == 1:
+            return model, outputs
+        model = dataclasses.replace(model, temperature=temperature)
+        outputs = [(tempered(torch.from_numpy(p), temperature).numpy(), other) for p, other in outputs]
+        if self.run_folder is not None:
+            dataclasses.replace(model, extractor=self.extractor).save(self.run_folder.path / "model")
+        self._write_assignments(model, outputs)
+        return model, outputs
 
     @property
     def _class_names(self) -> tuple[str, ...]:
@@ -223,23 +254,34 @@ class _Fit:
         named = any(kind_of(name).class_at is not None for name in used_evidence(self.method))
         return self.problem.evidence.class_names if named else ()
 
-    def _explain(self, assignments: np.ndarray, names: tuple[str, ...]) -> Explained:
-        """Return how the assignments explain the evidence that the method learned from."""
-        known, kinds = (
+    @property
+    def _kinds(self) -> Collection[str]:
+        """The kinds of evidence that the method learned from."""
+        return used_evidence(self.method).keys() - {*self.method.evidence_use.bags_drawn_from}
+
+    def _unseen(self, assignments: np.ndarray) -> Unseen | None:
+        """Return what is said out of fold of images and pairs that evidence speaks of; None where it does of none."""
+        if all(kind_of(kind).about == "bags" for kind in self._kinds):
+            return None
+        return out_of_fold(
+            self.train.images,
+            assignments,
             self.problem.evidence,
-            used_evidence(self.method).keys() - {*self.method.evidence_use.bags_drawn_from},
+            seed=self.config.seed,
+            device=self.device,
+            progress=self._ticks("check evidence"),
         )
-        unseen = None
-        if any(kind_of(kind).about != "bags" for kind in kinds):
-            unseen = out_of_fold(
-                self.train.images,
-                assignments,
-                known,
-                seed=self.config.seed,
-                device=self.device,
-                progress=self._ticks("check evidence"),
-            )
-        return explain(assignments, known, image_ids=self.train.ids, cluster_names=names, kinds=kinds, unseen=unseen)
+
+    def _explain(self, assignments: np.ndarray, names: tuple[str, ...], unseen: Unseen | None) -> Explained:
+        """Return how the assignments explain the evidence that the method learned from."""
+        return explain(
+            assignments,
+            self.problem.evidence,
+            image_ids=self.train.ids,
+            cluster_names=names,
+            kinds=self._kinds,
+            unseen=unseen,
+        )
 
     def _train(self) -> dict[str, Any]:
         """Train, and return the seconds and steps that it took, and whether time was up before all steps were done."""

@@ -19,6 +19,7 @@ from smidgen.embedding.run import embed_images, warn
 from smidgen.errors import Damaged, RunError
 from smidgen.evidence.resolved import Resolved
 from smidgen.hardware import choose_device, forked_rng
+from smidgen.maths.temperature import tempered
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Method, Problem
 from smidgen.model_file import (
@@ -46,6 +47,7 @@ class Model:
 
     cluster_names: one per cluster; the number as text where nothing names it.
     extractor: the frozen pretrained encoder whose embeddings of the images the method works on, if there is one.
+    temperature: what the method's assignments are brought to, p' ∝ p^(1/T), so that confidence is honest.
     bag_calibration: fields of `evaluation.bag_predictions.Calibration`, empty where no count of a bag was known.
     """
 
@@ -54,6 +56,7 @@ class Model:
     preprocessing: Preprocessing
     cluster_names: tuple[str, ...]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    temperature: float = 1.0
     bag_calibration: Mapping[str, float] = field(default_factory=dict)
     extractor: PretrainedEncoder | None = None
 
@@ -74,7 +77,8 @@ class Model:
 
         groups: rows of images whose embeddings are kept together, see `embed`; the result is the same.
         """
-        return self._map(self.method.assign, images, progress, groups).numpy()
+        assignments = self._map(self.method.assign, images, progress, groups)
+        return tempered(assignments, self.temperature).numpy()
 
     def encode(self, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
         """Return embeddings (n, features) float32 of images (n, channels, height, width) uint8."""
@@ -88,7 +92,7 @@ class Model:
         def both(batch: Tensor) -> Tensor:
             assignments, embeddings = self.method.assign_and_encode(batch)
             check_outputs(self.method, assignments, embeddings)
-            return torch.cat([assignments.float(), embeddings.float()], dim=1)
+            return torch.cat([tempered(assignments.float(), self.temperature), embeddings.float()], dim=1)
 
         found = self._map(both, images, progress, groups).numpy()
         assignments, embeddings = np.split(found, [self.method.problem.n_clusters], axis=1)
@@ -132,6 +136,7 @@ class Model:
             cluster_names=tuple(self.cluster_names),
             class_names=tuple(problem.evidence.class_names),
             extractor=extractor,
+            temperature=self.temperature,
             bag_calibration=BagCalibrationTable(**bags) if bags else None,
             weights=weights,
         )
@@ -160,6 +165,7 @@ class Model:
             device=torch.device(device),
             preprocessing=description.preprocessing,
             cluster_names=description.cluster_names,
+            temperature=description.temperature,
             bag_calibration={} if bags is None else msgspec.structs.asdict(bags),
             extractor=extractor,
         )

@@ -18,7 +18,7 @@ from smidgen.nets.composed import Chain, Gradients, Projected
 from smidgen.options import Count, Positive, Share
 from smidgen.schemas import convert
 
-FORMAT = 8
+FORMAT = 9
 
 _LARGEST_IMAGE = 2**27  # numbers in one image: beyond them a description is not believed
 
@@ -57,6 +57,7 @@ class ModelFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     """The content of `model.json`; a field that came later has a default, so that older models can be read.
 
     shape: (channels, height, width) of an image, or (features,) of a vector, as the method receives them.
+    temperature: of the assignments, see `maths.temperature`.
     weights: the checksum of each file of tensors beside it. checksum: of all other fields, see `checksums.sealed`.
     """
 
@@ -72,6 +73,7 @@ class ModelFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     class_names: tuple[str, ...]
     extractor: ExtractorTable | None = None
     bag_calibration: BagCalibrationTable | None = None
+    temperature: Positive = 1.0
     weights: dict[str, str] = {}
     checksum: str = ""
 

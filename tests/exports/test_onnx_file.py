@@ -1,5 +1,6 @@
 """A model as ONNX gives what torch gives, says how to use it, and is refused where it does not."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -25,10 +26,10 @@ def make_model(name, **options):
     return Model(method, name, Preprocessing(8, 3, "pad"), ("a", "b", "ç\n"))
 
 
-@pytest.mark.parametrize("name", ["fusion-images", "kmeans"])
-def test_onnx_gives_what_torch_gives_for_any_batch(name):
+@pytest.mark.parametrize(("name", "temperature"), [("fusion-images", 2.5), ("kmeans", 1.0)])
+def test_onnx_gives_what_torch_gives_for_any_batch(name, temperature):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-    model = make_model(name)
+    model = dataclasses.replace(make_model(name), temperature=temperature)
     content, difference = to_onnx(model, images=IMAGES)
     assert difference <= 1e-4
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

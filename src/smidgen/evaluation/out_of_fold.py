@@ -48,10 +48,12 @@ class Unseen:
 
     assignments: (images, clusters) float64, rows sum to one: out of fold for images of labels and pairs, for all others
     the model's. together: (pairs,) float64, P(the two images are of one class).
+    of_others: as `assignments`, by the nets alone, without the classifiers that learn the evidence of other images.
     """
 
     assignments: np.ndarray
     together: np.ndarray
+    of_others: np.ndarray
 
 
 def out_of_fold(
@@ -70,7 +72,7 @@ def out_of_fold(
     assignments: (n, clusters), the model's. progress: called with (nets trained, nets).
     """
     if len(images) < 2:  # there are no others to learn from, and no pairs
-        return Unseen(assignments.astype(np.float64), np.zeros(0))
+        return Unseen(assignments.astype(np.float64), np.zeros(0), assignments.astype(np.float64))
     folds = _folds(evidence)
     nets = _Nets(images, assignments, seed=seed, device=device or torch.device("cpu"))
     found, features = assignments.astype(np.float64), np.zeros((len(images), nets.features), dtype=np.float32)
@@ -83,8 +85,8 @@ def out_of_fold(
     found[folds >= 0] = (1 - _OTHERS) * found[folds >= 0] + _OTHERS / found.shape[1]
     if n_folds > 1 and not nets.shares_features:  # of each net its own
         features = features[:, :0]
-    found = _with_labels(found, features, evidence.labels.numpy(), seed)
-    return Unseen(found, _together(found, features, evidence, seed))
+    of_others, found = found, _with_labels(found, features, evidence.labels.numpy(), seed)
+    return Unseen(found, _together(found, features, evidence, seed), of_others)
 
 
 def _folds(evidence: Resolved) -> np.ndarray:

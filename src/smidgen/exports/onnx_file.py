@@ -23,6 +23,7 @@ from smidgen.data.shapes import is_vector
 from smidgen.errors import InputError
 from smidgen.files import atomic_write
 from smidgen.listener import Listener
+from smidgen.maths.temperature import tempered
 from smidgen.model import Model, Preprocessing
 from smidgen.run_folder import RunFolder
 
@@ -39,12 +40,13 @@ class _Both(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.method, self.extractor = model.method, model.extractor
+        self.method, self.extractor, self.temperature = model.method, model.extractor, model.temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.extractor is not None:
             images = self.extractor(images)
-        return self.method.assign_and_encode(images)
+        assignments, embeddings = self.method.assign_and_encode(images)
+        return tempered(assignments, self.temperature), embeddings
 
 
 def require_onnx() -> None:

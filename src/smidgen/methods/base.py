@@ -288,6 +288,11 @@ class Method(nn.Module, ABC):
         """Return assignments and embeddings, by a single forward pass of the encoder where there is one."""
         return self.assign(images), self.encode(images)
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether held-out labels have decided how sure the assignments are; if not, the model's temperature does."""
+        return False
+
     def bag_heads(self) -> BagHeads | None:
         """Return the heads that predict properties of whole bags; None where the method has none."""
         return None

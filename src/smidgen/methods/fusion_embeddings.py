@@ -450,6 +450,11 @@ class FusionEmbeddings(Method):
         else:
             super().start_from(start)
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the layer alone learned labels: its members are weighted by labels that they had not seen."""
+        return bool(self.layer.learned) and not self.refined and bool((self.terms.evidence.labels >= 0).any())
+
     def encode(self, images: Tensor) -> Tensor:
         """Return the principal components (batch, features) that are clustered."""
         return self.projection(images)
