@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,12 +165,8 @@ class Counts(Kind):
 
     def explain(self, known: Known) -> tuple[Table, Calibration]:
         """Return bag, size, ucc (or ucc_min, ucc_max), predicted, predicted_probability, probability."""
-        import torch
-
         from smidgen.evidence.bag_laws import count_log_law, gathered, over_bags, random_count_log_law
-        from smidgen.evidence.explaining import BY_BAGS, BY_SHARPNESS, calibrate, worst_first
-        from smidgen.maths.count_noise import count_noise
-        from smidgen.maths.counts import admissible_counts
+        from smidgen.evidence.explaining import BY_BAGS, BY_SHARPNESS, calibrate, probability_wrong, worst_first
 
         e = known.evidence
         bags, low, high = e.count_bags.numpy(), e.counts_min.numpy(), e.counts_max.numpy()
@@ -216,16 +211,7 @@ class Counts(Kind):
             "probability": given,
         }
         agrees = (predicted >= low) & (predicted <= high)
-        admissible = admissible_counts(e.counts_min, e.counts_max, e.bag_sizes[e.count_bags], n_clusters=n_clusters)
-        columns_of = slice(admissible.shape[1])
-        noise = count_noise(
-            torch.from_numpy(found[:, columns_of]).clamp_min(1e-300).log(),
-            torch.from_numpy(in_range[:, columns_of]),
-            admissible,
-            expected=how.wrong,
-        )
-        wrong = 1 - noise.right.numpy().astype(np.float64)
-        return worst_first(columns, agrees, given / chance, wrong), replace(how, wrong=noise.wrong)
+        return worst_first(columns, agrees, given / chance, probability_wrong(given, chance, how.wrong)), how
 
     def row_in_words(self, columns: Columns, i: int) -> Said:
         """Return the count or range, and the count that is found."""
