@@ -22,6 +22,7 @@ Equation → function
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -122,6 +123,7 @@ class SelfTraining(Method):
         self.terms = EvidenceTerms(
             used, n_clusters, epsilon=config.wrong, images=config.bag_images, statements=config.statements
         )
+        self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.chance_losses())
         others = torch.ones(problem.n_images, dtype=torch.bool).index_fill_(0, self.held_out, False)
         self.rows = others.nonzero().flatten()
         encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
