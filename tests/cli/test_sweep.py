@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from smidgen.csv_tables import read_csv
 from smidgen.errors import TrainingError
@@ -66,6 +67,19 @@ def test_every_method_runs_with_every_amount_that_it_learns_from(smidgen, fits):
         "method": "fusion",
         "simulate": {"labels_per_class": 10},
     }
+
+
+@pytest.mark.parametrize(("given", "n_clusters"), [((), 2), (("--clusters", "3"), 3), (("--clusters", "auto"), "auto")])
+def test_all_fits_look_for_as_many_clusters_as_there_are_classes(given, n_clusters, smidgen, fits, tmp_path):
+    for name in ("cat", "dog"):
+        for number in range(3):
+            path = tmp_path / "pets" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 40 * number).save(path)
+    said = smidgen("sweep", tmp_path / "pets", "--method", "fusion", "--labels-per-class", 0, 1, *given, "--out", "s")
+    assert said.code == 0, said.err
+    assert len(fits) == 2
+    assert read_toml("s/recipe.toml")["n_clusters"] == n_clusters
 
 
 def test_a_fit_that_fails_leaves_a_gap_that_resume_fills(smidgen, fits):

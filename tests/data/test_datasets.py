@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smidgen.data.datasets import DATASETS, open_dataset, open_like, open_splits
+from smidgen.data.datasets import DATASETS, list_classes, open_dataset, open_like, open_splits
 from smidgen.errors import InputError
 
 SMIDGEN_DATA = os.environ.get("SMIDGEN_DATA", "")
@@ -30,6 +30,18 @@ def photos(root, *names, side=12):
 def splits_folder(tmp_path):
     names = [f"{split}/{kind}/{i}.png" for split in ("train", "test") for kind in ("cat", "dog") for i in range(2)]
     return photos(tmp_path / "pets", *names)
+
+
+def test_classes_are_listed_without_reading_an_image(splits_folder, tmp_path):
+    assert list_classes(splits_folder) == ("cat", "dog")
+    photos(splits_folder, "train/bird/0.png", "test/bird/0.png")
+    assert list_classes(splits_folder, exclude="bird/") == ("cat", "dog")
+    assert list_classes(splits_folder, classes="dog") == ("dog",)
+    (splits_folder / "train/cat/0.png").write_bytes(b"no image")
+    assert list_classes(splits_folder) == ("bird", "cat", "dog")
+    assert list_classes("digits") == tuple("0123456789")
+    assert list_classes("digits", classes=["3", "8"]) == ("3", "8")
+    assert list_classes(photos(tmp_path / "flat", "a.png", "b.png")) == list_classes(np.zeros((3, 4))) == ()
 
 
 def test_registry_of_named_datasets():

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_what_is_fitted(what: argparse._ArgumentGroup) -> None:
     """Add the settings that all fits of a sweep share."""
     what.add_argument(
-        "--clusters", metavar="N", type=clusters, help="number of clusters, or auto (default: as for `smidgen fit`)"
+        "--clusters", metavar="N", type=clusters, help="number of clusters, or auto (default: that of classes)"
     )
     what.add_argument("--encoder", metavar="NAME", type=text, help="the network that computes embeddings")
     what.add_argument("--steps", metavar="N", type=whole_number(1), help="short for --set steps=N")
@@ -133,7 +133,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of all fits, as a recipe has them: those that were given."""
     given = {
         "data": args.data,
-        "n_clusters": args.clusters,
+        "n_clusters": _class_count(args) if args.clusters is None else args.clusters,
         "test": args.test,
         "size": args.size,
         "resize": args.resize,
@@ -147,6 +147,15 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "issues": False,
     }
     return {name: value for name, value in given.items() if value is not None and value != []}
+
+
+def _class_count(args: argparse.Namespace) -> int | None:
+    """Return how many classes the data have, so that all fits look for as many; None if the data say so themselves."""
+    from smidgen.data.datasets import DATASETS, list_classes
+
+    if args.data in DATASETS:
+        return None
+    return len(list_classes(args.data, exclude=args.exclude, classes=args.classes)) or None
 
 
 def _options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -204,6 +204,17 @@ def list_images(data: Paths | Rows | np.ndarray) -> tuple[Item, ...] | None:
     return opened.collection.items if isinstance(opened, Files) else None
 
 
+def list_classes(data: Any, *, exclude: str | Sequence[str] = (), classes: str | Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of the classes behind `data`, over all splits, () where none is known; no image is read.
+
+    exclude, classes: as `open_dataset` takes them. Raises InputError if there is no such data.
+    """
+    opened = _opened(data, exclude, classes)
+    if isinstance(opened, Files):
+        return opened.collection.class_names()
+    return opened.classes or opened.class_names
+
+
 def _check_split(split: str) -> None:
     if split not in (*SPLITS, "all"):
         raise unknown("split", split, [*SPLITS, "all"])
