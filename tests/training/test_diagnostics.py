@@ -16,6 +16,7 @@ from smidgen.run_folder import RunFolder
 from smidgen.training.callbacks import Moment
 from smidgen.training.monitors.collapse import collapse_alarms
 from smidgen.training.monitors.diagnostics import Diagnostics
+from smidgen.training.monitors.hints import hint
 
 STEPS = 600
 LN4 = math.log(4)
@@ -391,6 +392,12 @@ def test_proportions_that_teach_let_clusters_be_judged_while_the_unique_counts_d
     averages = bags(120).run(lambda t: {"total": falling(t), "ucc": LN4, "class_counts": 70 - 13 * t}, one)
     (alarm,) = averages.diagnostics.final(one(1))
     assert alarm.startswith("The unique counts teach nothing yet")
+
+
+@pytest.mark.parametrize("kind", ["large", "small"])
+@pytest.mark.parametrize("prior", [True, False])
+def test_clusters_of_odd_sizes_are_advised_the_prior_where_the_method_has_it(kind, prior):
+    assert ("`prior=uniform`" in hint(kind, ["steps", *(["prior"] if prior else [])])) == prior
 
 
 def hints(name, *, options=None, **method):

@@ -24,8 +24,16 @@ _HINTS: dict[str, Sequence[Hint]] = {
         ("learning_rate", "lower `learning_rate`"),
         (None, "ask for more clusters"),
     ),
-    "large": (("balance", "raise `balance` if the classes are of equal size"), (None, "ask for more clusters")),
-    "small": ((None, "ask for fewer clusters"), (None, "label an image or two of the class that it should be")),
+    "large": (
+        ("prior", "take `prior=uniform` if the classes are of equal size"),
+        ("balance", "raise `balance` for clusters of more equal size"),
+        (None, "ask for more clusters"),
+    ),
+    "small": (
+        (None, "ask for fewer clusters"),
+        (None, "label an image or two of the class that it should be"),
+        ("prior", "take `prior=uniform` if the classes are of equal size"),
+    ),
     "empty": ((None, "ask for fewer clusters"), ("steps", "train longer")),
     "stuck": (
         ("prototypes", "take fewer `prototypes` (30 to 100 for ten classes)"),
