@@ -212,7 +212,8 @@ def test_photographs_are_compared_by_embeddings_whatever_the_method_is_given():
 @pytest.mark.parametrize("features", [1, 2, 300])
 def test_embeddings_of_any_length_are_counted(features):
     generator = np.random.default_rng(0)
-    data = (np.repeat([0.0, 30.0, 60.0], 12)[:, None] + generator.normal(size=(36, features))).astype(np.float32)
+    centres = 30 * np.array([[0, 1], [1, -1], [2, 0]]) @ generator.normal(size=(2, features))
+    data = (np.repeat(centres, 12, axis=0) + generator.normal(size=(36, features))).astype(np.float32)
     found = find_number_of_clusters(data, Resolved.nothing(36), seed=0)
     assert found.curve.low <= 3 <= found.curve.high
     assert len(found.tree_columns(np.arange(36))["node"]) == 2 * found.tree.n_leaves - 1
@@ -260,3 +261,10 @@ def test_many_labels_pairs_and_bags_are_sampled():
     assert found.curve.best == 3
     assert {"labels", "pairs", "counts"} <= found.curve.evidence.keys()
     assert (found.least, found.most) == (3, 3)
+
+
+def test_a_few_clusters_of_a_few_images_are_counted():
+    found = find_number_of_clusters(blobs(5, each=8), Resolved.nothing(40), seed=0)
+    assert found.curve.best == 5
+    only = find_number_of_clusters(blobs(2, each=5), Resolved.nothing(10), seed=0)
+    assert only.in_words().startswith("2 clusters: no other number was left to try.")

@@ -41,6 +41,7 @@ ERROR = 0.05
 """How much less the true number scored than the best one on collections of known classes, root mean square."""
 
 _PER_CLUSTER = 8  # points of a sample: finer cuts are not scored
+_FEW, _LEAST_PER_CLUSTER = 10, 3  # but up to ten clusters are, of so many points each
 _STEPS = 3  # of k-means after a cut
 
 Progress = Callable[[int, int], None]
@@ -111,11 +112,11 @@ class Curve:
 def numbers_to_try(n_points: int, *, least: int = 2, most: int = MOST) -> np.ndarray:
     """Return the numbers of clusters whose cuts are scored, (cuts,) int64: a geometric grid from `least` to `most`.
 
-    It ends where a sample has fewer than 8 points a cluster, but never before `least`. Raises InputError for fewer than
-    10 points, and where `least` is more than there are points.
+    It ends where a sample has fewer than 8 points a cluster, or 3 for up to ten clusters, but never before `least`.
+    Raises InputError for fewer than 10 points, and where `least` is more than there are points.
 
-    >>> numbers_to_try(100).tolist()
-    [2, 3, 4, 5, 6, 7, 8]
+    >>> numbers_to_try(40).tolist()
+    [2, 3, 4, 5, 6, 7, 8, 9]
     >>> numbers_to_try(10_000, least=150).tolist()
     [150, 165, 182, 200]
     """
@@ -127,7 +128,7 @@ def numbers_to_try(n_points: int, *, least: int = 2, most: int = MOST) -> np.nda
     if least > n_points:
         raise InputError(f"At least {least} clusters were wanted of {n_points} images: ask for fewer clusters.")
     held = min(SAMPLE, int(SHARE * n_points))
-    end = max(least, min(most, held // _PER_CLUSTER, n_points))
+    end = max(least, min(most, max(held // _PER_CLUSTER, min(_FEW, held // _LEAST_PER_CLUSTER)), n_points))
     grid, next_one = [least], least * 1.1
     while round(next_one) <= end:
         grid.append(max(round(next_one), grid[-1] + 1))

@@ -36,7 +36,8 @@ LABELS_WEIGHT, PAIRS_WEIGHT, COUNTS_WEIGHT, GROUPS_WEIGHT = 0.3, 0.3, 0.3, 0.5
 _FITTED = 5000  # images that the neighbour space is made of
 _IN_TREE = 20_000  # images in the tree of merges
 _SIDE = 32  # pixels a side, of larger images
-_COMPONENTS, _NEIGHBOURS, _ROUNDS, _IMAGES_PER_NEIGHBOUR = 256, 10, 4, 15
+_COMPONENTS, _NEIGHBOURS, _ROUNDS = 256, 10, 16
+_LEAST_NEIGHBOURS, _IMAGES_PER_NEIGHBOUR = 5, 15  # fewer neighbours leave the graph in pieces
 _LEAST_BAGS = 20  # with known counts
 _MOST_BAGS, _MOST_LABELS = 500, 5000  # bags, and labels or pairs, that are compared with cuts
 _ROWS, _BLOCK = 4096, 256  # rows of points made at once, and images read at once
@@ -60,9 +61,11 @@ class NumberOfClusters:
         curve = self.curve
         within = f"{curve.low} to {curve.high} are" if curve.low < curve.high else "no other number is"
         said = [f"{curve.best} clusters suit these images best; {within} within one standard error."]
+        if len(curve.n_clusters) == 1:
+            said = [f"{curve.best} clusters: no other number was left to try."]
         if not curve.is_clear:
             said.append("None is clear: they are hardly better apart than points of a single cloud.")
-        if curve.best == curve.n_clusters[-1] > self.least:
+        if curve.n_clusters[0] < curve.best == curve.n_clusters[-1]:
             said.append("It is the largest number tried: there may be more.")
         return " ".join(said)
 
@@ -121,7 +124,7 @@ class _NeighbourSpace:
         known = self._values(fitted)
         if not bool((known != known[0]).any()):
             raise InputError("All images are the same: there is nothing to cluster.")
-        neighbours = max(2, min(_NEIGHBOURS, len(fitted) // _IMAGES_PER_NEIGHBOUR))
+        neighbours = min(len(fitted) - 1, max(_LEAST_NEIGHBOURS, len(fitted) // _IMAGES_PER_NEIGHBOUR), _NEIGHBOURS)
         with forked_rng("cpu"):
             torch.manual_seed(seed)
             self.net = SpreadFeatures(known.shape[1], _COMPONENTS, neighbours=neighbours, rounds=_ROUNDS)
