@@ -9,7 +9,8 @@ rooms with classes made smaller in geometric steps, the last a tenth of the firs
 
 Scores: without labels the test accuracy by the best match of clusters and classes; with labels the accuracy by name on
 the training images without a label ("unlabelled"), and on the test images; "per class" is the mean of the classes' own
-accuracies on the test images. Draws and seeds are 0, 1, … `--set prior=uniform` gives `fusion-embeddings` an option.
+accuracies on the test images; "calibration error" is the expected one (15 bins), of the untempered assignments
+and at the model's temperature. Draws and seeds are 0, 1, … `--set prior=uniform` gives `fusion-embeddings` an option.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ from sklearn.semi_supervised import LabelSpreading
 
 from smidgen.data.datasets import open_splits
 from smidgen.embedding.run import embed_images
+from smidgen.evaluation.calibration import reliability
 from smidgen.evaluation.scores import clustering_accuracy
+from smidgen.evaluation.temperature import temperature_of
 from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.simulation import Simulation, simulate
-from smidgen.maths.matching import match_counts
+from smidgen.maths.matching import match_clusters, match_counts
+from smidgen.maths.temperature import tempered
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem
 from smidgen.nets.pretrained import encoder_size, pretrained_encoder
@@ -99,8 +103,8 @@ def _unbalanced(y: np.ndarray, ratio: float, seed: int) -> np.ndarray:
 
 def fusion(
     data: Collection, evidence: Resolved, seed: int, options: Mapping[str, str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the clusters of training and test images by `fusion-embeddings`."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return assignments of training and test images by `fusion-embeddings`, and the temperature of its model."""
     n, features = data.x.shape
     problem = Problem(n, (features,), data.n_classes, (0.0,) * features, (1.0,) * features, evidence)
     with torch.random.fork_rng():
@@ -108,9 +112,13 @@ def fusion(
         method = make_method("fusion-embeddings", make_config("fusion-embeddings", options), problem)
     Trainer(method, data.x, Settings(seed=seed), callbacks=[]).train()
     method.eval()
-    found = (map_images(method.assign, x, method=method, device=torch.device("cpu")) for x in (data.x, data.test_x))
-    train, test = (p.argmax(1).numpy() for p in found)
-    return train, test
+
+    def all_of(function: Callable[[torch.Tensor], torch.Tensor], x: np.ndarray) -> np.ndarray:
+        return map_images(function, x, method=method, device=torch.device("cpu")).numpy()
+
+    train, test = all_of(method.assign, data.x), all_of(method.assign, data.test_x)
+    kinds = evidence.sizes().keys()
+    return train, test, temperature_of(method, data.x, train, all_of(method.encode, data.x), kinds=kinds, seed=seed)
 
 
 def peers_alone(data: Collection, seed: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -172,8 +180,15 @@ def per_class(y: np.ndarray, found: np.ndarray, *, matched: bool) -> float:
 def scores(kind: str, data: Collection, draw: int, options: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
     """Yield (method, what is scored, accuracy), and the seconds of the fit as a score."""
     evidence, begun = evidence_of(kind, data, draw), time.process_time()
-    train, test = fusion(data, evidence, draw, options)
+    train_p, test_p, temperature = fusion(data, evidence, draw, options)
     yield "fusion", "seconds", time.process_time() - begun
+    train, test = train_p.argmax(1), test_p.argmax(1)
+    right = test == data.test_y
+    if not kind.startswith("labels"):
+        right = match_clusters(train, data.y, data.n_classes, data.n_classes)[test] == data.test_y
+    for what, t in (("calibration error untempered", 1.0), ("calibration error", temperature)):
+        confidence = tempered(torch.from_numpy(test_p), t).amax(1).numpy()
+        yield "fusion", what, reliability(confidence, right).error
     if not kind.startswith("labels"):
         for name, found in [("fusion", test), *(peers_alone(data, draw) if kind == "none" else ())]:
             yield name, "test", clustering_accuracy(data.test_y, found)
