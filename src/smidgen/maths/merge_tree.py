@@ -76,8 +76,8 @@ def merge_tree(points: np.ndarray, *, seed: int, least: int = 2) -> MergeTree:
     It has n / 15 leaves, at most 600 and at least `least`, where there are as many different points.
 
     >>> tree = merge_tree(np.array([[0.0], [0.1], [5.0], [5.1], [5.2]]), seed=0)
-    >>> tree.cut(2).tolist()
-    [0, 0, 1, 1, 1]
+    >>> sorted(np.bincount(tree.cut(2)).tolist())
+    [2, 3]
     """
     x = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32))
     n_leaves = min(len(x), max(least, min(MOST_LEAVES, len(x) // _POINTS_PER_LEAF)))
