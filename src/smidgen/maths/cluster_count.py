@@ -38,7 +38,8 @@ DOUBLING = 0.03
 """Weight of the stability, and in it of that without clusters; how much of the score twice as many clusters cost."""
 
 ERROR = 0.05
-"""How much less the true number scored than the best one on collections of known classes, root mean square."""
+"""The part of the error that views do not show: so large that the range held the number of classes of four collections
+in five (LAB.md)."""
 
 _PER_CLUSTER = 8  # points of a sample: finer cuts are not scored
 _FEW, _LEAST_PER_CLUSTER = 10, 3  # but up to ten clusters are, of so many points each
