@@ -146,6 +146,7 @@ FITS = {
     "fusion-images with all evidence": ("fusion-images", IMAGES, "all", {}),
     "fusion-images without refinement": ("fusion-images", IMAGES, "none", {"refine_steps": 0}),
     "fusion-embeddings": ("fusion-embeddings", VECTORS, "none", {}),
+    "fusion-embeddings of many images with labels": ("fusion-embeddings", VECTORS, "labels", {"small": 0}),
     "fusion-embeddings with counts": ("fusion-embeddings", VECTORS, "counts", {}),
     "fusion-embeddings with all evidence": ("fusion-embeddings", VECTORS, "all", {}),
     "fusion-embeddings with pure bags": ("fusion-embeddings", VECTORS, "pure", {}),

@@ -227,7 +227,7 @@ class FusionEmbeddings(Method):
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for images and one random neighbour each, or for images and evidence."""
         size = self.config.images_per_step(stage)
-        if stage != "refine" and self._is_small:
+        if self._is_small:
             size = batch_by_size(size, n_images=self.problem.n_images)
         rows = torch.randint(self.problem.n_images, (size,), generator=generator)
         if stage != "refine":
@@ -328,11 +328,10 @@ class FusionEmbeddings(Method):
             return said
         inputs, features = embed(lambda images: images.flatten(1)), self._new_features().to(said.device)
         views = self._views(inputs, features, features.fit(inputs))
-        some = torch.full_like(labels, -1)
-        some[known[:: -(-len(known) // MOST_LABELS)]] = 0  # the net learns from all
+        learned, some = torch.full_like(labels, -1), known[:: -(-len(known) // MOST_LABELS)]  # the net learns from all
+        learned[some] = labels[some]
         given = None if self._prior.learned else self.prior
-        found = labels.where(some == 0, -1)
-        return pooled_assignments(views, found, said.clamp_min(1e-6).log(), trust=TRUST, shares=given).to(said)
+        return pooled_assignments(views, learned, said.clamp_min(1e-6).log(), trust=TRUST, shares=given).to(said)
 
     def _shares_in_order(self, shares: Tensor) -> Tensor:
         """Return the shares in the order of the clusters: where nothing names these, the largest for the largest."""

@@ -20,7 +20,7 @@ def neighbours_by_size(*, n_images: int, n_clusters: int) -> int:
 
 
 def batch_by_size(most: int, *, n_images: int) -> int:
-    """Return the images per step of the heads, at most `most`: a twentieth of all images, but 512.
+    """Return the images per step, at most `most`: a twentieth of all images, but 512.
 
     >>> batch_by_size(2048, n_images=1_000), batch_by_size(2048, n_images=50_000)
     (512, 2048)
