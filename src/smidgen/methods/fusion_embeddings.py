@@ -370,8 +370,7 @@ class FusionEmbeddings(Method):
             known |= self._bag_losses(parts["bags"], projected["bags"], logits["bags"], distill_weight)
         if "anchors" in parts:
             known["pure_bags"] = F.cross_entropy(logits["anchors"], self.anchors[parts["anchors"].indices])
-        balance = self.config.refine_balance * self._prior.exponent(1) * losses["balance"]
-        own = losses["begun"] + losses["own"] + balance
+        own = losses["begun"] + losses["own"] + self.config.refine_balance * losses["balance"]
         return {"total": own + self.config.evidence * sum(known.values()), **losses, **known}
 
     @property
