@@ -173,9 +173,9 @@ class _Fit:
     def run(self, run_folder: RunFolder | None) -> Outcome:
         self.run_folder = run_folder
         if self.run_folder is not None:
-            self._write_manifest(self.run_folder)
-            if self.number is not None:
+            if self.number is not None:  # before the manifest, by which a run that goes on takes it for written
                 write_number_of_clusters(self.run_folder, self.number, self.datasets[0].ids)
+            self._write_manifest(self.run_folder)
             write_skipped(self.run_folder, self.datasets)
         trained = self._train()
         preprocessing = self._preprocessing()
@@ -374,10 +374,9 @@ class _Fit:
     ) -> None:
         if model.bag_calibration:  # all else of it is written
             model.save(run.path / "model")
-        known: dict[Callable[[Tensor], Tensor], np.ndarray] = {
-            self.method.encode: embeddings[0],
-            self.method.assign: assignments[0],
-        }
+        known: dict[Callable[[Tensor], Tensor], np.ndarray] = {self.method.encode: embeddings[0]}
+        if model.temperature == 1:
+            known[self.method.assign] = assignments[0]
         embed = make_embed(self.method, self.train.images, device=self.device, known=known)
         for name, table in {**self.method.tables(embed), **more_tables}.items():
             run.write_table(name, {**table, **self.relabelling.columns()} if name == "relabellings" else table)

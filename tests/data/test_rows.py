@@ -188,7 +188,7 @@ def test_whole_numbers_of_any_kind_are_numbers_of_clusters(n_clusters):
     assert (len(model.cluster_names_), model.config_.n_clusters) == (3, 3)
 
 
-@pytest.mark.parametrize("n_clusters", ["auto", 3.5, True, -1, np.nan, [3]])
+@pytest.mark.parametrize("n_clusters", [3.5, True, -1, np.nan, [3]])
 def test_other_numbers_of_clusters_are_refused_in_one_sentence(n_clusters):
     with pytest.raises(InputError, match=r"`n_clusters` must be a whole number, 1 or above, got"):
         ImageClusterer(n_clusters, method="kmeans").fit(DIGITS)

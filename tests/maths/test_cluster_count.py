@@ -63,12 +63,12 @@ def test_numbers_rise_from_the_least_to_the_most(n_points, least, most):
 
 def test_a_least_number_is_tried_however_few_points_there_are():
     assert numbers_to_try(30, least=12).tolist() == [12]
-    with pytest.raises(InputError, match="At least 31 clusters were wanted of 30 images"):
+    with pytest.raises(InputError, match="The evidence needs at least 31 clusters, and there are only 30 images"):
         numbers_to_try(30, least=31)
 
 
 def test_too_few_points_are_a_sentence():
-    with pytest.raises(InputError, match="for 10 images or more, and there are 9: pass `n_clusters`"):
+    with pytest.raises(InputError, match="for 10 images or more, and there are 9: say how many you want"):
         numbers_to_try(9)
 
 

@@ -49,3 +49,10 @@ def test_a_part_of_the_graph_without_labels_gives_no_class():
 def test_no_iterations_are_refused(graph):
     with pytest.raises(InputError, match="`iterations` must be 1 or above, got 0"):
         poisson_learning(graph, torch.tensor([0]), torch.eye(1), iterations=0)
+
+
+@pytest.mark.parametrize("iterations", [300, 301])
+def test_two_points_that_are_only_each_other_s_neighbours_take_turns_and_are_told_apart(iterations):
+    graph = neighbour_graph([torch.tensor([[1], [0]])])
+    scores = poisson_learning(graph, torch.tensor([0, 1]), torch.eye(2), iterations=iterations)
+    assert scores.argmax(1).tolist() == [0, 1]

@@ -148,3 +148,13 @@ def peers(x, classes, labels):
     directions = F.normalize(x, dim=1).numpy()
     spreading = LabelSpreading(kernel="knn", n_neighbors=10).fit(directions, labels.numpy()).transduction_
     return [(found == classes.numpy())[rest].mean() for found in (regression, spreading)]
+
+
+def test_some_images_stand_for_a_class_without_labels(monkeypatch):
+    monkeypatch.setattr(label_pool, "MOST_UNNAMED", 7)
+    said = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.where(torch.arange(60) < 20, torch.arange(60) % 2, -1)
+    known = label_pool._known(labels, said)
+    likeliest = said.softmax(1)[20:, 2].topk(7).indices + 20
+    assert set(known.rows[20:].tolist()) == set(likeliest.tolist())
+    torch.testing.assert_close(known.weights[20:].sum(), torch.tensor(10.0))  # as an average class has labels

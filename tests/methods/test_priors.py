@@ -5,7 +5,7 @@ import torch
 
 from smidgen.errors import InputError
 from smidgen.methods import METHODS, make_config, option_types
-from smidgen.methods.priors import RELEASED_TO, read_prior, unfairness
+from smidgen.methods.priors import RELEASED_TO, read_prior, read_shares, unfairness
 
 WITH_PRIOR = [name for name in METHODS if "prior" in option_types(name)]
 
@@ -47,3 +47,9 @@ def test_unfairness_is_nothing_at_the_prior_only():
     prior = torch.tensor([0.7, 0.3])
     assert float(unfairness(prior, prior)) == pytest.approx(0, abs=1e-6)
     assert float(unfairness(prior.flip(0), prior)) == pytest.approx(0.4 * float((prior[0] / prior[1]).log()), abs=1e-6)
+
+
+def test_shares_of_any_size_are_shares():
+    assert read_shares("3e38,3e38").tolist() == [0.5, 0.5]
+    with pytest.raises(InputError, match="`prior` must be uniform, learned, or numbers above 0 separated by commas"):
+        read_shares("1e-300,1")

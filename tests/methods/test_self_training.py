@@ -129,3 +129,12 @@ def test_it_mends_a_start_that_is_wrong_of_every_tenth_image():
     before, after, is_kept = method.judged.tolist()
     assert after > before
     assert is_kept
+
+
+def test_nets_without_stages_to_freeze_are_trained_whole():
+    assert all(parameter.requires_grad for parameter in make(encoder="wrn-28-2").net.parameters())
+
+
+def test_labels_of_one_class_alone_decide_nothing():
+    labels = torch.where(torch.arange(N_IMAGES) < 20, 2, -1)
+    assert len(held_out_labels(labels)) == 0

@@ -82,7 +82,7 @@ def test_classes_of_the_images_are_only_a_hint(tmp_path):
     np.savez(tmp_path / "a.npz", x=IMAGES, y=CLASSES)
     plan, said = planned(data=tmp_path / "a.npz")
     assert plan.config.n_clusters == "auto"
-    assert "They are of 3 classes, used for scores only: `--clusters 3` uses that." in said
+    assert "The images are of 3 known classes, used for scores only: `--clusters 3` looks for as many." in said
 
 
 def test_a_named_dataset_keeps_its_own_number():
@@ -177,6 +177,27 @@ def test_bags_of_one_class_say_how_many_there_are():
     assert "bags_of_one_class" in found.curve.columns()
 
 
+@pytest.mark.parametrize("said", [{}, {"counts": [(1, 3)] * 60}, {"presence": [{"a": True}] * 60}])
+def test_bags_of_which_little_is_known_are_not_taken_for_bags_of_one_class(said):
+    images = blobs(3, 60)
+    bags = [np.random.default_rng(bag).choice(len(images), 12).tolist() for bag in range(60)]
+    evidence = Evidence.from_bags(bags, **said).resolve([f"{row}" for row in range(len(images))])
+    assert bounds_of_evidence(evidence) == (1, len(images))
+
+
+def test_no_more_clusters_are_looked_for_than_there_are_different_images():
+    found = find_number_of_clusters(np.repeat(np.eye(5, 12, dtype=np.float32), 30, 0), Resolved.nothing(150), seed=0)
+    assert found.curve.n_clusters.max() == found.as_table()["most"] == 5
+
+
+@pytest.mark.parametrize("given", [{}, {"n_clusters": "auto"}])
+def test_a_prior_of_three_numbers_asks_for_three_clusters(given):
+    said = Said()
+    config = Config("array", method="fusion-images", options={"prior": "3,2,1"}, **given)
+    assert make_plan(config, data=IMAGES, listener=said).config.n_clusters == 3
+    assert "`prior` has 3 numbers: looking for as many clusters." in said.lines
+
+
 @pytest.mark.parametrize(
     ("data", "wanted"),
     [
@@ -234,7 +255,10 @@ def test_a_cloud_in_which_no_cluster_is_clear_is_said_to_be_that():
     cloud = np.random.default_rng(0).normal(size=(200, 20)).astype(np.float32)
     found = find_number_of_clusters(cloud, Resolved.nothing(200), seed=0, most=12)
     assert not found.as_table()["clear"]
-    assert "None is clear: they are hardly better apart than points of a single cloud." in found.in_words()
+    assert (
+        "The number is not clear: these clusters are hardly better apart than cuts of a single cloud."
+        in found.in_words()
+    )
 
 
 def test_colour_images_are_embedded_to_be_counted_by_a_method_of_pixels(monkeypatch):

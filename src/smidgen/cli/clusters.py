@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "`smidgen fit DATA --clusters auto` fits with the number that this finds."
     add_several_data(parser, DATA_HELP)
     parser.add_argument(
-        "--most", metavar="N", type=whole_number(2, 1000), default=200, help="the largest number to try (default: 200)"
+        "--most",
+        metavar="N",
+        type=whole_number(2, 1000),
+        default=200,
+        help="the largest number to try, at most 250 (default: 200)",
     )
     parser.add_argument(
         "--encoder",

@@ -104,7 +104,9 @@ def clusters(text: str) -> int | Literal["auto"]:
         return "auto"
     try:
         return whole_number(1)(text)
-    except argparse.ArgumentTypeError:
+    except argparse.ArgumentTypeError as error:
+        if re.fullmatch(r"-?[0-9.]+", text):
+            raise error
         raise argparse.ArgumentTypeError(f"must be a whole number, 1 or above, or auto, got {text!r}") from None
 
 

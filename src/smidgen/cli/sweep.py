@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_what_is_fitted(what: argparse._ArgumentGroup) -> None:
     """Add the settings that all fits of a sweep share."""
     what.add_argument(
-        "--clusters", metavar="N", type=clusters, help="number of clusters, or auto (default: that of classes)"
+        "--clusters", metavar="N", type=clusters, help="number of clusters, or auto (default: the number of classes)"
     )
     what.add_argument("--encoder", metavar="NAME", type=text, help="the network that computes embeddings")
     what.add_argument("--steps", metavar="N", type=whole_number(1), help="short for --set steps=N")

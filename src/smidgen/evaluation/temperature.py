@@ -4,7 +4,8 @@ Where nothing is known of the classes two things can be measured: how often an i
 and how often clusterings that see half of the features each would put it into the same one. Clusters that are stable
 and yet not the classes cannot be told from them: this is membership, not correctness. With labels it is the likelihood
 of assignments that were made without them that decides. Measured on training images of seven small collections and on
-MNIST (LAB.md): nets that learn on pixels, and classifiers weighted by held-out labels, are best left as they are.
+MNIST (LAB.md): nets that learn on pixels without labels, and classifiers weighted by held-out labels, are best left
+as they are.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def temperature_of(
     if not kinds and method.problem.holds_vectors:  # a net brings together what it takes for alike: its own agree
         return temperature_of_clusters(assignments, embeddings, features=images, seed=seed)
     labels = method.problem.evidence.labels
-    if "labels" not in kinds or unseen is None or float(labels[labels >= 0].bincount().float().mean()) < LEAST_LABELS:
+    known = labels[labels >= 0]
+    if "labels" not in kinds or unseen is None or len(known) < LEAST_LABELS * len(known.unique()):
         return 1.0
     return temperature_of_labels(assignments, unseen.of_others, labels)
 

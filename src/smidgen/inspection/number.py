@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
 from smidgen.config import Config
 from smidgen.csv_tables import write_csv
-from smidgen.data.datasets import Dataset, as_paths
+from smidgen.data.chosen_classes import as_classes
+from smidgen.data.datasets import Dataset, as_paths, exclude_patterns
+from smidgen.data.values import as_text
 from smidgen.errors import unknown
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
@@ -18,7 +21,7 @@ from smidgen.files import atomic_write, write_json
 from smidgen.hardware import torch_threads
 from smidgen.listener import Listener
 from smidgen.maths.cluster_count import MOST
-from smidgen.options import field_types
+from smidgen.options import convert, field_types
 from smidgen.reports.cluster_numbers import parts_chart, score_chart
 from smidgen.reports.level_chart import standalone
 from smidgen.setup.clusters import AUTO
@@ -81,15 +84,21 @@ def count_clusters(
     True
     """
     listener = listener or Listener()
+    known = [name for name in field_types(Config) if name not in ("data", "n_clusters", "seed", "evidence")]
     for name in settings:
-        if name not in field_types(Config):
-            raise unknown("setting", name, field_types(Config))
+        if name not in known:
+            raise unknown("setting", name, known)
+    most = convert("most", most, Annotated[int, Meta(ge=2)], strict=True)
+    for name, read in (("exclude", exclude_patterns), ("classes", as_classes), ("value_range", as_text)):
+        if name in settings:
+            settings[name] = read(settings[name])
     config = Config(data=as_paths(data) or "array", n_clusters=AUTO, seed=seed, **settings)  # type: ignore[arg-type]
     with torch_threads(config.threads):
         plan = make_plan(config, data=data, evidence=evidence, listener=listener)
         train = embedded(plan.datasets[:1], plan.extractor, device=plan.config.device, listener=listener)[0]
-        found = find_number_of_clusters(train.images, plan.evidence, seed=seed, listener=listener, most=most)
-    return Count(found, plan.datasets[0], None if plan.extractor is None else plan.extractor.name)
+        inputs, encoder = plan.compared_inputs(train, listener)
+        found = find_number_of_clusters(inputs.images, plan.evidence, seed=seed, listener=listener, most=most)
+    return Count(found, plan.datasets[0], encoder)
 
 
 def write_count(count: Count, folder: Path | str) -> None:

@@ -88,7 +88,7 @@ class Curve:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the best cut is better separated than one of points without clusters, by two standard errors."""
+        """Whether the best cut is better separated than one of points without clusters, by twice `ERROR`."""
         best = self.score.argmax()
         return bool(self.silhouette[best] > self.null_silhouette[best] + 2 * ERROR)
 
@@ -123,18 +123,18 @@ def numbers_to_try(n_points: int, *, least: int = 2, most: int = MOST) -> np.nda
     """
     if n_points < LEAST_POINTS:
         raise InputError(
-            f"The number of clusters can be found for {LEAST_POINTS} images or more, and there are {n_points}: pass"
-            " `n_clusters`."
+            f"The number of clusters can be found for {LEAST_POINTS} images or more, and there are {n_points}: say"
+            " how many you want (`--clusters N`, `n_clusters=N`)."
         )
     if least > n_points:
-        raise InputError(f"At least {least} clusters were wanted of {n_points} images: ask for fewer clusters.")
+        raise InputError(f"The evidence needs at least {least} clusters, and there are only {n_points} images.")
     held = min(SAMPLE, int(SHARE * n_points))
     end = max(least, min(most, max(held // _PER_CLUSTER, min(_FEW, held // _LEAST_PER_CLUSTER)), n_points))
     grid, next_one = [least], least * 1.1
     while round(next_one) <= end:
         grid.append(max(round(next_one), grid[-1] + 1))
         next_one = max(next_one, grid[-1]) * 1.1
-    return np.unique(np.minimum(grid, end))
+    return np.array([*(k for k in grid if k < end), end])
 
 
 @dataclass(frozen=True, eq=False)

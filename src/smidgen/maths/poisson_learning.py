@@ -57,7 +57,9 @@ def poisson_learning(
     degrees = np.maximum(np.asarray(graph.sum(1)), _LEAST)
     step, added = sparse.diags(1 / degrees.ravel()) @ graph, sources.numpy() / degrees
     scores = np.zeros_like(added)
+    before = scores
     for _ in range(iterations):
-        scores = step @ scores + added
+        before, scores = scores, step @ scores + added
+    scores = (before + scores) / 2  # where the graph has two sides, they take turns
     scores -= (degrees * scores).sum(0) / degrees.sum()
     return torch.from_numpy(scores / max(_LEAST, float(np.sqrt((scores**2).mean())))).float()

@@ -12,6 +12,7 @@ def thresholds(confidence: Tensor, seen: Tensor) -> Tensor:
 
     confidence: the mean largest prediction so far, (). seen: the mean prediction so far, (classes,).
 
+    >>> import torch
     >>> thresholds(torch.tensor(0.9), torch.tensor([0.6, 0.3, 0.1]))
     tensor([0.9000, 0.4500, 0.1500])
     """

@@ -4,9 +4,9 @@ Idea. In the embedding space of a good encoder neighbours mostly belong to one c
 separable, the more so in features that are moved towards their neighbours (`nets.spread_features`). Linear heads that
 are trained for agreement of neighbours (`methods.voting_heads`) and do best with many images, and k-means and Ward's
 method on those features, which do best with few, are matched and averaged; one softmax layer on the features learns
-their mean (`methods.feature_layer`). From labels several classifiers learn, are weighted by how well they predict held-
-out labels, and make one such layer, the sizes of the classes estimated (`methods.label_pool`). Other evidence trains a
-small network that starts by distilling that layer; it learns from the evidence's likelihood and pseudo-labels.
+their mean (`methods.feature_layer`). From labels several classifiers learn, are weighted by how well they predict
+held-out labels, and make one such layer, the sizes of the classes estimated (`methods.label_pool`). Other evidence
+trains a small network that starts by distilling that layer; it learns from the evidence's likelihood and pseudo-labels.
 
 Source. Neighbours after SCAN (Van Gansbeke et al., ECCV 2020), the heads as `methods.voting_heads` says, the sizes of
 classes after Saerens et al. (2002), classes by the graph after Calder et al. (ICML 2020), written from the equations;
@@ -328,8 +328,10 @@ class FusionEmbeddings(Method):
             return said
         inputs, features = embed(lambda images: images.flatten(1)), self._new_features().to(said.device)
         views = self._views(inputs, features, features.fit(inputs))
-        learned, some = torch.full_like(labels, -1), known[:: -(-len(known) // MOST_LABELS)]  # the net learns from all
-        learned[some] = labels[some]
+        learned, step = torch.full_like(labels, -1), -(-len(known) // MOST_LABELS)  # the net learns from all
+        for label in labels[known].unique():
+            some = (labels == label).nonzero().flatten()[::step]
+            learned[some] = label
         given = None if self._prior.learned else self.prior
         return pooled_assignments(views, learned, said.clamp_min(1e-6).log(), trust=TRUST, shares=given).to(said)
 

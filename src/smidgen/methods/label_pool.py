@@ -36,6 +36,9 @@ DEVIATION = 0.1
 
 FOLDS = 5
 
+MOST_UNNAMED = 5000
+"""Images, the likeliest, that stand for the classes without a label."""
+
 MOST_COMPARED = 10_000
 """Images by which the sizes of classes are estimated."""
 
@@ -146,8 +149,10 @@ def _known(labels: Tensor, said: Tensor) -> _Known:
         return known
     p = said.softmax(1) * unnamed
     p[rows] = 0
-    share = p.sum(1) * mean * int(unnamed.sum()) / p.sum().clamp_min(1e-12)
-    some = (share > 0).nonzero().flatten()
+    share = p.sum(1)
+    some = share.topk(min(len(share), MOST_UNNAMED)).indices.sort().values
+    some = some[share[some] > 0]
+    share = share * (mean * int(unnamed.sum()) / share[some].sum().clamp_min(1e-12))
     return _Known(
         torch.cat([rows, some]),
         torch.cat([targets, p[some] / p[some].sum(1, keepdim=True)]),

@@ -94,13 +94,14 @@ def read_shares(prior: str) -> Tensor | None:
     if prior in WORDS:
         return None
     try:
-        shares = torch.tensor([float(each) for each in prior.split(",")])
+        given = torch.tensor([float(each) for each in prior.split(",")], dtype=torch.float64)
     except ValueError:
-        shares = torch.zeros(1)
-    if not bool(((shares > 0) & shares.isfinite()).all()):
-        wanted = f"{', '.join(WORDS)}, or numbers above 0 separated by commas, one per cluster"
+        given = torch.zeros(1)
+    shares = (given / given.sum()).float()
+    if not bool(((given > 0) & (shares > 0) & shares.isfinite()).all()):
+        wanted = f"{', '.join(WORDS)}, or numbers above 0 separated by commas, one for each"
         raise InputError(f"`prior` must be {wanted}, got {prior!r}.")
-    return shares / shares.sum()
+    return shares
 
 
 def unfairness(mean: Tensor, prior: Tensor) -> Tensor:

@@ -115,7 +115,8 @@ class SelfTraining(Method):
 
     def __init__(self, config: SelfTrainingConfig, problem: Problem) -> None:
         super().__init__()
-        self.config, self.problem, self._is_started = config, problem, False
+        self.config, self.problem = config, problem
+        self._has_layer = self._has_weights = False  # of a run to start from
         self.weak, self.strong = weak_and_strong(problem.shape)
         labels, n_clusters = problem.evidence.labels, problem.n_clusters
         self.held_out = held_out_labels(labels)
@@ -142,8 +143,7 @@ class SelfTraining(Method):
     def _frozen_stages(self) -> int:
         if self.config.frozen_stages is not None:
             return self.config.frozen_stages
-        blocks = [name for name in self.net.encoder.stages() if name.startswith("block")]
-        return max(0, len(blocks) - TRAINED_STAGES)
+        return max(0, self.net.encoder.freezable - TRAINED_STAGES)
 
     def stages(self) -> list[Stage]:
         """Return the one stage, "train"."""
@@ -153,7 +153,7 @@ class SelfTraining(Method):
     def train(self, mode: bool = True) -> Self:
         """Let batch norm keep the statistics of the run to start from: those of a few strong views are others."""
         super().train(mode)
-        for module in self.net.modules() if self._is_started else ():
+        for module in self.net.modules() if self._has_weights else ():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
@@ -176,7 +176,8 @@ class SelfTraining(Method):
                     " ask for as many."
                 )
             self._take(start.head)
-            self._is_started = True
+            self._has_layer = True
+        self._has_weights = True
         for net in (self.net, self.origin.net):
             net.load_state_dict(self.teacher.net.state_dict())
 
@@ -190,10 +191,10 @@ class SelfTraining(Method):
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Note what the run to start from says of each image, its clusters in the order of the classes."""
         self.embedded = embed.on_device(self.encode)
-        if not self._is_started:
+        if not self._has_layer:
             self._take(self._first_layer(self.embedded.cpu(), generator))
         p = self._assigned(self.embedded).cpu()
-        if self._is_started and self.terms.names_classes:
+        if self._has_layer and self.terms.names_classes:
             order = torch.tensor(in_order_of_classes(self.terms.class_evidence(p).numpy()))
             layer = self.teacher.net.heads.linear
             self._take((layer.weight[order.to(layer.weight.device)], layer.bias[order.to(layer.bias.device)]))
@@ -300,13 +301,14 @@ class SelfTraining(Method):
 
 
 def held_out_labels(labels: Tensor) -> Tensor:
-    """Return the rows (m,) of every fifth label of each class; none where classes have fewer than five on average.
+    """Return the rows (m,) of every fifth label of each class; none where classes have fewer than five on
+    average, or there is one class only: its likelihood is 1 whatever the embeddings.
 
     >>> held_out_labels(torch.tensor([0, 0, -1, 0, 0, 0, 0, 1, 1, 1, 1, 1])).tolist()
     [5, 11]
     """
     classes = labels[labels >= 0].unique()
-    if not len(classes) or int((labels >= 0).sum()) < LEAST_HELD_OUT * len(classes):
+    if len(classes) < 2 or int((labels >= 0).sum()) < LEAST_HELD_OUT * len(classes):
         return torch.zeros(0, dtype=torch.int64)
     return torch.cat([(labels == k).nonzero().flatten()[HELD_OUT - 1 :: HELD_OUT] for k in classes])
 

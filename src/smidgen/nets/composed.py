@@ -69,6 +69,11 @@ class ChainedEncoder(Encoder):
         """Return those of the net."""
         return self.first.first_filters()
 
+    @property
+    def freezable(self) -> int:
+        """That of the net."""
+        return self.first.freezable
+
     def freeze(self, stages: int) -> None:
         """Leave the first stages of the net as they are when it is trained; InputError where it has fewer."""
         self.first.freeze(stages)

@@ -63,6 +63,11 @@ class Encoder(nn.Module):
         """Return the weights (filters, channels, height, width) of the first convolution; None where there is none."""
         return next((weights for weights in self.parameters() if weights.ndim == 4), None)
 
+    @property
+    def freezable(self) -> int:
+        """How many first stages `freeze` can leave as they are."""
+        return 0
+
     def freeze(self, stages: int) -> None:
         """Leave the first stages as they are when the net is trained; InputError where it has fewer."""
         if stages:

@@ -196,6 +196,11 @@ class PretrainedEncoder(Encoder):
         names = [info["module"] for info in getattr(net, "feature_info", ()) if info.get("module")]
         return {name: net.get_submodule(name) for name in names}
 
+    @property
+    def freezable(self) -> int:
+        """The number of timm's blocks, where they can be told apart."""
+        return len(self.trunk.net.blocks) if _has_stages(self.trunk.net) else 0
+
     def freeze(self, stages: int) -> None:
         """Leave the first stages of the net as they are when it is trained further; InputError if it has no stages.
 

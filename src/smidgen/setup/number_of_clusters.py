@@ -59,12 +59,12 @@ class NumberOfClusters:
     def in_words(self) -> str:
         """Return the result as a sentence."""
         curve = self.curve
-        within = f"{curve.low} to {curve.high} are" if curve.low < curve.high else "no other number is"
+        within = f"{curve.low} to {curve.high} are" if curve.low < curve.high else "no other number tried is"
         said = [f"{curve.best} clusters suit these images best; {within} within one standard error."]
         if len(curve.n_clusters) == 1:
             said = [f"{curve.best} clusters: no other number was left to try."]
         if not curve.is_clear:
-            said.append("None is clear: they are hardly better apart than points of a single cloud.")
+            said.append("The number is not clear: these clusters are hardly better apart than cuts of a single cloud.")
         if curve.n_clusters[0] < curve.best == curve.n_clusters[-1]:
             said.append("It is the largest number tried: there may be more.")
         return " ".join(said)
@@ -100,6 +100,8 @@ def find_number_of_clusters(
     """
     listener = listener or Listener()
     least, largest = bounds_of_evidence(evidence)
+    if largest < 2:
+        raise InputError("The evidence says that all images are of one class: there is nothing to cluster.")
     numbers = numbers_to_try(len(images), least=max(2, least), most=max(2, min(most, largest)))
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(images))
@@ -108,12 +110,14 @@ def find_number_of_clusters(
     space = _NeighbourSpace(images, fitted, seed=seed)
     listener.progress("count clusters", 1, 3)
     points = space.of(fitted)
+    numbers = numbers[numbers <= max(space.distinct, numbers[0])]  # there are no more clusters than different images
     views = views_of_cuts(points, numbers, seed=seed)
     curve = scored(views, numbers, evidence=_said(space, points, evidence, numbers, seed=seed))
     listener.progress("count clusters", 2, 3)
     tree = merge_tree(space.of(in_tree), seed=seed, least=min(len(images), 2 * curve.high))
     listener.progress("count clusters", 3, 3)
-    return NumberOfClusters(curve, tree, in_tree, least, min(largest, len(images)))
+    possible = space.distinct if space.distinct < len(fitted) else len(images)
+    return NumberOfClusters(curve, tree, in_tree, least, min(largest, possible))
 
 
 class _NeighbourSpace:
@@ -124,6 +128,7 @@ class _NeighbourSpace:
         known = self._values(fitted)
         if not bool((known != known[0]).any()):
             raise InputError("All images are the same: there is nothing to cluster.")
+        self.distinct = len(np.unique(known.numpy(), axis=0))
         neighbours = min(len(fitted) - 1, max(_LEAST_NEIGHBOURS, len(fitted) // _IMAGES_PER_NEIGHBOUR), _NEIGHBOURS)
         with forked_rng("cpu"):
             torch.manual_seed(seed)
@@ -179,7 +184,7 @@ def _groups(evidence: Resolved) -> np.ndarray:
 
 def _pure_bags(evidence: Resolved) -> list[np.ndarray]:
     """Return the images of each bag of two or more that is said to be of one class."""
-    view = EvidenceView(evidence, max(1, least_clusters(evidence)))
+    view = EvidenceView(evidence, least_clusters(evidence) + 1)  # with fewer, every bag would be of one class
     return [view.images_of(int(bag)) for bag in np.flatnonzero(view.pure())] if view.n_bags else []
 
 

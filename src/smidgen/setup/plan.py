@@ -66,6 +66,19 @@ class Plan:
         """Return the method's inputs: embeddings of the images, which takes a while, or the images themselves."""
         return embedded(self.datasets, self.extractor, device=self.config.device, listener=listener)
 
+    def compared_inputs(self, inputs: Dataset, listener: Listener) -> tuple[Dataset, str | None]:
+        """Return what the number of clusters is found by, and the encoder of it; None for pixels and ready vectors.
+
+        inputs: for training, from `inputs`; other methods than those of embeddings see pixels there.
+        """
+        if self.extractor is not None:
+            return inputs, self.extractor.name
+        encoder = encoder_to_compare(self.config, self.datasets[0])
+        if encoder is None:
+            return inputs, None
+        listener.log(f"Images are compared by the embeddings of {encoder!r} to find the number of clusters.")
+        return compared(self.datasets[0], encoder, device=self.config.device, listener=listener), encoder
+
     def with_number_of_clusters(self, inputs: Dataset, listener: Listener) -> tuple[Plan, NumberOfClusters | None]:
         """Return the plan with the number of clusters that "auto" comes to, and how; as it is where it has a number.
 
@@ -73,10 +86,7 @@ class Plan:
         """
         if self.config.n_clusters != AUTO:
             return self, None
-        encoder = None if self.extractor is not None else encoder_to_compare(self.config, self.datasets[0])
-        if encoder is not None:
-            listener.log(f"Images are compared by the embeddings of {encoder!r} to find the number of clusters.")
-            inputs = compared(self.datasets[0], encoder, device=self.config.device, listener=listener)
+        inputs, _ = self.compared_inputs(inputs, listener)
         found = find_number_of_clusters(inputs.images, self.evidence, seed=self.config.seed, listener=listener)
         listener.log(found.in_words())
         config = dataclasses.replace(self.config, n_clusters=found.curve.best)
