@@ -49,6 +49,7 @@ from smidgen.outputs import (
 from smidgen.reports.page import write_page
 from smidgen.run_folder import RunFolder
 from smidgen.setup.clusters import AUTO
+from smidgen.setup.configuration import class_count
 from smidgen.setup.evidence import evidence_in_words, used_evidence
 from smidgen.setup.number_of_clusters import NumberOfClusters
 from smidgen.setup.plan import Plan, absolute_paths, make_plan
@@ -107,7 +108,8 @@ def fit(
     reset_peak_memory(device)
     with Interrupts().listening() as interrupts, torch_threads(config.threads), repeatable(device):
         chosen = _clusters_chosen_for(out) if resume else None
-        if chosen is not None and config.n_clusters in (AUTO, None):
+        is_open = config.n_clusters == AUTO or (config.n_clusters or class_count(config.data, config.classes)) is None
+        if chosen is not None and is_open:
             config = dataclasses.replace(config, n_clusters=chosen["best"])
         plan = make_plan(config, data=data, test=test, evidence=evidence, listener=listener)
         inputs, number = None, None

@@ -146,6 +146,17 @@ def test_a_run_without_a_number_is_resumed_with_the_one_it_found(tmp_path, monke
         fit(open_number, data=blobs(), out=tmp_path / "run", resume=True)
 
 
+def test_a_run_with_auto_is_not_resumed_where_the_dataset_states_another_number(tmp_path):
+    nine = Config("digits", n_clusters=9, method="kmeans", threads=1, issues=False, options={"n_init": 1})
+    fit(nine, out=tmp_path / "run")
+    manifest = read_json(tmp_path / "run" / "manifest.json")
+    chosen = {"asked": "auto", "best": 9, "low": 8, "high": 10, "clear": True, "least": 1, "most": 1438}
+    write_json(tmp_path / "run" / "manifest.json", manifest | {"clusters_choice": chosen})  # as if it had been found
+    assert fit(dataclasses.replace(nine, n_clusters="auto"), out=tmp_path / "run", resume=True).config.n_clusters == 9
+    with pytest.raises(RunError, match="n_clusters"):
+        fit(dataclasses.replace(nine, n_clusters=None), out=tmp_path / "run", resume=True)
+
+
 def test_a_plan_with_auto_leaves_the_number_open():
     plan, _ = planned(n_clusters="auto")
     assert plan.config.n_clusters == plan.summary()["n_clusters"] == "auto"
