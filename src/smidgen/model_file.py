@@ -18,7 +18,7 @@ from smidgen.nets.composed import Chain, Gradients, Projected
 from smidgen.options import Count, Positive, Share
 from smidgen.schemas import convert
 
-FORMAT = 9
+FORMAT = 10
 
 _LARGEST_IMAGE = 2**27  # numbers in one image: beyond them a description is not believed
 

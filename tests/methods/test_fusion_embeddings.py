@@ -138,7 +138,7 @@ def test_evidence_does_not_hurt(alone, what):
 
 def test_pure_bags_label_their_images():
     method = fitted(known(n_bags=60, ucc=(1, 2), bag_size=10), refine_steps=1)
-    anchors = method.anchors.numpy()
+    anchors = method.learner.anchors.numpy()
     assert (anchors >= 0).sum() > 100
     assert clustering_accuracy(CLASSES[anchors >= 0], anchors[anchors >= 0]) > 0.95
 
@@ -153,7 +153,7 @@ def test_wrong_counts_cost_little_and_are_found():
     assert is_wrong.sum() > 15
     assert found[is_wrong].mean() > 0.8
     assert found[~is_wrong].mean() < 0.03
-    anchors = method.anchors.numpy()  # images of bags that are wrongly said to hold one class have no label
+    anchors = method.learner.anchors.numpy()  # images of bags that are wrongly said to hold one class have no label
     assert clustering_accuracy(CLASSES[anchors >= 0], anchors[anchors >= 0]) > 0.98
 
 
@@ -183,7 +183,7 @@ def test_without_evidence_other_runs_start_from_nearly_the_same_on_the_projectio
 def test_of_many_images_the_net_starts_from_what_heads_and_labels_say():
     method = fitted(known(labels_per_class=5), small=0, steps=1, refine_steps=1)
     heads = method.heads.ensemble(method.projected).argmax(1).numpy()
-    assert (method.start.argmax(1).numpy() == CLASSES).mean() > max(0.9, (heads == CLASSES).mean() + 0.02)
+    assert (method.learner.start.argmax(1).numpy() == CLASSES).mean() > max(0.9, (heads == CLASSES).mean() + 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -217,9 +217,9 @@ def test_of_many_images_other_runs_start_from_the_mean_of_the_voters_logits(many
 
 
 def test_counts_whose_sets_are_too_many_go_by_their_likelihood(monkeypatch):
-    monkeypatch.setattr("smidgen.methods.fusion_embeddings.MOST_SETS", 3)
+    monkeypatch.setattr("smidgen.methods.evidence_net.MOST_SETS", 3)
     method = fitted(known(n_bags=40, ucc=(2, 3), bag_size=8), steps=20, refine_steps=3)
-    assert method.sets.shape == (CENTRES, 0)
+    assert method.learner.sets.shape == (CENTRES, 0)
     assert "counts" in method.evidence_use.chance_losses
 
 

@@ -1,11 +1,11 @@
-"""Options that both methods of `fusion` share, with the same meaning; each method has its own defaults."""
+"""Options that both methods of `fusion` share, with the same meaning and defaults of their own; those on embeddings."""
 
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
 
 from smidgen.methods.priors import prior_option, read_shares
-from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight, option
+from smidgen.options import Count, CountOrZero, Options, Several, Share, ShareBelowOne, Weight, option
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,3 +49,36 @@ class FusionConfig(Options):
         """Return the learning rate of a stage, at its peak."""
         is_own = stage == "refine" and self.refine_learning_rate is not None
         return self.refine_learning_rate if is_own else self.learning_rate  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, eq=False)
+class FusionEmbeddingsConfig(FusionConfig):
+    """Settings of `fusion-embeddings`; the defaults were measured on CIFAR-10 and on small collections (LAB.md)."""
+
+    heads: Count = 32
+    steps: Count = 720
+    batch_size: Several = 2048
+    learning_rate: Weight = 3e-3
+    refine_steps: CountOrZero = option(1500, "optimiser steps of the refinement, where there is evidence")
+    refine_batch_size: Several | None = 1024
+    refine_learning_rate: Weight | None = 1e-3
+    weight_decay: Weight = 1e-2
+    components: Count = 256
+    neighbours: Count = option(30, "number of nearest neighbours per image, at most half of the mean cluster size")
+    rounds: Count = option(8, "rounds of moving features towards their neighbours")
+    refine_balance: Weight = 0.5
+    threshold: Share = 0.8
+    decay: Share = 0.99
+    evidence: Weight = 1.0
+    wrong: Share = 0.1
+    bag_images: Count = 1536
+    kept: Count = option(8, "number of heads trained beyond the first half of their stage")
+    votes: Count = option(5, "number of heads in the ensemble")
+    softness: Share = option(0.7, "target of the heads' loss / ln(clusters): 0 is confident, 1 uniform")
+    final_softness: Share = option(0.5, "`softness` at the end of the stage")
+    gain: Weight = option(0.02, "step size of the temperature towards `softness`")
+    hidden: Count = option(512, "hidden units of the network that learns from evidence")
+    dropout: ShareBelowOne = option(0.5, "of that layer")
+    warm: Share = option(0.3, "fraction of the refinement over which distillation of the ensemble fades out")
+    small: CountOrZero = option(600, "images per cluster below which one layer learns from heads, k-means and labels")
+    leak: Share = option(0.1, "probability that an image looks like a class that its bag does not hold")
