@@ -87,7 +87,7 @@ def test_a_net_that_is_trained_here_is_no_extractor(photos):
     config, extractor = chosen(photos, encoder="conv")
     assert (config.method, config.options["encoder"], extractor) == ("fusion-images", "conv", None)
     config, extractor = chosen(photos, encoder="lite0", fine_tune=True)
-    assert (config.method, config.options["encoder"], extractor) == ("fusion-images", "lite0", None)
+    assert (config.method, config.options["encoder"], extractor) == ("self-training", "lite0", None)
 
 
 def test_other_methods_take_embeddings_only_where_an_encoder_is_named(photos):
@@ -144,7 +144,7 @@ def test_a_run_that_starts_from_one_on_embeddings_takes_its_encoder_and_its_net(
     config, extractor = chosen(photos, method="ucc", init_from=str(out), fine_tune=True)
     assert (config.options["encoder"], extractor) == (Chain("lite0", Projected(256)), None)
     config, extractor = chosen(photos, init_from=str(out), fine_tune=True)
-    assert (config.method, config.options["encoder"]) == ("fusion-images", Chain("lite0", Projected(256)))
+    assert (config.method, config.options["encoder"]) == ("self-training", Chain("lite0", Projected(256)))
 
 
 @pytest.mark.parametrize("settings", [{}, {"encoder": "lite0"}, {"encoder": "lite0", "fine_tune": True}])
@@ -156,7 +156,6 @@ def test_a_configuration_with_every_choice_made_makes_no_other(photos, settings)
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"fine_tune": True}, "Which encoder"),
         ({"weights": "own.pt"}, "`--weights` go with a frozen encoder"),
         ({"encoder": "conv", "weights": "own.pt"}, "`--weights` go with a frozen encoder"),
         ({"options": {"head": 3}}, "Unknown option"),

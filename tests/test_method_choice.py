@@ -28,6 +28,7 @@ COLOUR = RANDOM.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
 LARGE = np.zeros((2, 65, 65), dtype=np.uint8)
 VECTORS = RANDOM.normal(size=(24, 6)).astype(np.float32)
 IMAGES, EMBEDDINGS = FUSION_METHODS
+TUNING = "self-training"
 QUICK = {"steps": 3, "refine_steps": 2, "batch_size": 8}
 
 
@@ -68,7 +69,8 @@ def config(**settings):
         (LARGE, {}, EMBEDDINGS, "the images are larger than 64 pixels a side, and no"),
         (VECTORS, {}, EMBEDDINGS, "the data are ready embeddings"),
         (COLOUR, {"encoder": "conv"}, IMAGES, "the encoder 'conv' is trained"),
-        (COLOUR, {"encoder": "lite0", "fine_tune": True}, IMAGES, "the encoder 'lite0' is trained"),
+        (COLOUR, {"encoder": "lite0", "fine_tune": True}, TUNING, "a pretrained encoder is trained further"),
+        (GREY, {"fine_tune": True}, TUNING, "a pretrained encoder is trained further"),
         (GREY, {"encoder": "lite0"}, EMBEDDINGS, "the encoder 'lite0' is frozen"),
         (COLOUR, {"options": {"settle": "0.5"}}, IMAGES, "`settle` is an option that only it has"),
         (VECTORS, {"options": {"encoder": "vectors"}}, IMAGES, "the encoder 'vectors' is trained"),

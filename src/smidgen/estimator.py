@@ -46,7 +46,8 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
     n_clusters: how many clusters; "auto" for the number that suits X and the evidence best; None for as many as
         classes are in a named dataset, in `classes`, or named by the evidence, otherwise "auto".
     method: a name in `smidgen list methods`. encoder: the net that makes embeddings, see `smidgen list encoders`; a
-        pretrained one is used as it is. None is "lite2" for photographs and "conv" for small grey images.
+        pretrained one is used as it is. None is "lite2" for photographs and "conv" for small grey images. fine_tune:
+        train a pretrained one further; under "fusion", the images are first clustered by the encoder as it is.
     steps: short for the option of this name, for methods that have it. options: the others, by name; see
         `smidgen list methods NAME`. The shorthand wins.
     max_seconds: how long training may take, None for as long as its steps do. A fit that the clock ends is not
@@ -94,6 +95,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         *,
         method: str = "fusion",
         encoder: str | None = None,
+        fine_tune: bool = False,
         steps: int | None = None,
         options: Mapping[str, Any] | None = None,
         max_seconds: float | None = None,
@@ -114,6 +116,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
         self.n_clusters = n_clusters
         self.method = method
         self.encoder = encoder
+        self.fine_tune = fine_tune
         self.steps = steps
         self.options = options
         self.max_seconds = max_seconds
@@ -186,6 +189,7 @@ class ImageClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             resize=self.resize,
             value_range=as_text(self.value_range),
             encoder=self.encoder,
+            fine_tune=self.fine_tune,
             seed=_seed(self.random_state),
             device=self.device,
             threads=self.n_threads,

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.kinds import kind_of
 from smidgen.evidence.resolved import Resolved
 from smidgen.files import lies_inside, write_json
+from smidgen.fine_tuning import about_before, fine_tuned, scores_before
 from smidgen.hardware import choose_device, peak_memory_mb, repeatable, reset_peak_memory, torch_threads
 from smidgen.listener import Listener
 from smidgen.maths.temperature import tempered
@@ -51,6 +53,7 @@ from smidgen.run_folder import RunFolder
 from smidgen.setup.clusters import AUTO
 from smidgen.setup.configuration import class_count
 from smidgen.setup.evidence import evidence_in_words, used_evidence
+from smidgen.setup.fine_tuning import has_two_fits
 from smidgen.setup.number_of_clusters import NumberOfClusters
 from smidgen.setup.plan import Plan, absolute_paths, make_plan
 from smidgen.training.callbacks import Callback, MetricsLog, Ticker
@@ -98,9 +101,44 @@ def fit(
     Raises InputError for what is wrong with the arguments or the data, RunError for the folder, TrainingError if
     training cannot go on, Interrupted on SIGTERM or Ctrl-C (resume then goes on exactly).
     """
-    listener, began = listener or Listener(), time.monotonic()
+    listener = listener or Listener()
     if out is not None:
         RunFolder.check(out, resume=resume, overwrite=overwrite)
+    if has_two_fits(config):
+        part = partial(_fit, data=data, test=test, evidence=evidence)
+        return fine_tuned(part, config, out=out, resume=resume, overwrite=overwrite, listener=listener)
+    return _fit(
+        config,
+        data=data,
+        test=test,
+        evidence=evidence,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        listener=listener,
+    )
+
+
+def _fit(
+    config: Config,
+    *,
+    data: Any,
+    test: Any,
+    evidence: Evidence | Resolved | None,
+    out: Path | str | None,
+    resume: bool,
+    overwrite: bool,
+    listener: Listener,
+    before: Outcome | None = None,
+    whole: Path | str | None = None,
+) -> Outcome:
+    """Do one fit.
+
+    before: the fit on a frozen encoder that this one goes on from, read from `config.init_from` where there is one.
+    whole: the run folder that this fit is the first part of, which `overwrite` empties too.
+    """
+    began = time.monotonic()
+    if out is not None:
         for images in (config.data, config.test):
             if lies_inside(out, images):
                 listener.log(f"The run folder {str(out)!r} lies inside the images' folder {images!r}: choose another.")
@@ -108,10 +146,13 @@ def fit(
     reset_peak_memory(device)
     with Interrupts().listening() as interrupts, torch_threads(config.threads), repeatable(device):
         chosen = _clusters_chosen_for(out) if resume else None
+        if before is not None:
+            chosen = _clusters_chosen_by(before.metrics)
         is_open = config.n_clusters == AUTO or (config.n_clusters or class_count(config.data, config.classes)) is None
         if chosen is not None and is_open:
             config = dataclasses.replace(config, n_clusters=chosen["best"])
-        plan = make_plan(config, data=data, test=test, evidence=evidence, listener=listener)
+        start = before.model if before is not None and config.init_from is None else None
+        plan = make_plan(config, data=data, test=test, evidence=evidence, start=start, listener=listener)
         inputs, number = None, None
         if plan.config.n_clusters == AUTO:
             inputs = plan.inputs(listener)
@@ -124,9 +165,13 @@ def fit(
                 listener.log(f"The run in {str(out)!r} has finished already: nothing is left to do.")
                 return _finished(RunFolder(Path(out)), plan.config)
         # It may still refuse: nothing is written before.
-        fitting = _Fit(plan, inputs or plan.inputs(listener), number, chosen, fingerprints, listener, interrupts, began)
+        fitting = _Fit(
+            plan, inputs or plan.inputs(listener), number, chosen, fingerprints, listener, interrupts, began, before
+        )
         if out is None:
             return fitting.run(None)
+        if whole is not None and overwrite:
+            RunFolder.clear(whole)
         with RunFolder.start(out, table, resume=resume, overwrite=overwrite) as run:
             return fitting.run(run)
 
@@ -136,7 +181,8 @@ class _Fit:
 
     datasets: the images of the training set and, if there is one, the test set. inputs: what the method receives:
     their embeddings by an extractor, or the images themselves. number: how the number of clusters was found, if it was
-    in this call; chosen: the manifest's entry on it, if it was in any. fingerprints: of the inputs.
+    in this call; chosen: the manifest's entry on it, if it was in any. fingerprints: of the inputs. before: the fit on
+    a frozen encoder that is fine-tuned here, if any.
     """
 
     def __init__(
@@ -149,6 +195,7 @@ class _Fit:
         listener: Listener,
         interrupts: Interrupts,
         began: float,
+        before: Outcome | None,
     ) -> None:
         self.config, self.extractor, self.fingerprints = plan.config, plan.extractor, fingerprints
         self.choice = plan.choice
@@ -158,6 +205,7 @@ class _Fit:
         self.method = plan.ready_method(self.train)
         self.problem = self.method.problem
         self.listener, self.interrupts, self.began = listener, interrupts, began
+        self.before = before
         self.run_folder: RunFolder | None = None
         self.rough: list[str] = []
         self.device = torch.device(plan.config.device)
@@ -341,6 +389,9 @@ class _Fit:
         for split, dataset, soft in zip(("train", "test"), self.datasets, assignments, strict=False):
             by_match = matched if split == "test" else ()
             metrics |= score_split(split, dataset, soft, n_clusters, names=names, matched=by_match)
+        metrics |= self.method.figures()
+        if self.before is not None:
+            metrics |= scores_before(self.before.metrics, metrics)
         alarms = [*self.rough[:1], *self.diagnostics.final(assignments[0])]
         return metrics | ({"alarms": alarms} if alarms else {}) | {"peak_memory_mb": peak_memory_mb(self.device)}
 
@@ -354,6 +405,8 @@ class _Fit:
         manifest |= {"evidence": evidence, "paths": absolute_paths(self.config)}
         if self.choice is not None:
             manifest["method_choice"] = self.choice.as_table()
+        if self.before is not None:
+            manifest["frozen"] = about_before(self.before.config)
         if self.extractor is not None:
             manifest["extractor"] = extractor_table(self.extractor)
             if self.config.init_from is None:  # otherwise that run says it
@@ -392,7 +445,8 @@ class _Fit:
         write_filters(run, self.method)
         write_page(run.path)
         self.listener.progress("report", 1, 1)
-        metrics["seconds_total"] = round(time.monotonic() - self.began, 2)
+        before = {} if self.before is None else self.before.metrics
+        metrics["seconds_total"] = round(time.monotonic() - self.began + before.get("seconds_total", 0), 2)
         write_json(run.path / "metrics.json", metrics)
         write_json(run.path / "manifest.json", run.manifest | {"finished": now()})  # last: until then it is unfinished
 
@@ -412,6 +466,13 @@ def _clusters_chosen_for(out: Path | str | None) -> dict[str, Any] | None:
     if out is None or not (Path(out) / "manifest.json").exists():
         return None
     return RunFolder(Path(out)).manifest.get("clusters_choice")
+
+
+def _clusters_chosen_by(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how a fit that went before found the number of clusters, None where it did not."""
+    if "n_clusters_low" not in metrics:
+        return None
+    return {"best": metrics["n_clusters"], "low": metrics["n_clusters_low"], "high": metrics["n_clusters_high"]}
 
 
 def _finished(run: RunFolder, config: Config) -> Outcome:

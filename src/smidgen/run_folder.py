@@ -17,6 +17,9 @@ from smidgen.files import atomic_write, read_json, read_toml, write_toml
 from smidgen.resuming import changed_inputs, refuse_changes
 from smidgen.schemas import KnownLine, KnownManifest, KnownMetrics, ManifestTable, MetricsTable, convert, decode_json
 
+FROZEN = "frozen"
+"""The folder inside a run folder that holds the run on a frozen encoder which was fine-tuned."""
+
 
 class RunFolder:
     """A folder that one run writes to and reports read from.
@@ -82,6 +85,17 @@ class RunFolder:
                 " or --overwrite to replace it."
             )
 
+    @classmethod
+    def clear(cls, path: Path | str) -> None:
+        """Remove the run in a folder, where there is one, but for that in `FROZEN`; RunError if it holds more."""
+        path = Path(path)
+        if path.is_dir():
+            lock = _take_lock(path)
+            try:
+                cls(path)._empty(spared=path / FROZEN)
+            finally:
+                lock.close()
+
     def require_same(self, config: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
         """Raise RunError, with the difference, if the run was started with another configuration or other inputs.
 
@@ -116,9 +130,9 @@ class RunFolder:
 
     def _admit(self, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
         self.check(self.path, resume=resume, overwrite=overwrite)
-        entries, config_path = _entries(self.path), self.path / "config.toml"
-        if entries and overwrite:
-            self._empty(entries)
+        config_path = self.path / "config.toml"
+        if overwrite:
+            self._empty(spared=config.get("init_from"))
         if resume and config_path.exists():
             refuse_changes(read_toml(config_path), dict(config))
             for leftover in [*filter(_is_leftover, self.path.iterdir())]:
@@ -126,8 +140,10 @@ class RunFolder:
         else:
             write_toml(config_path, config)
 
-    def _empty(self, entries: Sequence[Path]) -> None:
-        own = [e for e in entries if e.name in _OWN_NAMES or _is_leftover(e)]
+    def _empty(self, *, spared: Path | str | None = None) -> None:
+        """Remove what a run wrote, but for the run that the next one starts from; RunError if there is more."""
+        entries = [e for e in self.path.iterdir() if spared is None or e.resolve() != Path(spared).resolve()]
+        own = [e for e in entries if e.name in _OWN_NAMES or _is_leftover(e) or _is_frozen_run(e)]
         foreign = sorted(e.name for e in entries if e not in own and not e.name.startswith("."))
         if foreign:
             raise RunError(
@@ -295,8 +311,13 @@ def _is_leftover(entry: Path) -> bool:
 
 
 def _entries(path: Path) -> list[Path]:
-    """Return the entries of a folder, except the lock and leftovers of an interrupted `atomic_write`."""
-    return [entry for entry in path.iterdir() if not entry.name.startswith((".lock", ".config.toml."))]
+    """Return the entries of a folder, except locks, leftovers of an interrupted `atomic_write`, and `FROZEN`."""
+    return [e for e in path.iterdir() if not (e.name.startswith((".lock", ".config.toml.")) or _is_frozen_run(e))]
+
+
+def _is_frozen_run(entry: Path) -> bool:
+    """Return whether this is the run in `FROZEN`, which may hold nothing yet, and not a folder of somebody else's."""
+    return entry.name == FROZEN and entry.is_dir() and ((entry / "config.toml").exists() or not _entries(entry))
 
 
 def _make_folder(path: Path) -> None:

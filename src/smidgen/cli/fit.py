@@ -51,7 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the network that computes embeddings, see `smidgen list encoders`; a pretrained one is frozen"
         " (default: lite2 for photographs, conv for small grey images)",
     )
-    what.add_argument("--fine-tune", action="store_true", help="train the pretrained encoder too")
+    what.add_argument(
+        "--fine-tune",
+        action="store_true",
+        help="train the pretrained encoder too; with fusion after a fit on the frozen one, which stays if that is no"
+        " better",
+    )
     what.add_argument("--weights", metavar="FILE", type=text, help="a state dict for the network named by --encoder")
     what.add_argument("--steps", metavar="N", type=whole_number(1), help="short for --set steps=N")
     what.add_argument(
@@ -67,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=setting,
-        help="an option of the method, see `smidgen list methods NAME`; may be repeated",
+        help="an option of the method, see `smidgen list methods NAME`; may be repeated; with --fine-tune, frozen.NAME"
+        " is one of the fit on the frozen encoder",
     )
     what.add_argument("--seed", metavar="N", type=whole_number(0), default=0, help="default: 0")
     what.add_argument("--test", metavar="DATA", type=text, help="images for evaluation only, not for training")
@@ -125,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         from smidgen.cli.listener import ConsoleListener
         from smidgen.fitting import fit
         from smidgen.setup.options import read_early
-        from smidgen.setup.plan import make_plan
+        from smidgen.setup.plan import plan_summary
 
         config = read_early(_config(args, options, evidence))  # may refuse, before anything is said
         if not args.out:
@@ -133,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
 
         listener = ConsoleListener(console)
         if args.dry_run:
-            shown = make_plan(config, listener=listener).summary()
+            shown = plan_summary(config, listener=listener)
             console.close()
             print_plan(shown, out, args)
             return 0
@@ -227,8 +233,8 @@ def print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> Non
     if args.json:
         print(json.dumps({"run": str(out), "dry_run": True, **plan}, indent=2))
         return
-    stages = ", then ".join(f"{name} ({steps:,} steps)" for name, steps in plan["stages"].items())
     use = "" if "labels" in plan["evidence"] else ", used for scores only"
+    before = plan.get("frozen")
     rows = {
         "images": f"{plan['train_images']:,} to train on, {plan['test_images']:,} to test on"
         + (f", {plan['skipped']:,} unreadable" if plan["skipped"] else ""),
@@ -236,14 +242,20 @@ def print_plan(plan: dict[str, Any], out: Path, args: argparse.Namespace) -> Non
         "classes": f"{len(plan['classes'])}{use}" if plan["classes"] else "not known",
         "evidence": ", ".join(f"{n:,} {kind}" for kind, n in plan["evidence"].items()) or "none",
         "clusters": str(plan["n_clusters"]),
+        **({} if before is None else {"first": f"{before['method']} on {before['encoder']}: {_stages(before)}"}),
         "method": f"{plan['method']}, {plan['parameters']:,} parameters",
         "options": ", ".join(f"{name}={value}" for name, value in plan["options"].items()),
-        "stages": stages or "none: all is done in one go",
+        "stages": _stages(plan),
         "machine": f"{plan['device']}, {plan['threads']} threads, seed {plan['seed']}",
         "writes to": str(out),
     }
     print("\n".join(f"{name:<10} {printable(value)}" for name, value in rows.items()))
     print("This was a dry run: nothing was trained or written.", file=sys.stderr)
+
+
+def _stages(plan: dict[str, Any]) -> str:
+    stages = ", then ".join(f"{name} ({steps:,} steps)" for name, steps in plan["stages"].items())
+    return stages or "none: all is done in one go"
 
 
 def _size(features_or_channels: int, *sides: int) -> str:
@@ -274,6 +286,8 @@ def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
             mapped = f"{split}_mapped_accuracy"
             others = [f"by name {percent(metrics[named])}"] if named in metrics else []
             others += [f"by training images' classes {percent(metrics[mapped])}"] if mapped in metrics else []
+            frozen = f"frozen_{split}_accuracy"
+            others += [f"frozen {percent(metrics[frozen])}"] if frozen in metrics else []
             others += [f"{name.upper()} {metrics[f'{split}_{name}']:.3f}" for name in ("nmi", "ami", "ari")]
             lines.append(
                 "   ".join((f"  {split:<5} accuracy  {percent(metrics[f'{split}_accuracy'])}{between}", *others))
@@ -283,6 +297,8 @@ def _summary(out: Path, metrics: dict[str, Any]) -> list[str]:
                 f"  {split:<5} ucc       {percent(metrics[f'{split}_ucc_accuracy'])} of balanced bags are counted right"
             )
     lines.append(f"  clusters        {_sizes(out, metrics['n_clusters'])}")
+    if "fine_tuning" in metrics:
+        lines.append(f"  fine-tuning     {metrics['fine_tuning']}")
     lines += [f"  note            {alarm}" for alarm in metrics.get("alarms", ())]
     return [*lines, f"  report          {out / 'report.html'}"]
 

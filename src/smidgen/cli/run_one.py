@@ -70,7 +70,7 @@ def _dry_run(recipe: Recipe, out: Path, args: argparse.Namespace, console: Progr
     from smidgen.cli.listener import ConsoleListener
     from smidgen.experiments.seeds import first_plan
 
-    shown = first_plan(recipe, ConsoleListener(console)).summary() | {"seeds": list(recipe.seeds)}
+    shown = first_plan(recipe, ConsoleListener(console)) | {"seeds": list(recipe.seeds)}
     console.close()
     if not args.json:
         print(f"{'seeds':<10} {', '.join(map(str, recipe.seeds))}; what follows is the first one's run")

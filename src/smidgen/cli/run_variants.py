@@ -65,9 +65,7 @@ def _dry_run(variants: Variants, chosen: Sequence[str], out: Path, args: argpars
     from smidgen.experiments.seeds import first_plan
 
     recipes, listener = {name: variants.recipes[name] for name in chosen}, ConsoleListener(console)
-    plans = {
-        name: first_plan(recipe, listener).summary() | {"seeds": list(recipe.seeds)} for name, recipe in recipes.items()
-    }
+    plans = {name: first_plan(recipe, listener) | {"seeds": list(recipe.seeds)} for name, recipe in recipes.items()}
     console.close()
     if args.json:
         print(json.dumps({"run": str(out), "dry_run": True, "variants": plans}, indent=2))

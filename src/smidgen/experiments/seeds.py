@@ -25,7 +25,7 @@ from smidgen.reports.seeds import seeds_in, summarise
 from smidgen.run_folder import RunFolder
 from smidgen.schemas import decode_toml
 from smidgen.setup.images import open_data
-from smidgen.setup.plan import Plan, make_plan
+from smidgen.setup.plan import plan_summary
 
 
 def run_recipe(
@@ -103,11 +103,14 @@ def _what_is_run(table: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key not in SEEDS}
 
 
-def first_plan(recipe: Recipe, listener: Listener) -> Plan:
-    """Return the plan of the first seed's run; the others differ in their seed only. Nothing stays written."""
+def first_plan(recipe: Recipe, listener: Listener) -> dict[str, Any]:
+    """Return what the first seed's run would be, see `plan_summary`; the others differ in their seed only.
+
+    Nothing stays written.
+    """
     with tempfile.TemporaryDirectory() as folder:
         config = with_evidence(recipe, recipe.seeds[0], Path(folder) / "evidence", anew=True, listener=listener)
-        return make_plan(config, listener=listener)
+        return plan_summary(config, listener=listener)
 
 
 def with_evidence(recipe: Recipe, seed: int, folder: Path, *, anew: bool, listener: Listener) -> Config:

@@ -76,8 +76,8 @@ SMALL = 64
 FUSION_RULE = f"""\
 `fusion` is the one of two methods that suits the data; a run says which, and why. It is
 
-  fusion-images      where an encoder is trained (`--encoder conv`, `--fine-tune`), or an option is given that only
-                     this method has;
+  fusion-images      where an encoder of ours is trained (`--encoder conv`), or an option is given that only this
+                     method has;
   fusion-embeddings  where an encoder is frozen (`--encoder lite0`), or an option is given that only this method has.
 
 Where nothing of this is given, the data decide:
@@ -86,7 +86,13 @@ Where nothing of this is given, the data decide:
                      are mutual: they may be writing, which nets trained on photographs know little of;
   fusion-embeddings  of ready embeddings, and of all other images, which the encoder lite2 makes embeddings of.
 
-Options that both have mean the same in both."""
+Options that both have mean the same in both.
+
+With `--fine-tune` it is two fits: fusion-embeddings on the frozen encoder, a run of its own in the folder `frozen` of
+the run folder, and then self-training, which trains the last stages of the encoder from there. Options go to the one
+that has them, those that both have to self-training, `evidence` and `wrong` to both; `frozen.steps` is the `steps` of
+the first fit. Of `--max-seconds` the first fit has half at most, and the second what is left. With `--init-from RUN`
+that run is the first fit."""
 
 
 def _member(name: str, index: int) -> Any:

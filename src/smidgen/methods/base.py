@@ -301,6 +301,10 @@ class Method(nn.Module, ABC):
         """Return the labels that the method gives to images and learns from; None where it gives none."""
         return None
 
+    def figures(self) -> dict[str, float | str]:
+        """Return named figures of the training for `metrics.json`, numbers or words."""
+        return {}
+
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return named tables (column name to column) for the run folder and the report."""
         return {}

@@ -290,10 +290,23 @@ class SelfTraining(Method):
     def _assigned(self, embeddings: Tensor) -> Tensor:
         return self.teacher.net.heads(embeddings)[:, 0].float().softmax(1)
 
+    @property
+    def _measure(self) -> str:
+        return "log-likelihood of held-out labels" if len(self.held_out) else "agreement of neighbours"
+
+    def figures(self) -> dict[str, float | str]:
+        """Return what was compared, before and after, and whether what was learned is kept."""
+        before, after, kept = self.judged.tolist()
+        verdict = "kept" if kept else "undone"
+        return {
+            "fine_tuning": f"{verdict}: {self._measure} {before:.3f} before, {after:.3f} after",
+            "fine_tuning_kept": bool(kept),
+        }
+
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return what was compared, before and after, and whether what was learned is kept."""
         before, after, kept = self.judged.tolist()
-        what = "log-likelihood of held-out labels" if len(self.held_out) else "agreement of neighbours"
+        what = self._measure
         columns: Mapping[str, Iterable[object]] = {
             "measure": [what], "before": [before], "after": [after], "kept": [bool(kept)]
         }  # fmt: skip

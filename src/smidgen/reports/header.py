@@ -76,6 +76,10 @@ def facts(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple
         weights = plain(manifest["extractor"].get("weights"))
         frozen = f"frozen, {weights}" if weights else "frozen"
         facts = [(word, f"{value}, {frozen}" if word == "Encoder" else value) for word, value in facts]
+    if isinstance(first := manifest.get("frozen"), Mapping):
+        about = f"{plain(first.get('method'))} on {plain(first.get('encoder'))}, frozen; its report is in frozen/"
+        facts.append(("Started from", about))
+    facts.append(("Fine-tuning", plain(metrics.get("fine_tuning"))))
     shape = data.get("shape") if isinstance(data, Mapping) else None
     if isinstance(shape, list) and len(shape) == 3:
         colour = "grey" if shape[0] == 1 else "colour"
@@ -202,4 +206,6 @@ def _score_notes(key: str, splits: Sequence[str], metrics: Mapping[str, Any]) ->
         low, high = (_shown_score(key, bound).removesuffix(" %") for bound in bounds)
         words.append(f"95 % interval {low}–{high}")
     others = [(split, metrics.get(f"{split}_{key}")) for split in splits[1:]]
-    return words + [f"{split} {_shown_score(key, value)}" for split, value in others if is_number(value)]
+    words += [f"{split} {_shown_score(key, value)}" for split, value in others if is_number(value)]
+    frozen = metrics.get(f"frozen_{splits[0]}_{key}")
+    return words + ([f"before fine-tuning {_shown_score(key, frozen)}"] if is_number(frozen) else [])

@@ -46,11 +46,11 @@ def with_encoder(config: Config, other: Model | None) -> Config:
         options = _trained(options, net_to_start_from(other, config))
     wanted = encoder or options.get("encoder")
     is_known = other is not None or config.init_from is None  # or else that run may name it
-    if config.init_from is None and isinstance(wanted, Projected | Chain):
+    if other is None and is_known and isinstance(wanted, Projected | Chain):
         raise InputError(f"The encoder {str(wanted)!r} comes from another run: name that one, `--init-from RUN`.")
-    trained = encoder is not None and (config.fine_tune or is_trained_from_scratch(encoder))
     if is_known and config.fine_tune and wanted is None:
-        raise InputError("Which encoder is to be trained further? Name it: `--encoder lite0 --fine-tune`.")
+        encoder = PREFERRED
+    trained = encoder is not None and (config.fine_tune or is_trained_from_scratch(encoder))
     if is_known and config.weights is not None and (encoder is None or trained):
         raise InputError("`--weights` go with a frozen encoder: name the net they belong to, `--encoder NAME`.")
     if trained:
@@ -79,7 +79,9 @@ def choose_encoder(
     """
     name = config.encoder
     if name is not None and train.holds_vectors:
-        raise InputError(f"The encoder {name!r} wants images, and these are embeddings: leave `--encoder` out.")
+        raise InputError(
+            f"The encoder {name!r} wants images, and these are embeddings: leave `--encoder`, and `--fine-tune`, out."
+        )
     config, _ = choose_method(config, train, listener)
     if name is None and config.method == EMBEDDINGS and not train.holds_vectors:
         name = PREFERRED

@@ -1,4 +1,4 @@
-"""Chooses the method: the requested one, or the one of two that `fusion` stands for."""
+"""Chooses the method: the requested one, or the one that `fusion` stands for."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from smidgen.nets.encoders import is_trained_from_scratch
 from smidgen.options import Options
 
 IMAGES, EMBEDDINGS = FUSION_METHODS
+TUNING = "self-training"
+"""What `fusion` is where a pretrained encoder is trained further."""
 
 LEAST_JUDGED, MOST_JUDGED = 200, 2000
 """Small grey images among which nearest neighbours are found; of fewer, that says nothing."""
@@ -58,11 +60,21 @@ def method_options(method: str, options: Mapping[str, Any]) -> Options:
     return options if is_made else make_config(method, options)  # type: ignore[return-value]
 
 
+def is_fine_tuned(config: Config) -> bool:
+    """Return whether `fusion` is to train a pretrained encoder further, by no option that only `fusion-images` has."""
+    encoder = config.encoder or config.options.get("encoder") or ""
+    given = [name for name in config.options if name != "encoder" and name not in option_types(TUNING)]
+    is_ours = isinstance(encoder, str) and bool(encoder) and is_trained_from_scratch(encoder)
+    return config.fine_tune and config.method == FUSION and not is_ours and not only_in(IMAGES, given)
+
+
 def by_options(config: Config) -> Choice | None:
     """Return which method `fusion` is whatever the images are, None where they decide.
 
     Raises InputError where the encoder and the options ask for both.
     """
+    if is_fine_tuned(config):
+        return Choice(TUNING, "a pretrained encoder is trained further")
     trained, frozen = _encoders(config)
     given = [name for name in config.options if name != "encoder"]
     reasons = {

@@ -35,6 +35,7 @@ from smidgen.setup.encoder import (
     encoder_to_compare,
 )
 from smidgen.setup.evidence import open_evidence, report_evidence, resolve_evidence
+from smidgen.setup.fine_tuning import frozen_fit, has_two_fits
 from smidgen.setup.images import open_data
 from smidgen.setup.method import Choice, choose_method
 from smidgen.setup.number_of_clusters import NumberOfClusters, find_number_of_clusters
@@ -152,15 +153,17 @@ def make_plan(
     data: Any = None,
     test: Any = None,
     evidence: Evidence | Resolved | None = None,
+    start: Model | None = None,
     listener: Listener,
 ) -> Plan:
     """Make every choice of a fit, open its inputs and check all that can be checked before training.
 
-    data, test, evidence: as `fit` takes them. listener: receives what was chosen, opened and known.
+    data, test, evidence: as `fit` takes them. start: the model to start from, in place of that of `config.init_from`.
+    listener: receives what was chosen, opened and known. Where a configuration stands for two fits it is the second's.
     Raises InputError for what is wrong with any of them, RunError for the run to start from. Nothing is written.
     """
     evidence = open_evidence(config) if evidence is None else evidence
-    start = starting_run(config)
+    start = starting_run(config) if start is None else start
     config = resolve(config, start=start)
     train, held_out = open_data(config, data, test, listener)
     config, choice = choose_method(config, train, listener)
@@ -173,6 +176,14 @@ def make_plan(
     heard = Listener() if config.n_clusters == AUTO else listener  # what evidence determines depends on the number
     method = _planned_method(config, train, extractor, resolved, start, heard)
     return Plan(config, choice, datasets, extractor, resolved, evidence, start, method)
+
+
+def plan_summary(config: Config, *, listener: Listener) -> dict[str, Any]:
+    """Return what a configuration would run, as JSON values; where it stands for two fits, the first as "frozen"."""
+    if not has_two_fits(config):
+        return make_plan(config, listener=listener).summary()
+    frozen = make_plan(frozen_fit(config), listener=listener).summary()
+    return make_plan(config, listener=Listener()).summary() | {"frozen": frozen}
 
 
 def _planned_method(
