@@ -45,6 +45,19 @@ def test_work_that_goes_on_in_the_middle_is_judged_by_what_was_done_since():
     assert stream.getvalue().splitlines()[0] == "train: 530 of 1,000 (30 s, 7:50 left)"
 
 
+def test_what_is_prepared_before_the_first_step_says_nothing_of_the_steps():
+    clock, stream = Clock(), io.StringIO()
+    lines = Lines(stream, clock=clock)
+    lines.update("refine", 0, 1000)
+    clock.now += 170.0
+    for step in range(1, 1001):
+        clock.now += 0.1
+        lines.update("refine", step, 1000)
+    found = stream.getvalue().splitlines()
+    assert "left" not in found[0]
+    assert found[1] == "refine: 101 of 1,000 (180 s, 1:30 left)"
+
+
 def test_slow_work_gives_a_sign_of_life_each_half_minute():
     assert len(lines_of(31.0, steps=5)) == 4
 

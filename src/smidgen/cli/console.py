@@ -83,18 +83,25 @@ class Progress:
         """Remove what is shown temporarily."""
 
 
-def _left(seconds: float, done: int, todo: int) -> str:
-    """Return the estimated time left, "" if it is not known or nothing is left.
+class _Pace:
+    """How fast a piece of work goes: by all steps but the first, which what is prepared before it may make slow."""
 
-    seconds: what `done` took.
+    def __init__(self, now: float, done: int) -> None:
+        self._first, self._since = done, (now, done)
 
-    >>> _left(30.0, 10, 40), _left(0.1, 0, 5), _left(1.0, 5, 0)
-    ('2:00 left', '', '')
-    """
-    if done <= 0 or todo <= 0:
-        return ""
-    left = round(seconds / done * todo)
-    return f"{left // 60}:{left % 60:02} left"
+    def left(self, now: float, done: int, total: int) -> str:
+        """Return the estimated time left, "" while it is not known, or if nothing is left.
+
+        >>> pace = _Pace(0.0, 0)
+        >>> pace.left(60.0, 1, 50), pace.left(70.0, 11, 50), pace.left(109.0, 50, 50)
+        ('', '0:39 left', '')
+        """
+        since, before = self._since
+        if before == self._first or done <= before:
+            self._since = (now, done)
+            return ""
+        left = round((now - since) / (done - before) * (total - done))
+        return f"{left // 60}:{left % 60:02} left" if done < total else ""
 
 
 class Lines(Progress):
@@ -102,7 +109,7 @@ class Lines(Progress):
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
-        self._what, self._began, self._first = "", 0.0, 0
+        self._what, self._began, self._pace = "", 0.0, _Pace(0.0, 0)
         self._said_at, self._said_share, self._spoke = 0.0, 0.0, False
 
     def log(self, text: str) -> None:
@@ -113,12 +120,13 @@ class Lines(Progress):
         """Print a line if it is time for one; short work gets none."""
         now = self._clock()
         if what != self._what:
-            self._what, self._began, self._first = what, now, done  # not always 0: a run may go on
+            self._what, self._began, self._pace = what, now, _Pace(now, done)  # not always 0: a run may go on
             self._said_at, self._said_share, self._spoke = now, done / total, False
+        left = self._pace.left(now, done, total)
         waited, news = now - self._said_at, done / total - self._said_share
         is_time = waited >= _SECONDS_BETWEEN_LINES and (news >= _STEP or waited >= _SECONDS_WITHOUT_NEWS)
         if is_time or (done == total and self._spoke and news > 0):
-            seconds, left = f"{now - self._began:.0f} s", _left(now - self._began, done - self._first, total - done)
+            seconds = f"{now - self._began:.0f} s"
             how_far = f": {done:,} of {total:,}" if total > 1 else ""
             self.log(f"{what}{how_far} ({', '.join(word for word in (note, seconds, left) if word)})")
             self._said_at, self._said_share, self._spoke = now, done / total, True
@@ -141,7 +149,7 @@ class Bars(Progress):
             console=Console(file=stream, highlight=False),
             transient=True,
         )
-        self._what, self._began, self._first = "", 0.0, 0
+        self._what, self._pace = "", _Pace(0.0, 0)
         self._task: TaskID
 
     def log(self, text: str) -> None:
@@ -154,9 +162,9 @@ class Bars(Progress):
         if what != self._what:
             for task in self._bars.task_ids:
                 self._bars.remove_task(task)
-            self._what, self._began, self._first = what, time.monotonic(), done
+            self._what, self._pace = what, _Pace(time.monotonic(), done)
             self._task = self._bars.add_task(what.ljust(12), total=total if total > 1 else None, count="", note="")
-        left = _left(time.monotonic() - self._began, done - self._first, total - done)
+        left = self._pace.left(time.monotonic(), done, total)
         count = f"{done:,}/{total:,}" if total > 1 else ""
         of = total if total > 1 else None  # the same work may be done again, of another size
         self._bars.update(
