@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from smidgen.data.batches import Part
 from smidgen.evidence.evidence import Evidence
@@ -69,6 +70,19 @@ def test_self_labels_count_only_where_the_teacher_is_sure():
     expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(5))) / 2
     assert self_label_loss(logits, teacher, threshold=0.9).item() == pytest.approx(expected, rel=1e-5)
     assert self_label_loss(logits, teacher, threshold=0.99).item() == 0
+
+
+def test_an_image_with_a_label_is_learned_by_it_unless_the_teacher_is_sure_of_another_class():
+    labels = torch.tensor([1, 1, -1] + [-1] * 9)
+    method = fusion(Resolved.nothing(12).replaced(labels=labels), wrong=0.1)
+    teacher = torch.tensor([[0.6, 0.4, 0.0], [0.999, 0.001, 0.0], [0.6, 0.4, 0.0]])
+    method._assignments = lambda net, images: teacher[:, None]
+    logits = torch.tensor([[0.0, 3.0, 0.0], [0.0, 3.0, 0.0], [0.0, 3.0, 0.0]])[:, None]
+    weak = Part(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 2]))
+    losses = method._refine_losses(weak, logits)
+    likely = F.cross_entropy(logits[:1, 0], torch.tensor([1])), F.cross_entropy(logits[1:2, 0], torch.tensor([0]))
+    assert losses["sure"].mean().item() == pytest.approx(2 / 3)  # the third has no label, and its teacher is not sure
+    assert losses["own"].item() == pytest.approx((likely[0] + likely[1]).item() / 2, rel=1e-5)
 
 
 def fusion(evidence=None, **options):

@@ -33,6 +33,23 @@ def label_loss(assignments: Tensor, labels: Tensor, *, epsilon: float = 0.05) ->
     return _robust(given, epsilon, outcomes=assignments.shape[1])
 
 
+def label_posterior(assignments: Tensor, labels: Tensor, *, epsilon: float = 0.05) -> Tensor:
+    """Return q_k ∝ p_k ((1 − ε) [k = label] + ε / clusters), (images, clusters): what is believed once labels are seen.
+
+    assignments: (images, clusters), rows sum to one. labels: (images,) int64, -1 where there is none: such rows stay.
+    epsilon: above 0, as a label may contradict what is certain.
+
+    >>> label_posterior(torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.01, 0.99]]), torch.tensor([0, -1, 0]), epsilon=0.1)
+    tensor([[0.9500, 0.0500],
+            [0.5000, 0.5000],
+            [0.1610, 0.8390]])
+    """
+    clusters = torch.arange(assignments.shape[1], device=labels.device)
+    likelihood = (1 - epsilon) * (labels[:, None] == clusters) + epsilon / len(clusters)
+    q = assignments * torch.where(labels[:, None] >= 0, likelihood, 1.0)
+    return q / q.sum(1, keepdim=True)
+
+
 def pair_loss(first: Tensor, second: Tensor, same: Tensor, *, epsilon: float = 0.1) -> Tensor:
     """Return −log((1 − ε) P(as stated) + ε / 2), (pairs,), with P(same) = Σ_k p_k p'_k and P(different) = 1 − P(same).
 

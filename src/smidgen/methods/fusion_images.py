@@ -13,7 +13,7 @@ the unique class count and the robust mixtures are ours (`maths.counts`, `maths.
 Equation → function
     L_nb = −mean log((1 − ε) Σ_k p_k(view of x) p_k(view of neighbour) + ε / clusters)   neighbour_loss
     f KL(mean p ‖ π), f = 1 until clusters have formed and less later                    balance_loss, Prior.exponent
-    CE(p(strong view), argmax teacher) where max teacher > τ                             self_label_loss
+    CE(p(strong view), argmax q) where max q > τ, q = P(class | teacher, label)          self_label_loss
     −log P(evidence | p), each averaged over its own items                               terms.EvidenceTerms
 
 Clusters are of equal sizes at first. Where nothing but the images is known, several times as many groups are learned
@@ -43,6 +43,7 @@ from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.kinds.proportions import CLASS_COUNTS
 from smidgen.evidence.terms import EvidenceTerms
 from smidgen.maths.entropy import entropy
+from smidgen.maths.likelihoods import label_posterior
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
@@ -63,6 +64,9 @@ LEAST = 0.1
 
 PASSES = 3
 """How often in the refinement it is estimated which counts are wrong."""
+
+LEAST_WRONG = 1e-3
+"""The assumed fraction of wrong labels at least, where the teacher has a say: it may contradict one firmly."""
 
 UNITED_STRENGTH = 1.0
 """C of the regression by which a head takes over united groups."""
@@ -145,6 +149,7 @@ class FusionImages(Method):
     refining: Tensor
     order: Tensor
     prior: Tensor
+    labels: Tensor
 
     def __init__(self, config: FusionImagesConfig, problem: Problem) -> None:
         super().__init__()
@@ -158,6 +163,7 @@ class FusionImages(Method):
         self._prior = read_prior(config.prior, problem.n_clusters, of="clusters")
         self.groups = GroupHeads(encoder.features, problem.n_clusters) if self._has_groups else None
         self.register_buffer("prior", self._prior.shares, persistent=False)
+        self.register_buffer("labels", problem.evidence.labels.clone(), persistent=False)
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
         self.register_buffer("running_loss", torch.zeros(config.heads))
         self.register_buffer("head", torch.tensor(0))
@@ -252,7 +258,7 @@ class FusionImages(Method):
         logits, sizes = self._ordered(self.net.heads(embeddings).float()), [len(part.images) for part in shown.values()]
         by_part = dict(zip(shown, logits.split(sizes), strict=True))
         if stage == "refine":
-            own = self._refine_losses(parts["weak"].images, by_part.pop("strong"))
+            own = self._refine_losses(parts["weak"], by_part.pop("strong"))
             heads, weight = [self._head], self.config.refine_balance * self._prior.exponent(1)
         else:
             share = progress / max(1, self.config.steps)
@@ -290,12 +296,13 @@ class FusionImages(Method):
         near = neighbour_loss(p, q, doubt=self.config.doubt if settled else 0.0)
         return {"own": near, "neighbour": near, "balance": balance_loss(torch.cat([p, q]), prior=self.prior)}
 
-    def _refine_losses(self, weak: Tensor, strong: Tensor) -> dict[str, Tensor]:
+    def _refine_losses(self, weak: Part, strong: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            teacher = self._assignments(self.teacher.net, weak)[:, self._head]
+            teacher = self._assignments(self.teacher.net, weak.images)[:, self._head]
+            believed = label_posterior(teacher, self.labels[weak.indices], epsilon=max(LEAST_WRONG, self.config.wrong))
         logits = strong[:, self._head]
-        labelled = self_label_loss(logits, teacher, threshold=self.config.threshold).view(1)
-        sure = (teacher.amax(1) > self.config.threshold).float()
+        labelled = self_label_loss(logits, believed, threshold=self.config.threshold).view(1)
+        sure = (believed.amax(1) > self.config.threshold).float()
         balance = balance_loss(logits.softmax(1)[:, None], prior=self.prior)
         return {"own": labelled, "self_label": labelled, "balance": balance, "sure": sure}
 
