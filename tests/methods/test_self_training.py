@@ -7,17 +7,19 @@ from paper_samples import CLASSES, IMAGES, N_CLASSES, N_IMAGES, embed_of, floats
 
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
+from smidgen.evidence.held_out import held_out_labels
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem, StartingPoint
-from smidgen.methods.self_training import held_out_labels, self_training_loss
+from smidgen.methods.self_training import self_training_loss
 
 NAMES = ("a", "b", "c", "d")
 TRUTH = torch.from_numpy(CLASSES)
 
 
-def make(*, labels=None, n_clusters=N_CLASSES, **options):
-    known = Resolved.nothing(N_IMAGES) if labels is None else Resolved(N_IMAGES, labels=labels, class_names=NAMES)
+def make(*, labels=None, known=None, n_clusters=N_CLASSES, **options):
+    if known is None:
+        known = Resolved.nothing(N_IMAGES) if labels is None else Resolved(N_IMAGES, labels=labels, class_names=NAMES)
     problem = Problem(N_IMAGES, IMAGES.shape[1:], n_clusters, (0.5,), (0.25,), known)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -106,6 +108,54 @@ def test_what_is_worse_by_held_out_labels_is_not_kept():
         assert table["before"][0] > table["after"][0]
         same = torch.allclose(method.assign(floats(IMAGES)), method.first, atol=1e-5)
         assert same is not is_kept
+
+
+def bags(**arrays):
+    """Return evidence about 30 bags of four images each, two of which are of the same class."""
+    members = torch.arange(120) % N_IMAGES
+    names = [f"bag {i}" for i in range(30)]
+    return Resolved(N_IMAGES, members=members, offsets=torch.arange(0, 121, 4), bag_names=names, **arrays)
+
+
+def some_counts():
+    counts = torch.tensor([len(TRUTH[torch.arange(i, i + 4) % N_IMAGES].unique()) for i in range(0, 120, 4)])
+    return bags(count_bags=torch.arange(30), counts_min=counts, counts_max=counts)
+
+
+def some_pairs():
+    pairs = torch.arange(120).view(60, 2) % N_IMAGES
+    return Resolved(N_IMAGES, pairs=pairs, same=TRUTH[pairs[:, 0]] == TRUTH[pairs[:, 1]])
+
+
+@pytest.mark.parametrize(("evidence", "kind"), [(some_counts(), "counts"), (some_pairs(), "pairs")])
+def test_what_is_worse_by_held_out_bags_or_pairs_is_not_kept(evidence, kind):
+    method = begun(make(known=evidence))
+    assert method.judges.evidence.sizes()[kind] == evidence.sizes()[kind] // 5
+    assert method.terms.evidence.sizes()[kind] == evidence.sizes()[kind] * 4 // 5
+    for parameter in method.teacher.net.parameters():
+        parameter.data.zero_()  # it says the same of all images
+    method.eval().finish(embed_of(method), seeded())
+    assert method.figures()["fine_tuning_kept"] is False
+    assert method.figures()["fine_tuning"].startswith(f"undone: log-likelihood of held-out {kind}")
+    torch.testing.assert_close(method.assign(floats(IMAGES)), method.first, atol=1e-5, rtol=1e-4)
+
+
+def test_how_sure_assignments_are_does_not_decide():
+    method = begun(make(known=some_counts()))
+    before = float(method.judged[0])
+    method.teacher.net.heads.linear.weight.data *= 0.5
+    method.teacher.net.heads.linear.bias.data *= 0.5
+    method.eval().finish(embed_of(method), seeded())
+    assert float(method.judged[1]) == pytest.approx(before, abs=0.05)
+
+
+def test_images_with_labels_have_them_as_targets():
+    method = begun(make(labels=some_labels(2), wrong=0.25))
+    images, q = floats(IMAGES)[:12], method.targets(Part(floats(IMAGES)[:12], torch.arange(12)))
+    assert q[:8].argmax(1).equal(TRUTH[:8])
+    assert float(q[:8].gather(1, TRUTH[:8, None]).min()) >= 0.75
+    assert images.shape[0] == 12
+    torch.testing.assert_close(q.sum(1), torch.ones(12))
 
 
 def test_clusters_that_merge_are_not_kept():

@@ -14,7 +14,7 @@ from smidgen.nets import pretrained
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.fast import FAST_BATCH
 from smidgen.nets.pretrained import BUNDLED, encoder_size, packaged_weights, pretrained_encoder, weights_in_words
-from smidgen.nets.timm_encoder import Preprocess
+from smidgen.nets.timm_encoder import Preprocess, unmirrored
 from smidgen.nets.weights import read_weights, timm_keys
 from smidgen.tensor_files import write_tensors
 
@@ -157,6 +157,35 @@ def test_its_first_stages_can_be_left_as_they_are():
         encoder.freeze(8)
     with pytest.raises(InputError, match="ConvEncoder has no stages to freeze"):
         make_encoder("conv", (1, 8, 8), mean=(0.5,), std=(0.5,)).freeze(1)
+
+
+@pytest.mark.parametrize("frozen", [0, 5])
+def test_on_a_cpu_what_is_trained_is_float32_and_the_rest_bfloat16(frozen):
+    net, images = pretrained_encoder("lite0", size=32).fold().train(), torch.rand(2, 3, 32, 32)
+    net.freeze(frozen)
+    gradients = []
+    for mixed in (False, True):
+        net.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            net(images).sum().backward()
+        gradients.append(net.trunk.net.conv_head.weight.grad.clone())
+    if frozen == 0:
+        assert gradients[0].equal(gradients[1])
+    torch.testing.assert_close(*gradients, rtol=0.1, atol=0.05 * float(gradients[0].abs().max()))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        fast = net(images)
+    exact = net(images).detach()
+    assert 0 < (fast - exact).norm() / exact.norm() < 0.03
+
+
+def test_mirror_images_can_be_left_out(lite0):
+    net, images = pretrained_encoder("lite0", size=32, flip=True).eval(), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        both = net(images)
+        with unmirrored(net):
+            alone, mirrored = net(images), net(images.flip(3))
+        assert net(images).equal(both)
+    torch.testing.assert_close((alone + mirrored) / 2, both)
 
 
 def test_the_size_of_the_images_may_be_said_with_the_name():

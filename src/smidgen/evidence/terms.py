@@ -155,6 +155,19 @@ class EvidenceTerms(nn.Module):
                     losses[name] = known.of_bags(each).mean().float()
         return losses
 
+    def whole_losses(self, p: Tensor) -> dict[str, Tensor]:
+        """Return the mean of each loss over all statements, of assignments p (n_images, clusters) of all images."""
+        parts = {}
+        for name, images in self._spoken_of.items():
+            rows = images.T.flatten()
+            parts[name] = Part(p[rows.to(p.device)], rows, items=torch.arange(len(images), device=p.device))
+        if len(self.known_bags):
+            members, offsets = self.evidence.images_of(self.known_bags)
+            items = self.known_bags.to(p.device)
+            parts["bags"] = Part(p[members.to(p.device)], members, offsets=offsets, items=items)
+        assignments = {name: part.images for name, part in parts.items()}
+        return self.losses(parts, assignments, kinds=self.names(late=True))
+
     def _given(self, loss: Loss, rows: Tensor | None) -> dict[str, Tensor]:
         return {name: self.target(name)[rows] for name in loss.targets}
 

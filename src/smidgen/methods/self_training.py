@@ -17,7 +17,7 @@ Equation → function
     t_k = (mean of q_k) / max · mean of max q, each over many steps         maths.thresholds
     mean [max q > t_argmax q] · CE(q, strong view)                          self_training_loss
     −log P(evidence | p), each averaged over its own items                  terms.EvidenceTerms
-    kept if held-out labels are likelier, or neighbours agree more          SelfTraining.finish
+    kept if held-out evidence is likelier, or neighbours agree more         SelfTraining.finish
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import weak_and_strong
 from smidgen.errors import InputError
+from smidgen.evidence.held_out import held_out_labels, without_fifth
 from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.terms import EvidenceTerms
+from smidgen.maths.entropy import sharpened
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
@@ -49,14 +51,15 @@ from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import HeadedNet
 from smidgen.nets.projection import NORM
+from smidgen.nets.timm_encoder import unmirrored
 from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight, option
 
 PASSES, LEAST_STEPS = 5, 200
 TRAINED_STAGES = 2
 """The last stages of a pretrained net that are trained by default: the first ones cost most and change least."""
 
-HELD_OUT, LEAST_HELD_OUT = 5, 5
-"""One label of each class in five is held out, where classes have five labels or more on average."""
+SHARPNESS = (0.5, 0.7, 1.0, 1.4, 2.0)
+"""Of assignments whose likelihood is compared, to choose from: how sure they are is not what is judged."""
 
 NEIGHBOURS = 10
 MEMORY = 0.99
@@ -84,7 +87,7 @@ class SelfTrainingConfig(Options):
     bag_images: Count = option(96, "most images in the bags of one step, but at least one bag")
     statements: Count = option(16, "labels, and pairs, per step")
     keep: Literal["better", "always"] = option(
-        "better", "whether the run to start from stays as it is unless held-out labels or neighbours speak for more"
+        "better", "whether the run to start from stays as it is unless held-out evidence or neighbours speak for more"
     )
 
 
@@ -103,14 +106,14 @@ class SelfTraining(Method):
     """See the module's docstring; clusters are those of the run to start from, named by the evidence."""
 
     name = "self-training"
-    training_only = ("net.", "origin.", "first", "prior", "seen", "confidence", "embedded", "terms.")
+    training_only = ("net.", "origin.", "first", "prior", "seen", "confidence", "known", "terms.", "judges.")
     evidence_use = EvidenceUse(kinds=LEARNED)
 
     first: Tensor
     prior: Tensor
     seen: Tensor
     confidence: Tensor
-    embedded: Tensor
+    known: Tensor
     judged: Tensor
 
     def __init__(self, config: SelfTrainingConfig, problem: Problem) -> None:
@@ -120,10 +123,15 @@ class SelfTraining(Method):
         self.weak, self.strong = weak_and_strong(problem.shape)
         labels, n_clusters = problem.evidence.labels, problem.n_clusters
         self.held_out = held_out_labels(labels)
-        used = problem.evidence.replaced(labels=labels.index_fill(0, self.held_out, -1))
+        used, judged = problem.evidence.replaced(labels=labels.index_fill(0, self.held_out, -1)), None
+        if not len(self.held_out):
+            used, judged = without_fifth(problem.evidence)
         self.terms = EvidenceTerms(
             used, n_clusters, epsilon=config.wrong, images=config.bag_images, statements=config.statements
         )
+        self.judges = None
+        if judged is not None and judged.sizes().keys() & {*LEARNED}:
+            self.judges = EvidenceTerms(judged, n_clusters, epsilon=config.wrong)
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.chance_losses())
         others = torch.ones(problem.n_images, dtype=torch.bool).index_fill_(0, self.held_out, False)
         self.rows = others.nonzero().flatten()
@@ -136,7 +144,7 @@ class SelfTraining(Method):
         self.register_buffer("prior", torch.full((n_clusters,), 1 / n_clusters))
         self.register_buffer("seen", torch.full((n_clusters,), 1 / n_clusters))
         self.register_buffer("confidence", torch.ones(()))
-        self.register_buffer("embedded", torch.zeros(0, encoder.features))
+        self.register_buffer("known", used.labels, persistent=False)
         self.register_buffer("judged", torch.zeros(3))  # before, after, and whether the later one is kept
 
     @property
@@ -190,16 +198,17 @@ class SelfTraining(Method):
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Note what the run to start from says of each image, its clusters in the order of the classes."""
-        self.embedded = embed.on_device(self.encode)
+        embedded = embed.on_device(self.encode)
         if not self._has_layer:
-            self._take(self._first_layer(self.embedded.cpu(), generator))
-        p = self._assigned(self.embedded).cpu()
+            self._take(self._first_layer(embedded.cpu(), generator))
+        p = self._assigned(embedded).cpu()
         if self._has_layer and self.terms.names_classes:
             order = torch.tensor(in_order_of_classes(self.terms.class_evidence(p).numpy()))
             layer = self.teacher.net.heads.linear
             self._take((layer.weight[order.to(layer.weight.device)], layer.bias[order.to(layer.bias.device)]))
             p = p[:, order]
         self.first = p.to(self.prior)
+        self.judged[0] = self._quality(embedded, self.first)
         self.prior, self.seen, self.confidence = self.first.mean(0), self.first.mean(0), self.first.amax(1).mean()
 
     def _first_layer(self, embedded: Tensor, generator: torch.Generator) -> Layer:
@@ -242,14 +251,21 @@ class SelfTraining(Method):
     @torch.no_grad()
     def targets(self, weak: Part) -> Tensor:
         """Return q (batch, clusters) of images shown as weak views, and note what the teacher is like."""
-        z = self.teacher.net(weak.images)[:, 0].float()
+        with unmirrored(self.teacher.net):  # weak views are mirrored at random
+            z = self.teacher.net(weak.images)[:, 0].float()
         p = z.softmax(1)
         self.prior.lerp_(p.mean(0), 1 - MEMORY)
         debiased = (z - self.config.debias * self.prior.clamp_min(1e-6).log()).softmax(1)
-        q = torch.lerp(debiased, self.first[weak.indices], self.config.trust)
+        q = self._with_labels(torch.lerp(debiased, self.first[weak.indices], self.config.trust), weak.indices)
         self.seen.lerp_(q.mean(0), 1 - MEMORY)
         self.confidence.lerp_(q.amax(1).mean(), 1 - MEMORY)
         return q
+
+    def _with_labels(self, q: Tensor, rows: Tensor) -> Tensor:
+        """Return targets (batch, clusters) of some images with their labels, where known, which may be wrong."""
+        labels = self.known[rows]
+        given = F.one_hot(labels.clamp_min(0), q.shape[1]).to(q)
+        return torch.where(labels[:, None] >= 0, torch.lerp(given, q, self.config.wrong), q)
 
     def after_step(self, stage: str, step: int) -> None:
         """Let the teacher follow."""
@@ -260,7 +276,7 @@ class SelfTraining(Method):
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Keep what was learned, or go back to the run that it started from."""
         embedded = embed.on_device(self.encode)
-        before, after = self._quality(self.embedded, self.first), self._quality(embedded, self._assigned(embedded))
+        before, after = float(self.judged[0]), self._quality(embedded, self._assigned(embedded))
         is_kept = self.config.keep == "always" or after >= before
         self.judged = torch.tensor([before, after, float(is_kept)]).to(self.judged)
         if not is_kept:
@@ -270,6 +286,9 @@ class SelfTraining(Method):
         """Return how good embeddings (n, features) and assignments (n, clusters) are by what was not trained on."""
         if len(self.held_out):
             return _likelihood(embedded.cpu(), self.terms.evidence.labels, self.problem.evidence.labels, self.held_out)
+        if self.judges is not None:
+            found = [self.judges.whole_losses(sharpened(assignments, sharpness)) for sharpness in SHARPNESS]
+            return max(-float(torch.stack([*losses.values()]).mean()) for losses in found)
         return _agreement(embedded, assignments)
 
     @property
@@ -292,7 +311,11 @@ class SelfTraining(Method):
 
     @property
     def _measure(self) -> str:
-        return "log-likelihood of held-out labels" if len(self.held_out) else "agreement of neighbours"
+        if len(self.held_out):
+            return "log-likelihood of held-out labels"
+        if self.judges is not None:
+            return f"log-likelihood of held-out {' and '.join(k for k in self.judges.evidence.sizes() if k != 'bags')}"
+        return "agreement of neighbours"
 
     def figures(self) -> dict[str, float | str]:
         """Return what was compared, before and after, and whether what was learned is kept."""
@@ -311,19 +334,6 @@ class SelfTraining(Method):
             "measure": [what], "before": [before], "after": [after], "kept": [bool(kept)]
         }  # fmt: skip
         return {"self_training": {name: np.array(values) for name, values in columns.items()}}
-
-
-def held_out_labels(labels: Tensor) -> Tensor:
-    """Return the rows (m,) of every fifth label of each class; none where classes have fewer than five on
-    average, or there is one class only: its likelihood is 1 whatever the embeddings.
-
-    >>> held_out_labels(torch.tensor([0, 0, -1, 0, 0, 0, 0, 1, 1, 1, 1, 1])).tolist()
-    [5, 11]
-    """
-    classes = labels[labels >= 0].unique()
-    if len(classes) < 2 or int((labels >= 0).sum()) < LEAST_HELD_OUT * len(classes):
-        return torch.zeros(0, dtype=torch.int64)
-    return torch.cat([(labels == k).nonzero().flatten()[HELD_OUT - 1 :: HELD_OUT] for k in classes])
 
 
 def _likelihood(embedded: Tensor, known: Tensor, labels: Tensor, held_out: Tensor) -> float:

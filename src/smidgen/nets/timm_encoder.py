@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,20 +91,46 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (batch, features) of normalised images (batch, 3, height, width)."""
-        if not _has_stages(self.net):
-            return self.net.forward_head(self.net.forward_features(x), pre_logits=True).float()
-        pooled = {}
         learns = torch.is_grad_enabled()
-        with torch.set_grad_enabled(learns and not self.frozen_stages):
-            x = self.net.bn1(self.net.conv_stem(x))
+        if not _has_stages(self.net):
+            return _through(self._whole, x, learns=learns) if _is_depthwise(self.net) else self._whole(x)
+        pooled = {}
+        x = _through(self._stem, x, learns=learns and not self.frozen_stages)
         for i, stage in enumerate(self.net.blocks):
-            with torch.set_grad_enabled(learns and i >= self.frozen_stages):
-                x = stage(x)
+            x = _through(stage, x, learns=learns and i >= self.frozen_stages)
             if f"block{i}" in self.layers:
                 pooled[f"block{i}"] = _average(x)
         if "head" in self.layers:
-            pooled["head"] = _average(self.net.bn2(self.net.conv_head(x)))
+            pooled["head"] = _average(_through(self._head, x, learns=learns))
         return torch.cat([pooled[layer] for layer in self.layers], dim=1)
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return self.net.bn1(self.net.conv_stem(x))
+
+    def _head(self, x: Tensor) -> Tensor:
+        return self.net.bn2(self.net.conv_head(x))
+
+    def _whole(self, x: Tensor) -> Tensor:
+        return self.net.forward_head(self.net.forward_features(x), pre_logits=True).float()
+
+
+def _through(part: Callable[[Tensor], Tensor], x: Tensor, *, learns: bool) -> Tensor:
+    """Return what a part of a net with depthwise convolutions makes of `x`; under autocast on a CPU in its own type.
+
+    That is float32 where the part learns: there the gradients of depthwise convolutions take twice as long in bfloat16.
+    What does not learn runs in the kernels of `fast.FoldedConv`, which know nothing of autocast: in bfloat16 half as
+    long (LAB.md).
+    """
+    is_mixed = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    with torch.set_grad_enabled(learns):
+        if not is_mixed:
+            return part(x)
+        with torch.autocast("cpu", enabled=not learns):
+            return part(x.float() if learns else x.to(torch.get_autocast_dtype("cpu")))
+
+
+def _is_depthwise(net: nn.Module) -> bool:
+    return any(getattr(module, "groups", 1) > 1 for module in net.modules())
 
 
 def _has_stages(net: nn.Module) -> bool:
@@ -129,6 +156,7 @@ class PretrainedEncoder(Encoder):
         self.register_buffer("_mean", torch.tensor(preprocess.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(preprocess.std).view(3, 1, 1), persistent=False)
         self.features = _n_features(self.trunk, preprocess.size)
+        self.mirrors = preprocess.flip
 
     _mean: Tensor
     _std: Tensor
@@ -147,7 +175,7 @@ class PretrainedEncoder(Encoder):
     def _embed(self, images: Tensor) -> Tensor:
         x = self.prepare(images)
         embeddings = self.trunk(x)
-        if self.preprocess.flip and not self.training:
+        if self.mirrors and not self.training:
             embeddings = (embeddings + self.trunk(x.flip(3))) / 2
         return embeddings
 
@@ -170,6 +198,7 @@ class PretrainedEncoder(Encoder):
         copy = PretrainedEncoder.__new__(PretrainedEncoder)
         nn.Module.__init__(copy)
         copy.name, copy.preprocess, copy.features = self.name, self.preprocess, self.features
+        copy.mirrors = self.mirrors
         copy.trunk = accelerate(self.trunk, example=self._example, device=device, dtype=dtype)
         copy.register_buffer("_mean", self._mean.to(device), persistent=False)
         copy.register_buffer("_std", self._std.to(device), persistent=False)
@@ -228,6 +257,20 @@ class PretrainedEncoder(Encoder):
             hasher.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             hasher.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return hasher.hexdigest()
+
+
+@contextlib.contextmanager
+def unmirrored(net: nn.Module) -> Iterator[None]:
+    """Let the pretrained encoders in a net see images alone in the body, not their mirror images: in half the time."""
+    encoders = [module for module in net.modules() if isinstance(module, PretrainedEncoder)]
+    before = [encoder.mirrors for encoder in encoders]
+    for encoder in encoders:
+        encoder.mirrors = False
+    try:
+        yield
+    finally:
+        for encoder, mirrors in zip(encoders, before, strict=True):
+            encoder.mirrors = mirrors
 
 
 def _n_features(trunk: Trunk, size: int) -> int:

@@ -1,0 +1,45 @@
+"""Evidence that is not learned from, to judge by: one statement in five."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from smidgen.evidence.kinds import LEARNED, kind_of
+from smidgen.evidence.resolved import Resolved
+
+EVERY, LEAST = 5, 5
+"""One label of each class in five is held out, where classes have five labels or more on average."""
+
+LEAST_STATEMENTS = 25
+"""The number of statements of a kind, about bags or pairs, from which on one in five is held out."""
+
+
+def held_out_labels(labels: Tensor) -> Tensor:
+    """Return the rows (m,) of every fifth label of each class; none where classes have fewer than five on
+    average, or there is one class only: its likelihood is 1 whatever the embeddings.
+
+    labels: (n,) int64, -1 where unknown.
+
+    >>> held_out_labels(torch.tensor([0, 0, -1, 0, 0, 0, 0, 1, 1, 1, 1, 1])).tolist()
+    [5, 11]
+    """
+    classes = labels[labels >= 0].unique()
+    if len(classes) < 2 or int((labels >= 0).sum()) < LEAST * len(classes):
+        return torch.zeros(0, dtype=torch.int64)
+    return torch.cat([(labels == k).nonzero().flatten()[EVERY - 1 :: EVERY] for k in classes])
+
+
+def without_fifth(evidence: Resolved) -> tuple[Resolved, Resolved]:
+    """Return the evidence to learn from, and that to judge by: every fifth statement about bags, pairs and the like.
+
+    Labels are all learned from, see `held_out_labels`; so are kinds of which there are few statements.
+    """
+    learned, judged = {"labels": evidence.labels}, {"labels": torch.full_like(evidence.labels, -1)}
+    for kind in map(kind_of, LEARNED):
+        n = len(kind.known(evidence))
+        for name in kind.nothing(0) if kind.name != "labels" else ():
+            values = evidence.arrays[name]
+            is_judged = torch.arange(n) % EVERY == EVERY - 1 if n >= LEAST_STATEMENTS else torch.zeros(n).bool()
+            learned[name], judged[name] = values[~is_judged], values[is_judged]
+    return evidence.replaced(**learned), evidence.replaced(**judged)

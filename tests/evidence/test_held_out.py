@@ -1,0 +1,39 @@
+"""Evidence that is held out: one statement in five is not learned from, and nothing is lost."""
+
+import pytest
+import torch
+
+from smidgen.evidence.held_out import without_fifth
+from smidgen.evidence.resolved import Resolved
+
+OFFSETS, MEMBERS = torch.arange(0, 121, 3), torch.arange(120) % 40
+ABOUT_BAGS = {"members": MEMBERS, "offsets": OFFSETS, "bag_names": [f"bag {i}" for i in range(40)]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "arrays"),
+    [
+        ("counts", {"count_bags": torch.arange(40), "counts_min": torch.arange(40), "counts_max": torch.arange(40)}),
+        ("proportions", {"proportion_bags": torch.arange(40), "proportions": torch.rand(40, 2)}),
+        ("presence", {"presence_bags": torch.arange(40), "presence": torch.ones(40, 2).long()}),
+        ("pairs", {"pairs": torch.arange(80).view(40, 2) % 40, "same": torch.arange(40) % 2 == 0}),
+        ("partial", {"partial_images": torch.arange(40), "partial_sets": torch.ones(40, 2).bool()}),
+    ],
+)  # fmt: skip
+def test_every_fifth_statement_is_held_out(kind, arrays):
+    labels = torch.arange(40) % 3 - 1
+    evidence = Resolved(40, labels=labels, class_names=("a", "b"), **ABOUT_BAGS, **arrays)
+    learned, judged = without_fifth(evidence)
+    assert (learned.sizes()[kind], judged.sizes()[kind]) == (32, 8)
+    assert learned.labels.equal(labels)
+    assert "labels" not in judged.sizes()
+    for name, values in arrays.items():
+        assert judged.arrays[name].equal(values[4::5])
+        assert torch.cat([learned.arrays[name], judged.arrays[name]]).sort(0)[0].equal(values.sort(0)[0])
+
+
+def test_of_few_statements_none_is_held_out():
+    evidence = Resolved(40, pairs=torch.arange(48).view(24, 2) % 40, same=torch.arange(24) > 3)
+    learned, judged = without_fifth(evidence)
+    assert learned.fingerprint() == evidence.fingerprint()
+    assert judged.sizes() == {}
