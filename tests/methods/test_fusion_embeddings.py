@@ -223,6 +223,20 @@ def test_counts_whose_sets_are_too_many_go_by_their_likelihood(monkeypatch):
     assert "counts" in method.evidence_use.chance_losses
 
 
+@pytest.mark.parametrize("values", [1, 2, 3])
+@pytest.mark.parametrize("small", [600, 1])  # the second as of many images
+def test_vectors_of_few_values_are_clustered_by_length_too(values, small):
+    centres = 8.0 * np.arange(4)[:, None] * np.ones(values)
+    x, classes = make_blobs(n_samples=240, centers=centres, random_state=0)
+    problem = Problem(240, (values,), 4, (0.0,) * values, (1.0,) * values, Resolved.nothing(240))
+    config = make_config("fusion-embeddings", {"steps": 40, "batch_size": 128, "small": small})
+    method = make_method("fusion-embeddings", config, problem)
+    x = x.astype(np.float32)
+    Trainer(method, x, Settings(seed=0), callbacks=[]).train()
+    found = map_images(method.eval().assign, x, method=method, device=torch.device("cpu")).argmax(1).numpy()
+    assert clustering_accuracy(classes, found) > 0.99
+
+
 def test_time_that_runs_short_still_forms_clusters_and_hands_over_to_the_evidence():
     problem = Problem(N, (24,), CENTRES, (0.0,) * 24, (1.0,) * 24, known(n_bags=40, ucc=(1, 3), bag_size=12))
     options = {"batch_size": 256, "steps": 240, "refine_steps": 40, "refine_batch_size": 128}

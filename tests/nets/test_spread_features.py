@@ -53,3 +53,17 @@ def test_an_input_of_huge_scale_is_not_all_that_counts():
     x = X * torch.tensor([1e18] + [1.0] * 23)
     features = SpreadFeatures(24, 16, neighbours=5, rounds=4)
     assert (features.fit(x).std(0) > 1).sum() > 3
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 3])
+@pytest.mark.parametrize("constant", [0, 20])
+def test_of_few_values_lengths_count(inputs, constant):
+    centres = 10.0 * torch.arange(4)[:, None].expand(-1, inputs)  # on one line: directions would tell two groups
+    classes = torch.arange(200) % 4
+    x = centres[classes] + torch.randn(200, inputs, generator=torch.Generator().manual_seed(0))
+    x = torch.cat([x, torch.ones(200, constant)], dim=1)
+    features = SpreadFeatures(x.shape[1], 16, neighbours=5, rounds=4)
+    found = features.fit(x)
+    means = torch.stack([found[classes == k].mean(0) for k in range(4)])
+    assert (torch.cdist(found, means).argmin(1) == classes).all()
+    torch.testing.assert_close(features(x), found, rtol=0, atol=2.0)  # of a length of 38

@@ -24,6 +24,7 @@ from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
 from smidgen.maths.temperature import fitted_temperature, temperature_for
 from smidgen.methods.base import Method
+from smidgen.nets.spread_features import metric_of
 
 NEIGHBOURS = 10
 LEAST_LABELS = 5
@@ -104,14 +105,14 @@ def _says_nothing(assignments: np.ndarray) -> bool:
 
 
 def neighbour_agreement(embeddings: np.ndarray, clusters: np.ndarray, rng: np.random.Generator) -> float:
-    """Return how often one of an image's ten nearest neighbours (cosine) is of its cluster, 0 to 1.
+    """Return how often one of an image's ten nearest neighbours is of its cluster, 0 to 1.
 
     embeddings: (images, d), two at least. clusters: (images,).
     """
     n = len(embeddings)
     rows, wanted = _some(n, _ASKED, rng), min(NEIGHBOURS, n - 1)
     points = torch.from_numpy(embeddings).float()
-    near = nearest_neighbours(points, wanted + 1, queries=points[rows], metric="cosine")[0].numpy()
+    near = nearest_neighbours(points, wanted + 1, queries=points[rows], metric=metric_of(points))[0].numpy()
     other = near != rows[:, None]  # an image is nearest to itself, or to its copy
     return float((clusters[near] == clusters[rows, None])[other].mean())
 

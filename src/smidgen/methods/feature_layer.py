@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -65,7 +66,9 @@ class FeatureLayer(nn.Module):
         self.weight, self.bias = sharpness * self.weight, sharpness * self.bias
 
 
-def unsupervised_layer(features: Tensor, votes: Tensor, *, generator: torch.Generator) -> Layer:
+def unsupervised_layer(
+    features: Tensor, votes: Tensor, *, generator: torch.Generator, most_for_heads: float = math.inf
+) -> Layer:
     """Return the layer that predicts the consensus of k-means, Ward's method and the votes of linear heads.
 
     features: (images, features), principal components by falling variance. votes: (images, clusters), assignments by
@@ -74,7 +77,8 @@ def unsupervised_layer(features: Tensor, votes: Tensor, *, generator: torch.Gene
     features, votes = features.cpu(), votes.cpu()
     n, n_clusters = votes.shape
     members = [votes, *_clusterings(features, n_clusters, generator=generator)]
-    weights = [weight_of_heads(n_images=n, n_clusters=n_clusters), *[1.0] * (len(members) - 1)]
+    heads = weight_of_heads(n_images=n, n_clusters=n_clusters, most=most_for_heads)
+    weights = [heads, *[1.0] * (len(members) - 1)]
     return softmax_regression(features, consensus(members, weights=weights), strength=CLUSTERS_STRENGTH)
 
 

@@ -48,7 +48,7 @@ from smidgen.methods.priors import RELEASED_TO, read_prior
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.composed import Projected
 from smidgen.nets.projection import ProjectedEncoder, Projection
-from smidgen.nets.spread_features import SpreadFeatures
+from smidgen.nets.spread_features import FEW, SpreadFeatures, metric_of
 
 COOLING = (0.6, 0.9)
 """The fractions of the stage "select" between which the softness is lowered; before that the heads are compared."""
@@ -141,7 +141,13 @@ class FusionEmbeddings(Method):
 
     @property
     def _is_small(self) -> bool:
-        return self.problem.n_images < self.config.small * self.problem.n_clusters
+        """Whether one layer learns from several clusterings: of few images, or of too few values for linear heads."""
+        few = self._has_few_values and self.config.small > 0
+        return few or self.problem.n_images < self.config.small * self.problem.n_clusters
+
+    @property
+    def _has_few_values(self) -> bool:
+        return math.prod(self.problem.shape) <= FEW
 
     @property
     def _first_half(self) -> int:
@@ -164,7 +170,8 @@ class FusionEmbeddings(Method):
             # Of few images, most of many neighbours would be of other clusters.
             most = max(1, len(self.projected) // (2 * self.problem.n_clusters))
             wanted = min(self.config.neighbours, most, len(self.projected) - 1)
-            self.neighbours = nearest_neighbours(self.projected, wanted, metric="cosine")[0].to(torch.int32)
+            metric = metric_of(self.projected)
+            self.neighbours = nearest_neighbours(self.projected, wanted, metric=metric)[0].to(torch.int32)
         elif stage == "select":
             self.heads.keep_best()
         elif self.refined:
@@ -234,7 +241,8 @@ class FusionEmbeddings(Method):
             return
         seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
         votes = self.heads.ensemble(self.projected).detach()
-        self.layer.take(unsupervised_layer(self.spread, votes, generator=torch.Generator().manual_seed(seed)))
+        most, own = 1.0 if self._has_few_values else math.inf, torch.Generator().manual_seed(seed)
+        self.layer.take(unsupervised_layer(self.spread, votes, generator=own, most_for_heads=most))
         if self.terms.names_classes:
             near = neighbour_mean(self.layer(self.spread), self.neighbours.long())  # where labels are few, own misleads
             self.layer.reorder(in_order_of_classes(self.terms.class_evidence(near.cpu()).numpy()))

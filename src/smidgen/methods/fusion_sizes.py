@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _LEAST_BATCH = 512
 _LEAST_NEIGHBOURS, _MOST_NEIGHBOURS = 3, 10
 _IMAGES_FOR_HEADS = 300  # per cluster
@@ -28,13 +30,15 @@ def batch_by_size(most: int, *, n_images: int) -> int:
     return min(most, max(_LEAST_BATCH, n_images // 20))
 
 
-def weight_of_heads(*, n_images: int, n_clusters: int) -> float:
+def weight_of_heads(*, n_images: int, n_clusters: int, most: float = math.inf) -> float:
     """Return the weight of the heads' votes beside k-means and Ward's method, of weight 1: more with more images.
+
+    most: the largest, for data on which linear heads do badly.
 
     >>> weight_of_heads(n_images=1_200, n_clusters=4), weight_of_heads(n_images=50_000, n_clusters=10)
     (1.0, 16.666666666666668)
     """
-    return n_images / (_IMAGES_FOR_HEADS * n_clusters)
+    return min(most, n_images / (_IMAGES_FOR_HEADS * n_clusters))
 
 
 def member_weights(labels_per_class: float, *, clusters: float = 0.0) -> tuple[float, float, float, float]:
