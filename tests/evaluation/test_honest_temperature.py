@@ -8,9 +8,11 @@ from sklearn.datasets import make_blobs
 from smidgen.evaluation.temperature import (
     agreement_of_halves,
     neighbour_agreement,
+    temperature_of_bags,
     temperature_of_clusters,
     temperature_of_labels,
 )
+from smidgen.evidence.resolved import Resolved
 from smidgen.maths.temperature import tempered
 
 N, CLUSTERS = 400, 4
@@ -67,6 +69,35 @@ def test_labels_that_were_held_out_say_how_sure_to_be(right):
     labels = torch.from_numpy(classes).where(torch.arange(N) < 200, -1)
     found = temperature_of_labels(p, p, labels)
     assert mean_confidence(p, found) == pytest.approx(min(0.8, is_right[:200].mean()), abs=0.06)
+
+
+def bags_of_ten(classes, kind):
+    """Return counts or proportions of 80 bags of ten images each, of one or two classes."""
+    rng = np.random.default_rng(0)
+    pairs = [rng.choice(CLUSTERS, 1 + bag % 2, replace=False) for bag in range(80)]
+    members = np.concatenate([rng.choice(np.flatnonzero(np.isin(classes, pair)), 10, replace=False) for pair in pairs])
+    held = np.eye(CLUSTERS, dtype=np.float32)[classes[members]].reshape(80, 10, CLUSTERS).mean(1)
+    counts, bags = torch.from_numpy((held > 0).sum(1)), torch.arange(80)
+    known = {"count_bags": bags, "counts_min": counts, "counts_max": counts}
+    if kind == "proportions":
+        known = {"proportion_bags": bags, "proportions": torch.from_numpy(held)}
+    names, offsets = tuple(map(str, range(80))), torch.arange(0, 801, 10)
+    return Resolved(
+        N, class_names=tuple("abcd"), bag_names=names, members=torch.from_numpy(members), offsets=offsets, **known
+    )
+
+
+@pytest.mark.parametrize("kind", ["counts", "proportions"])
+@pytest.mark.parametrize(("noise", "least", "most"), [(1.0, 1.0, 1.0), (30.0, 1.25, 4.0)])
+def test_bags_say_how_sure_to_be_of_images_that_were_not_learned(kind, noise, least, most):
+    x, classes = blobs(noise)  # the assignments know the classes of images that were learned, as evidence makes them
+    found = temperature_of_bags(soft(classes), bags_of_ten(classes, kind), features=x)
+    assert least <= found <= most
+
+
+def test_without_bags_nothing_is_changed():
+    x, classes = blobs(9.0)
+    assert temperature_of_bags(soft(classes), Resolved.nothing(N), features=x) == 1
 
 
 @pytest.mark.parametrize("hard", ["one-hot", "few", "one cluster"])

@@ -136,6 +136,28 @@ def test_evidence_does_not_hurt(alone, what):
         assert named(method) == accuracy(method)
 
 
+@pytest.mark.parametrize("what", [{}, {"proportions": True, "counts": False}])
+def test_shares_of_unequal_classes_are_learned_from_bags(what):
+    rows = np.concatenate([np.flatnonzero(k == CLASSES)[: max(12, 120 >> k)] for k in range(CENTRES)])
+    classes, n = CLASSES[rows], len(rows)
+    evidence, _ = simulate(
+        Simulation(n_bags=80, ucc=(1, 3), bag_size=12, **what),
+        classes, ids=IDS[:n], class_names=NAMES, generator=np.random.default_rng(0),
+    )  # fmt: skip
+    evidence = evidence.resolve(np.array(IDS[:n], dtype=object), n_clusters=CENTRES)
+    options = {"batch_size": 128, "steps": 120, "refine_steps": 120, "refine_batch_size": 64}
+    problem = Problem(n, (24,), CENTRES, (0.0,) * 24, (1.0,) * 24, evidence)
+    for prior, wanted in (("learned", np.bincount(classes) / n), ("uniform", np.full(CENTRES, 0.2))):
+        method = make_method("fusion-embeddings", make_config("fusion-embeddings", options | {"prior": prior}), problem)
+        Trainer(method, IMAGES[rows], Settings(seed=0), callbacks=[]).train()
+        np.testing.assert_allclose(np.sort(method.learner.prior), np.sort(wanted), atol=0.04)
+
+
+def test_without_bags_clusters_are_drawn_to_equal_shares():
+    method = fitted(known(pairs=200), refine_steps=40)
+    assert torch.equal(method.learner.prior, torch.full((CENTRES,), 1 / CENTRES))
+
+
 def test_pure_bags_label_their_images():
     method = fitted(known(n_bags=60, ucc=(1, 2), bag_size=10), refine_steps=1)
     anchors = method.learner.anchors.numpy()
@@ -217,7 +239,7 @@ def test_of_many_images_other_runs_start_from_the_mean_of_the_voters_logits(many
 
 
 def test_counts_whose_sets_are_too_many_go_by_their_likelihood(monkeypatch):
-    monkeypatch.setattr("smidgen.methods.evidence_net.MOST_SETS", 3)
+    monkeypatch.setattr("smidgen.evidence.bag_labels.MOST_SETS", 3)
     method = fitted(known(n_bags=40, ucc=(2, 3), bag_size=8), steps=20, refine_steps=3)
     assert method.learner.sets.shape == (CENTRES, 0)
     assert "counts" in method.evidence_use.chance_losses

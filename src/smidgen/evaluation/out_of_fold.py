@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +26,26 @@ from smidgen.nets.encoders import make_encoder
 from smidgen.nets.projection import Projection, one_layer
 
 FOLDS = 5
-STEPS, BATCH = 250, 128
-"""Of a small net, at most: on MNIST's images it is then right about as often as the model that it learns from."""
+
+
+class NetSize(NamedTuple):
+    """Hidden units on embeddings and their dropout, steps at most, images per step."""
+
+    hidden: int
+    dropout: float
+    steps: int
+    batch: int
+
+
+SMALL = NetSize(hidden=256, dropout=0.2, steps=250, batch=128)
+"""On MNIST's images it is then right about as often as the model that it learns from."""
+
+LARGE = NetSize(hidden=512, dropout=0.5, steps=600, batch=256)
+"""As sure of images that it has not learned from as nets are that learn from evidence for long (LAB.md)."""
 
 _LEAST_STEPS, _EPOCHS, _IMAGE_EPOCHS = 60, 30, 12  # of few; steps on images take longer than on embeddings
-_COMPONENTS, _HIDDEN = 256, 256
-_RATE, _DROPOUT = 2e-3, 0.2
+_COMPONENTS = 256
+_RATE = 2e-3
 _PIXELS = 32  # of a side: larger images are made smaller
 _ENOUGH = 0.5  # of the images: if so many are not spoken of, one net learns from these
 _BLOCK = 1024  # images looked at together
@@ -89,6 +104,18 @@ def out_of_fold(
     return Unseen(found, _together(found, features, evidence, seed), of_others)
 
 
+def held_out(
+    vectors: np.ndarray, labels: np.ndarray, *, n_clusters: int, learned: np.ndarray, asked: np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """Return assignments (asked, clusters) by a net that learned the labels of other images.
+
+    vectors: (n, features), labels: (n,) of all images; learned, asked: rows.
+    """
+    targets = np.eye(n_clusters, dtype=np.float32)[labels]
+    nets = _Nets(vectors, targets, seed=seed, device=torch.device("cpu"), size=LARGE)
+    return nets.of_others(learned, asked, 0)[0]
+
+
 def _folds(evidence: Resolved) -> np.ndarray:
     """Return the fold of each image that labels, pairs or the like speak of, -1 of others; paired images share theirs.
 
@@ -123,7 +150,10 @@ class _Nets:
     Of embeddings the features are principal components, the same for all nets; of images those of each net.
     """
 
-    def __init__(self, images: np.ndarray, assignments: np.ndarray, *, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, images: np.ndarray, assignments: np.ndarray, *, seed: int, device: torch.device, size: NetSize = SMALL
+    ) -> None:
+        self.size = size
         self.seed, self.device, self.n_clusters = seed, device, assignments.shape[1]
         self.shares_features = is_vector(images.shape[1:])
         self.targets = torch.from_numpy(assignments).float()
@@ -137,7 +167,9 @@ class _Nets:
         with forked_rng(self.device):
             torch.manual_seed(seeded(self.seed, "fold", number).initial_seed())
             encoder = self._encoder().to(self.device)
-            head = nn.Linear(_HIDDEN if self.shares_features else self.features, self.n_clusters).to(self.device)
+            head = nn.Linear(self.size.hidden if self.shares_features else self.features, self.n_clusters).to(
+                self.device
+            )
             self._train(encoder, head, torch.from_numpy(learned))
         with torch.no_grad():
             blocks = [self._look(torch.from_numpy(some)) for some in np.split(asked, range(_BLOCK, len(asked), _BLOCK))]
@@ -148,15 +180,15 @@ class _Nets:
 
     def _encoder(self) -> nn.Module:
         if self.shares_features:
-            return one_layer(self.features, _HIDDEN, dropout=_DROPOUT)
+            return one_layer(self.features, self.size.hidden, dropout=self.size.dropout)
         return make_encoder("conv", self.shape, mean=(0.5,) * self.shape[0], std=(0.25,) * self.shape[0])
 
     def _train(self, encoder: nn.Module, head: nn.Module, learned: Tensor) -> None:
         net = nn.Sequential(encoder, head)
         optimiser = torch.optim.AdamW(net.parameters(), lr=_RATE, weight_decay=1e-2)
-        batch = max(2, min(BATCH, len(learned)))  # batch norm wants two
+        batch = max(2, min(self.size.batch, len(learned)))  # batch norm wants two
         epochs = _EPOCHS if self.shares_features else _IMAGE_EPOCHS
-        steps = min(STEPS, max(_LEAST_STEPS, epochs * len(learned) // batch))
+        steps = min(self.size.steps, max(_LEAST_STEPS, epochs * len(learned) // batch))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps)
         for _ in range(steps):
             rows = learned[torch.randint(len(learned), (batch,))]

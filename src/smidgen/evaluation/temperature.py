@@ -3,9 +3,10 @@
 Where nothing is known of the classes two things can be measured: how often an image's neighbours are of its cluster,
 and how often clusterings that see half of the features each would put it into the same one. Clusters that are stable
 and yet not the classes cannot be told from them: this is membership, not correctness. With labels it is the likelihood
-of assignments that were made without them that decides. Measured on training images of seven small collections and on
-MNIST (LAB.md): nets that learn on pixels without labels, and classifiers weighted by held-out labels, are best left
-as they are.
+of assignments that were made without them that decides; with counts or proportions of bags it is the likelihood of what
+these say of images, under a net that has not learned from them. Measured on training images of seven small collections
+and on MNIST (LAB.md): nets that learn on pixels without labels, and classifiers weighted by held-out labels, are best
+left as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smidgen.evaluation.out_of_fold import Unseen
+from smidgen.evaluation.out_of_fold import Unseen, held_out
+from smidgen.evidence.bag_labels import labels_given_bags, sets_of_counts
+from smidgen.evidence.resolved import Resolved
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.matching import count_table, match_counts
 from smidgen.maths.neighbours import nearest_neighbours
@@ -33,6 +36,10 @@ LEAST_LABELS = 5
 FEWEST = 20
 """Images below which nothing is measured."""
 
+BAG_KINDS = {"counts", "proportions"}
+"""What says of images in bags what they are likely to be."""
+
+_HELD_OUT = 4  # one image in so many
 _ASKED = 2000  # images whose neighbours are asked
 _CLUSTERED, _PER_CLUSTER = 1000, 20  # images in a clustering, at least so many per cluster
 _COMPONENTS, _SPLITS, _LEAST_FEATURES = 32, 2, 16
@@ -60,11 +67,13 @@ def temperature_of(
         return 1.0
     if not kinds and method.problem.holds_vectors:  # a net brings together what it takes for alike: its own agree
         return temperature_of_clusters(assignments, embeddings, features=images, seed=seed)
-    labels = method.problem.evidence.labels
-    known = labels[labels >= 0]
-    if "labels" not in kinds or unseen is None or len(known) < LEAST_LABELS * len(known.unique()):
-        return 1.0
-    return temperature_of_labels(assignments, unseen.of_others, labels)
+    evidence = method.problem.evidence
+    known = evidence.labels[evidence.labels >= 0]
+    if "labels" in kinds and unseen is not None and len(known) >= LEAST_LABELS * len(known.unique()):
+        return temperature_of_labels(assignments, unseen.of_others, evidence.labels)
+    if BAG_KINDS & kinds and method.problem.holds_vectors:
+        return temperature_of_bags(assignments, evidence, features=images, seed=seed)
+    return 1.0
 
 
 def temperature_of_clusters(
@@ -97,6 +106,27 @@ def temperature_of_labels(assignments: np.ndarray, held_out: np.ndarray, labels:
         return 1.0
     known = labels >= 0
     return max(1.0, fitted_temperature(torch.from_numpy(held_out).float()[known], labels[known], start=1.0))
+
+
+def temperature_of_bags(assignments: np.ndarray, evidence: Resolved, *, features: np.ndarray, seed: int = 0) -> float:
+    """Return T, at least 1, by what bags with counts or proportions say of images that a net has not learned from.
+
+    Given their bags, assignments are right far more often than without (on seven small sets .97 … 1.00 against .74 …
+    .98): the likeliest class of each image is its label here. A net learns the labels of three quarters of the images
+    and is as sure of the others as the model is of new images; T is what makes it right as often as it says.
+
+    assignments: (images, clusters) of the training images, rows sum to one. features: (images, f).
+    """
+    n_clusters = assignments.shape[1]
+    p = torch.from_numpy(assignments).float()
+    q, in_bags = labels_given_bags(evidence, p, sets=sets_of_counts(evidence, n_clusters))
+    rows = in_bags.nonzero().flatten().numpy()
+    if len(rows) < FEWEST or n_clusters < 2:
+        return 1.0
+    labels = q.argmax(1)
+    asked, learned = np.split(np.random.default_rng(seed).permutation(rows), [len(rows) // _HELD_OUT])
+    said = held_out(features, labels.numpy(), n_clusters=n_clusters, learned=learned, asked=asked, seed=seed)
+    return max(1.0, fitted_temperature(torch.from_numpy(said).float(), labels[asked], start=1.0))
 
 
 def _says_nothing(assignments: np.ndarray) -> bool:

@@ -2,9 +2,11 @@
 
 It distils those assignments at first, then learns pseudo-labels by its own slow average (the teacher), while every kind
 of evidence adds its likelihood. Bags with counts or proportions are learned in steps of EM: what each image is likely
-to be, given its bag, is the target of its cross-entropy.
+to be, given its bag, is the target of its cross-entropy. Its mean assignment is drawn to the classes' shares, which
+are learned in steps of EM too: equal ones at first, then the mean of what the images are likely to be.
 
 Equation → function
+    π_k ← mean_i q_ik, with pseudo-counts, as far as bags cover the images       EvidenceNet._learn_shares
     q_i ∝ p_i Σ_T P(T | bag) [k ∈ T] / p_i(T);  −Σ_k q_ik log p_ik               bag_posteriors, EvidenceNet._bag_losses
     −log P(evidence | p), each averaged over its own items                       terms.EvidenceTerms
 """
@@ -18,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
-from smidgen.evidence.terms import EvidenceTerms, KnownBags
+from smidgen.evidence.bag_labels import labels_given_bags, sets_of_counts
+from smidgen.evidence.terms import LEAST_BETWEEN, EvidenceTerms, KnownBags
 from smidgen.hardware import to_device
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_proportions
-from smidgen.maths.counts import bag_numbers, cluster_subsets, n_subsets
+from smidgen.maths.counts import bag_numbers
 from smidgen.methods.base import Problem
 from smidgen.methods.fusion_options import FusionEmbeddingsConfig
 from smidgen.methods.host_copies import HostCopies
@@ -30,20 +33,23 @@ from smidgen.methods.pure_bags import labels_of_pure_bags
 from smidgen.nets.average import Average
 from smidgen.nets.projection import one_layer
 
-MOST_SETS = 20_000
-"""The largest number of sets of clusters to enumerate."""
-
 BAGS = 48
 """Bags per step, of at most `bag_images` images together."""
+
+PASSES = 5
+"""How often it is estimated which counts are wrong, and how large the classes are."""
+
+PSEUDO_COUNTS = 0.1
+"""Images added to each class where sizes are estimated, as a multiple of the mean size of a class."""
 
 
 class EvidenceNet(nn.Module):
     """Projected embeddings (batch, features) → assignments (batch, clusters) by a net's slow average.
 
-    prior: the clusters' shares that its mean assignment is drawn to.
+    prior: the clusters' shares that its mean assignment is drawn to, and whether they are to be learned.
     """
 
-    training_only = ("net.", "start", "anchors", "terms.", "sets")
+    training_only = ("net.", "start", "anchors", "prior", "terms.", "sets")
 
     start: Tensor
     anchors: Tensor
@@ -52,7 +58,7 @@ class EvidenceNet(nn.Module):
 
     def __init__(self, config: FusionEmbeddingsConfig, problem: Problem, features: int, *, prior: Prior) -> None:
         super().__init__()
-        self.config, self._host = config, HostCopies()
+        self.config, self._host, self._learns_shares = config, HostCopies(), prior.learned
         n_clusters = problem.n_clusters
         self.terms = EvidenceTerms(
             problem.evidence, n_clusters, epsilon=config.wrong, bags=BAGS, images=config.bag_images
@@ -62,8 +68,8 @@ class EvidenceNet(nn.Module):
         self.teacher = Average(self.net, decay=config.decay)
         self.register_buffer("start", torch.zeros(0, n_clusters))
         self.register_buffer("anchors", torch.full((problem.n_images,), -1))
-        self.register_buffer("sets", _sets(problem), persistent=False)
-        self.register_buffer("prior", prior.shares, persistent=False)
+        self.register_buffer("sets", sets_of_counts(problem.evidence, n_clusters), persistent=False)
+        self.register_buffer("prior", prior.shares.clone())
 
     @property
     def likelihoods(self) -> tuple[str, ...]:
@@ -80,9 +86,31 @@ class EvidenceNet(nn.Module):
         self.start = start
         self._judge_counts(projected, start)
 
+    def begins(self, steps: int) -> tuple[int, ...]:
+        """Return the steps of the refinement before which `judge` is to be called, the first of them for `begin`."""
+        if not len(self.terms.evidence.proportion_bags):
+            return self.terms.begins(steps, passes=PASSES)
+        return tuple(range(0, max(steps, 1), max(LEAST_BETWEEN, steps // PASSES)))
+
+    @torch.no_grad()
     def judge(self, projected: Tensor) -> None:
-        """Find again which counts are wrong, by what has been learned meanwhile."""
-        self._judge_counts(projected, self(projected))
+        """Find again which counts are wrong, and how large the classes are, by what has been learned meanwhile."""
+        p = self(projected)
+        self._judge_counts(projected, p)
+        if self._learns_shares:
+            self._learn_shares(p)
+
+    def _learn_shares(self, p: Tensor) -> None:
+        """Take the mean of what images are likely to be for the clusters' shares; equal ones for images in no bag.
+
+        Assignments alone would confirm themselves: without proportions or counts nothing is learned.
+        """
+        evidence = self.terms.evidence
+        right = self.terms.target("count_right") if len(evidence.count_bags) else None
+        q, in_bags = labels_given_bags(evidence, p, sets=self.sets, right=right, leak=self.config.leak)
+        covered, equal = in_bags.float().mean(), 1 / p.shape[1]
+        mean = (q.mean(0) + PSEUDO_COUNTS * equal) / (1 + PSEUDO_COUNTS)
+        self.prior.copy_(covered * mean + (1 - covered) * equal)
 
     @torch.no_grad()
     def _judge_counts(self, projected: Tensor, p: Tensor) -> None:
@@ -166,12 +194,3 @@ class EvidenceNet(nn.Module):
         *layer, last = self.teacher.net.children()
         assert isinstance(last, nn.Linear)
         return nn.Sequential(*layer), (last.weight, last.bias)
-
-
-def _sets(problem: Problem) -> Tensor:
-    """Return the sets that bags with counts may hold, (clusters, sets); none where there are too many to look at."""
-    counts = problem.evidence.counts_max
-    most = min(int(counts.max()), problem.n_clusters) if len(counts) else 0
-    if most == 0 or n_subsets(problem.n_clusters, max_count=most) > MOST_SETS:
-        return torch.zeros(problem.n_clusters, 0)
-    return cluster_subsets(problem.n_clusters, most).float()

@@ -74,9 +74,6 @@ MOST_LABELS = 10_000
 OFFERED_STRENGTH = 1e-3
 """C of the regression by which the projection takes over the layer's assignments."""
 
-PASSES = 5
-"""How often in the refinement it is estimated which counts are wrong."""
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ProjectedStart(StartingPoint):
@@ -136,8 +133,7 @@ class FusionEmbeddings(Method):
         learned = {"labels"} if self._is_small else set()  # by the layer
         steps = self.config.refine_steps
         refines = steps > 0 and bool(self.terms.evidence.sizes().keys() - learned)
-        begins = self.terms.begins(steps, passes=PASSES)
-        return [*stages, Stage("refine", steps, begins=begins)] if refines else stages
+        return [*stages, Stage("refine", steps, begins=self.learner.begins(steps))] if refines else stages
 
     @property
     def _is_small(self) -> bool:
