@@ -36,8 +36,8 @@ def test_a_given_prior_is_enforced_and_a_learned_one_from_equal_shares_on():
     exponents = [learned.exponent(t) for t in (0, 0.4, 0.6, 0.8, 1, 1.2)]
     assert exponents == sorted(exponents, reverse=True)
     assert (exponents[1], exponents[-2], exponents[-1]) == (1, pytest.approx(RELEASED_TO), pytest.approx(RELEASED_TO))
-    assert read_prior("learned", 3, of="clusters").exponent(1.0, to=0.6) == pytest.approx(0.6)
-    assert read_prior("uniform", 3, of="clusters").exponent(1.0, to=0.6) == 1
+    assert read_prior("learned", 3, of="clusters").exponent(0.85, after=0.7) == pytest.approx(0.65)
+    assert read_prior("uniform", 3, of="clusters").exponent(1.0, after=0.7) == 1
 
 
 def test_it_must_have_a_number_for_each_cluster():

@@ -44,7 +44,7 @@ from smidgen.methods.fusion_options import FusionEmbeddingsConfig
 from smidgen.methods.fusion_sizes import batch_by_size, neighbours_by_size
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.label_pool import Views, labelled_layer, pooled_assignments
-from smidgen.methods.priors import RELEASED_TO, read_prior
+from smidgen.methods.priors import RELEASED_AT, read_prior
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.composed import Projected
 from smidgen.nets.projection import ProjectedEncoder, Projection
@@ -59,8 +59,9 @@ LEAST = 0.2
 LESS = 4
 """How many times fewer rounds of spreading labels see as well: they say more of what is near at hand."""
 
-RELEASED_OF_MANY = 0.6
-"""Exponent of the sizes at the end, of many images: there heads alone find the clusters, and are sure of them."""
+RELEASED_AT_OF_MANY = 0.7
+"""The fraction of the heads' steps after which sizes are released of many images: only heads find their clusters, and
+are compared while sizes are equal."""
 
 FORMED = 200
 """The heads' steps before which there are no clusters whose sizes could be released."""
@@ -203,8 +204,8 @@ class FusionEmbeddings(Method):
     def _head_losses(self, parts: Mapping[str, Part], stage: str, step: int, progress: int) -> dict[str, Tensor]:
         share = progress / max(1, self.config.steps - self._first_half) if stage == "select" else 0.0
         done = progress + (self._first_half if stage == "select" else 0)
-        to = RELEASED_TO if self._is_small else RELEASED_OF_MANY
-        exponent = self._prior.exponent(done / self.config.steps, to=to) if done >= FORMED else 1.0
+        after = RELEASED_AT if self._is_small else RELEASED_AT_OF_MANY
+        exponent = self._prior.exponent(done / self.config.steps, after=after) if done >= FORMED else 1.0
         losses = self.heads.losses(
             *(self.projected[parts[name].indices] for name in ("images", "neighbours")),
             step=step,

@@ -103,6 +103,7 @@ class FusionImagesConfig(FusionConfig):
     )
     settle: Share = option(0.6, "fraction of the first stage after which clusters are taken to have formed")
     doubt: Share = option(0.3, "ε, assumed fraction of wrong neighbours once clusters have formed")
+    erase: Share = option(0.5, "largest side of the square that a strong view lacks, as a share of the image's")
     balance: Weight = option(5.0, "weight of the divergence of clusters' shares from `prior` in the first stage")
 
 
@@ -154,7 +155,8 @@ class FusionImages(Method):
     def __init__(self, config: FusionImagesConfig, problem: Problem) -> None:
         super().__init__()
         self.config, self.problem, self._host = config, problem, HostCopies()
-        self.weak, self.strong = weak_and_strong(problem.shape)
+        self.weak, strong = weak_and_strong(problem.shape)
+        self.strong = None if strong is None else dataclasses.replace(strong, erase=config.erase)
         self.terms = EvidenceTerms(problem.evidence, problem.n_clusters, epsilon=config.wrong, images=config.bag_images)
         encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.chance_losses())

@@ -40,23 +40,23 @@ class Prior:
     shares: Tensor
     learned: bool
 
-    def exponent(self, progress: float, *, strength: float = 1.0, to: float = RELEASED_TO) -> float:
+    def exponent(self, progress: float, *, strength: float = 1.0, after: float = RELEASED_AT) -> float:
         """Return how far the shares are enforced, from 1 (as given) to 0 (not at all), see `released`.
 
         progress: the fraction of the training that is done. strength: the power of the probabilities whose columns are
-        scaled: a higher one asks for more, for sizes to count as much beside them. to: the exponent at the end, where
-        they are learned.
+        scaled: a higher one asks for more, for sizes to count as much beside them. after: the progress at which learned
+        shares begin to be released.
 
         >>> prior = Prior(torch.tensor([0.5, 0.5]), learned=True)
         >>> round(prior.exponent(1.0), 2), round(prior.exponent(1.0, strength=10), 2), prior.exponent(0.0, strength=10)
         (0.3, 0.81, 1.0)
         """
-        f = released(progress, to=to) if self.learned else 1.0
+        f = released(progress, after=after) if self.learned else 1.0
         return strength * f / (strength * f + 1 - f)
 
 
-def released(progress: float, *, to: float = RELEASED_TO) -> float:
-    """Return the exponent f of the column scaling: 1 until `RELEASED_AT` of the training, then falling to `to`.
+def released(progress: float, *, after: float = RELEASED_AT) -> float:
+    """Return the exponent f of the column scaling: 1 until a fraction `after` of the training, then falling to .3.
 
     Clusters that are free from the start inherit bad merges, and clusters whose shares follow their own assignments
     learn nothing, as any shares confirm themselves; so sizes are equal first, and later dear but not fixed.
@@ -64,8 +64,8 @@ def released(progress: float, *, to: float = RELEASED_TO) -> float:
     >>> [round(released(t), 2) for t in (0.0, 0.4, 0.7, 1.0)]
     [1.0, 1.0, 0.65, 0.3]
     """
-    late = min(1.0, max(0.0, (progress - RELEASED_AT) / (1 - RELEASED_AT)))
-    return 1 - (1 - to) * late
+    late = min(1.0, max(0.0, (progress - after) / (1 - after)))
+    return 1 - (1 - RELEASED_TO) * late
 
 
 def read_prior(prior: str, wanted: int, *, of: str) -> Prior:
