@@ -205,6 +205,14 @@ def test_the_encoder_has_a_learning_rate_of_its_own():
     assert len(rates) == sum(1 for _ in method.parameters())
 
 
+def test_a_pretrained_encoder_learns_slowly_and_in_its_last_stages():
+    method = rcc(encoder="lite0@32", learning_rate=0.1, reconstruction="none", reconstruction_weight=0.0)
+    (optimiser,) = method.optimisers("train")
+    assert [group["lr"] for group in optimiser.param_groups] == [0.1, pytest.approx(0.015)]
+    stages = [any(p.requires_grad for p in stage.parameters()) for stage in method.net.encoder.trunk.net.blocks]
+    assert stages == [False] * 5 + [True] * 2
+
+
 def test_presets_and_options_that_make_no_sense():
     assert make_config("rcc", {"preset": "fast"}).counts == "dllp"
     assert make_config("rcc", {"preset": "report"}) == RCCConfig()

@@ -34,6 +34,22 @@ def test_it_learns_its_labels():
     assert clusters[LABELS >= 0].equal(LABELS[LABELS >= 0])
 
 
+@pytest.mark.parametrize(
+    ("options", "rate", "first"),
+    [
+        ({"encoder": "lite0@32"}, 2e-4, 5),
+        ({"encoder": "lite0@32", "encoder_rate": 0.5, "frozen_stages": 6}, 1e-3, 6),
+        ({"encoder": "scratch:lite0@32"}, 2e-3, 0),
+    ],
+)
+def test_a_pretrained_encoder_learns_slowly_and_in_its_last_stages(options, rate, first):
+    method = supervised(**options)
+    (optimiser,) = method.optimisers("train")
+    assert [group["lr"] for group in optimiser.param_groups] == [rate, 2e-3]
+    stages = [any(p.requires_grad for p in stage.parameters()) for stage in method.encoder.trunk.net.blocks]
+    assert stages == [False] * first + [True] * (7 - first)
+
+
 def test_its_linear_head_is_what_assigns():
     method, images = supervised().eval(), torch.rand(5, 1, 8, 8)
     start = method.starting_point

@@ -35,6 +35,9 @@ from smidgen.nets.timm_encoder import PretrainedEncoder
 _RECENT = 2048  # features kept for the clusters shown during training
 _EVERY = 100  # steps between them, as often as `OnlineEval` evaluates
 
+PRETRAINED_RATE = 0.15
+"""Factor on the learning rate of a pretrained encoder, unless it is given."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BagStart(StartingPoint):
@@ -121,7 +124,10 @@ class BagMethod(Method):
         slow += features if self.features_taken else []
         apart = {id(p) for p in (*encoder, *slow)}
         rest = [p for p in self.parameters() if id(p) not in apart]
-        groups = [(rest, rate), (slow, rate * self.config.encoder_rate)]
+        factor = self.config.encoder_rate
+        if factor is None:
+            factor = PRETRAINED_RATE if self.net.encoder.is_pretrained else 1.0
+        groups = [(rest, rate), (slow, rate * factor)]
         return [torch.optim.Adam([{"params": p, "lr": lr} for p, lr in groups if p], weight_decay=decay)]
 
     def _is_frozen(self, stage: str) -> bool:
@@ -264,8 +270,7 @@ def _decoder(config: BagConfig, problem: Problem) -> Decoder:
 
 def _net(config: BagConfig, problem: Problem, decoder: Decoder) -> BagNet:
     encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
-    if config.frozen_stages:
-        encoder.freeze(config.frozen_stages)
+    encoder.freeze(config.frozen_stages)
     return BagNet(
         encoder,
         problem.shape,

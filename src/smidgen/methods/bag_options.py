@@ -65,11 +65,16 @@ class BagConfig(Options):
     schedule: Literal["constant", "cosine", "one-cycle", "warm-cosine"] = option(
         "constant", "of the learning rate", group=FURTHER
     )
-    encoder_rate: Weight = option(
-        1.0, "factor on the learning rate of the encoder, and of features loaded from another run", group=FURTHER
+    encoder_rate: Weight | None = option(
+        None,
+        "factor on the learning rate of the encoder, and of features loaded from another run; none is 1, and 0.15 where"
+        " the encoder is a pretrained one",
+        group=FURTHER,
     )
-    frozen_stages: CountOrZero = option(
-        0, "number of first stages of a pretrained encoder that are frozen", group=FURTHER
+    frozen_stages: CountOrZero | None = option(
+        None,
+        "number of first stages of a pretrained encoder that are frozen; none is all but the last two",
+        group=FURTHER,
     )
     weight_decay: Weight = option(0.0, "of Adam", group=FURTHER)
     clip: Weight = option(

@@ -55,9 +55,6 @@ from smidgen.nets.timm_encoder import unmirrored
 from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight, option
 
 PASSES, LEAST_STEPS = 5, 200
-TRAINED_STAGES = 2
-"""The last stages of a pretrained net that are trained by default: the first ones cost most and change least."""
-
 SHARPNESS = (0.5, 0.7, 1.0, 1.4, 2.0)
 """Of assignments whose likelihood is compared, to choose from: how sure they are is not what is judged."""
 
@@ -139,19 +136,13 @@ class SelfTraining(Method):
         self.net = HeadedNet(encoder, n_clusters)
         self.teacher = Average(self.net, decay=config.decay)
         self.origin = Average(self.net, decay=0)
-        encoder.freeze(self._frozen_stages)
+        encoder.freeze(config.frozen_stages)
         self.register_buffer("first", torch.zeros(0, n_clusters))
         self.register_buffer("prior", torch.full((n_clusters,), 1 / n_clusters))
         self.register_buffer("seen", torch.full((n_clusters,), 1 / n_clusters))
         self.register_buffer("confidence", torch.ones(()))
         self.register_buffer("known", used.labels, persistent=False)
         self.register_buffer("judged", torch.zeros(3))  # before, after, and whether the later one is kept
-
-    @property
-    def _frozen_stages(self) -> int:
-        if self.config.frozen_stages is not None:
-            return self.config.frozen_stages
-        return max(0, self.net.encoder.freezable - TRAINED_STAGES)
 
     def stages(self) -> list[Stage]:
         """Return the one stage, "train"."""

@@ -17,7 +17,10 @@ from smidgen.methods.labelled_images import labels_to_learn
 from smidgen.nets.composed import EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import LinearHeads
-from smidgen.options import Count, Options, Several, Weight, option
+from smidgen.options import Count, CountOrZero, Options, Several, Weight, option
+
+PRETRAINED_RATE = 0.1
+"""Factor on the learning rate of a pretrained encoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,12 @@ class SupervisedConfig(Options):
     steps: Count = option(1500, "optimiser steps")
     batch_size: Several = option(256, "images per step")
     learning_rate: Weight = option(2e-3, "of AdamW, at its peak")
+    encoder_rate: Weight | None = option(
+        None, "factor on the learning rate of the encoder; none is 1, and 0.1 where it is a pretrained one"
+    )
+    frozen_stages: CountOrZero | None = option(
+        None, "number of first stages of a pretrained encoder that are frozen; none is all but the last two"
+    )
     weight_decay: Weight = option(1e-2, "of AdamW")
     augment: bool = option(True, "augment images by random views")
 
@@ -48,6 +57,7 @@ class Supervised(Method):
         self.register_buffer("labels", problem.evidence.labels.clone())
         self.register_buffer("labelled", (problem.evidence.labels >= 0).nonzero().flatten())
         self.encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
+        self.encoder.freeze(config.frozen_stages)
         self.head = LinearHeads(self.encoder.features, problem.n_clusters)
 
     def stages(self) -> list[Stage]:
@@ -56,10 +66,15 @@ class Supervised(Method):
         return [Stage("train", self.config.steps)]
 
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
-        """Return AdamW."""
-        return [
-            torch.optim.AdamW(self.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
+        """Return AdamW, with a rate of its own for the encoder."""
+        rate, factor = self.config.learning_rate, self.config.encoder_rate
+        if factor is None:
+            factor = PRETRAINED_RATE if self.encoder.is_pretrained else 1.0
+        groups = [
+            {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate * by}
+            for module, by in ((self.encoder, factor), (self.head, 1.0))
         ]
+        return [torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=self.config.weight_decay)]
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Request random labelled images."""

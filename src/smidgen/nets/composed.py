@@ -52,6 +52,7 @@ class ChainedEncoder(Encoder):
     def __init__(self, first: Encoder, then: Encoder) -> None:
         super().__init__()
         self.first, self.then, self.features = first, then, then.features
+        self.is_pretrained = first.is_pretrained
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features) of images (batch, channels, height, width) in [0, 1]."""
@@ -74,6 +75,6 @@ class ChainedEncoder(Encoder):
         """That of the net."""
         return self.first.freezable
 
-    def freeze(self, stages: int) -> None:
-        """Leave the first stages of the net as they are when it is trained; InputError where it has fewer."""
+    def freeze(self, stages: int | None) -> None:
+        """Leave the first stages of the net as they are when it is trained; see there."""
         self.first.freeze(stages)

@@ -63,12 +63,18 @@ class Encoder(nn.Module):
         """Return the weights (filters, channels, height, width) of the first convolution; None where there is none."""
         return next((weights for weights in self.parameters() if weights.ndim == 4), None)
 
+    is_pretrained = False
+    """Whether the net comes with weights that it learned elsewhere."""
+
     @property
     def freezable(self) -> int:
         """How many first stages `freeze` can leave as they are."""
         return 0
 
-    def freeze(self, stages: int) -> None:
-        """Leave the first stages as they are when the net is trained; InputError where it has fewer."""
+    def freeze(self, stages: int | None) -> None:
+        """Leave the first stages as they are when the net is trained, None for as many as suit it.
+
+        Raises InputError where it has fewer.
+        """
         if stages:
             raise InputError(f"{type(self).__name__} has no stages to freeze: leave `frozen_stages` at 0.")

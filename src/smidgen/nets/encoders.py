@@ -13,9 +13,10 @@ from smidgen.nets.alexnet import AlexNetEncoder
 from smidgen.nets.composed import Chain, ChainedEncoder, EncoderOption, Gradients, Projected
 from smidgen.nets.encoder import Encoder, Normalise, numbered
 from smidgen.nets.halving import HalvingEncoder
-from smidgen.nets.pretrained import SCRATCH, pretrained_encoder
+from smidgen.nets.pretrained import pretrained_encoder
 from smidgen.nets.projection import projected_encoder
 from smidgen.nets.sobel import SOBEL, SobelEncoder
+from smidgen.nets.timm_encoder import SCRATCH
 from smidgen.nets.unet import UNetEncoder
 from smidgen.nets.wide_residual import WideResidualEncoder
 from smidgen.nets.wide_resnet import WideResNetEncoder

@@ -16,15 +16,13 @@ from urllib.request import Request, urlopen
 from torch import nn
 
 from smidgen.errors import InputError, unknown
-from smidgen.nets.timm_encoder import Preprocess, PretrainedEncoder, check_size
+from smidgen.nets.timm_encoder import SCRATCH, Preprocess, PretrainedEncoder, check_size
 from smidgen.nets.weights import read_weights, timm_keys
 
 CONNECTION_TIMEOUT = 5.0
 """Seconds without an answer after which the weights of a timm net are taken to be out of reach."""
 
 _PREFIX = "timm:"
-SCRATCH = "scratch:"
-"""Before a name: that net with random weights, to be trained."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,12 @@ from smidgen.nets.encoder import Encoder
 from smidgen.nets.fast import FAST_BATCH, accelerate, fold_batch_norm
 from smidgen.schemas import convert
 
+SCRATCH = "scratch:"
+"""Before a name: that net with random weights, to be trained."""
+
+TRAINED_STAGES = 2
+"""The last stages of a pretrained net that are trained by default: the first ones cost most and change least."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -157,6 +163,7 @@ class PretrainedEncoder(Encoder):
         self.register_buffer("_std", torch.tensor(preprocess.std).view(3, 1, 1), persistent=False)
         self.features = _n_features(self.trunk, preprocess.size)
         self.mirrors = preprocess.flip
+        self.is_pretrained = not name.startswith(SCRATCH)
 
     _mean: Tensor
     _std: Tensor
@@ -198,7 +205,7 @@ class PretrainedEncoder(Encoder):
         copy = PretrainedEncoder.__new__(PretrainedEncoder)
         nn.Module.__init__(copy)
         copy.name, copy.preprocess, copy.features = self.name, self.preprocess, self.features
-        copy.mirrors = self.mirrors
+        copy.mirrors, copy.is_pretrained = self.mirrors, self.is_pretrained
         copy.trunk = accelerate(self.trunk, example=self._example, device=device, dtype=dtype)
         copy.register_buffer("_mean", self._mean.to(device), persistent=False)
         copy.register_buffer("_std", self._std.to(device), persistent=False)
@@ -230,12 +237,15 @@ class PretrainedEncoder(Encoder):
         """The number of timm's blocks, where they can be told apart."""
         return len(self.trunk.net.blocks) if _has_stages(self.trunk.net) else 0
 
-    def freeze(self, stages: int) -> None:
-        """Leave the first stages of the net as they are when it is trained further; InputError if it has no stages.
+    def freeze(self, stages: int | None) -> None:
+        """Leave the first stages of the net as they are when it is trained further, None for all but the last two.
 
-        They see the largest maps and know edges and colours: most of a step's time goes there, and little is learned.
+        The first ones see the largest maps and know edges and colours: most of a step's time goes there, and little is
+        learned. Raises InputError if it has none, or fewer.
         """
         has_stages = _has_stages(self.trunk.net)
+        if stages is None:
+            stages = max(0, self.freezable - TRAINED_STAGES) if self.is_pretrained else 0
         if stages and not (has_stages and stages <= len(self.trunk.net.blocks)):
             most = f"{len(self.trunk.net.blocks)} stages" if has_stages else "no stages that can be told apart"
             raise InputError(f"{stages} stages of {self.name!r} were to be frozen, and it has {most}: freeze fewer.")

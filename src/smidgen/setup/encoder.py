@@ -18,8 +18,8 @@ from smidgen.methods import FUSION, SMALL, option_types
 from smidgen.model import Model, embed
 from smidgen.nets.composed import Chain, EncoderOption, Projected
 from smidgen.nets.encoders import FOR_IMAGES, is_trained_from_scratch
-from smidgen.nets.pretrained import SCRATCH, encoder_size, pretrained_encoder
-from smidgen.nets.timm_encoder import PretrainedEncoder
+from smidgen.nets.pretrained import encoder_size, pretrained_encoder
+from smidgen.nets.timm_encoder import SCRATCH, PretrainedEncoder
 from smidgen.options import convert
 from smidgen.setup.method import EMBEDDINGS, IMAGES, by_options, choose_method, method_options
 from smidgen.setup.start import net_to_start_from, refuse_other_embeddings, starting_run
