@@ -54,6 +54,7 @@ from smidgen.setup.clusters import AUTO
 from smidgen.setup.configuration import class_count
 from smidgen.setup.evidence import evidence_in_words, used_evidence
 from smidgen.setup.fine_tuning import has_two_fits
+from smidgen.setup.images import ImageReader
 from smidgen.setup.number_of_clusters import NumberOfClusters
 from smidgen.setup.plan import Plan, absolute_paths, make_plan
 from smidgen.training.callbacks import Callback, MetricsLog, Ticker
@@ -91,6 +92,7 @@ def fit(
     out: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    reader: ImageReader | None = None,
     listener: Listener | None = None,
 ) -> Outcome:
     """Fit a method to images and return the trained model with its scores; with `out`, write a run folder.
@@ -98,14 +100,15 @@ def fit(
     data, test: anything `open_dataset` takes, in place of `config.data` and `config.test`.
     evidence: about the training images, in place of the files in `config.evidence`.
     resume: go on in `out` from its newest checkpoint; overwrite: empty it first.
+    reader: of the images, for several fits of the same ones.
     Raises InputError for what is wrong with the arguments or the data, RunError for the folder, TrainingError if
     training cannot go on, Interrupted on SIGTERM or Ctrl-C (resume then goes on exactly).
     """
-    listener = listener or Listener()
+    listener, reader = listener or Listener(), reader or ImageReader()
     if out is not None:
         RunFolder.check(out, resume=resume, overwrite=overwrite)
     if has_two_fits(config):
-        part = partial(_fit, data=data, test=test, evidence=evidence)
+        part = partial(_fit, data=data, test=test, evidence=evidence, reader=reader)
         return fine_tuned(part, config, out=out, resume=resume, overwrite=overwrite, listener=listener)
     return _fit(
         config,
@@ -115,6 +118,7 @@ def fit(
         out=out,
         resume=resume,
         overwrite=overwrite,
+        reader=reader,
         listener=listener,
     )
 
@@ -128,6 +132,7 @@ def _fit(
     out: Path | str | None,
     resume: bool,
     overwrite: bool,
+    reader: ImageReader,
     listener: Listener,
     before: Outcome | None = None,
     whole: Path | str | None = None,
@@ -152,7 +157,7 @@ def _fit(
         if chosen is not None and is_open:
             config = dataclasses.replace(config, n_clusters=chosen["best"])
         start = before.model if before is not None and config.init_from is None else None
-        plan = make_plan(config, data=data, test=test, evidence=evidence, start=start, listener=listener)
+        plan = make_plan(config, data=data, test=test, evidence=evidence, start=start, reader=reader, listener=listener)
         inputs, number = None, None
         if plan.config.n_clusters == AUTO:
             inputs = plan.inputs(listener)

@@ -24,7 +24,7 @@ from smidgen.listener import Listener
 from smidgen.reports.seeds import seeds_in, summarise
 from smidgen.run_folder import RunFolder
 from smidgen.schemas import decode_toml
-from smidgen.setup.images import open_data
+from smidgen.setup.images import ImageReader, open_data
 from smidgen.setup.plan import plan_summary
 
 
@@ -35,16 +35,19 @@ def run_recipe(
     seeds: Sequence[int] | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    reader: ImageReader | None = None,
     listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Run a recipe into a folder and return the summary of all its finished runs there.
 
     Written are `recipe.toml`, for each seed `seed-S/` (a run folder) and `evidence-S/` (what was simulated for it), and
     `summary.json`, anew after every run. seeds: instead of the recipe's own. resume: runs that have finished are left,
-    one that was stopped goes on, and the others are made. overwrite: they are made anew.
+    one that was stopped goes on, and the others are made. overwrite: they are made anew. reader: of the images, for
+    several recipes of the same ones.
     Raises RunError for a folder that holds something else, and whatever `fit` raises.
     """
     out, listener, seeds = Path(out), listener or Listener(), tuple(recipe.seeds if seeds is None else seeds)
+    reader = reader or ImageReader()
     check_out(recipe, out, seeds=seeds, resume=resume, overwrite=overwrite)
     choose_device(recipe.config.device)  # may refuse: before images are read to simulate evidence of
     out.mkdir(parents=True, exist_ok=True)
@@ -55,8 +58,10 @@ def run_recipe(
         listener.log(f"Seed {seed}, {number} of {len(seeds)}: {folder}")
         if overwrite and folder.exists():
             RunFolder.check(folder, resume=False, overwrite=True)  # may refuse: before its evidence is made anew
-        config = with_evidence(recipe, seed, out / f"evidence-{seed}", anew=not resume, listener=listener)
-        fit(config, out=folder, resume=resume, overwrite=overwrite, listener=listener)
+        config = with_evidence(
+            recipe, seed, out / f"evidence-{seed}", anew=not resume, reader=reader, listener=listener
+        )
+        fit(config, out=folder, resume=resume, overwrite=overwrite, reader=reader, listener=listener)
         write_json(out / "summary.json", summarise(out, name=recipe.name))
     summary = summarise(out, name=recipe.name)
     write_json(out / "summary.json", summary)
@@ -113,7 +118,9 @@ def first_plan(recipe: Recipe, listener: Listener) -> dict[str, Any]:
         return plan_summary(config, listener=listener)
 
 
-def with_evidence(recipe: Recipe, seed: int, folder: Path, *, anew: bool, listener: Listener) -> Config:
+def with_evidence(
+    recipe: Recipe, seed: int, folder: Path, *, anew: bool, listener: Listener, reader: ImageReader | None = None
+) -> Config:
     """Return the configuration of a seed's run, the evidence that it asks for simulated into a folder.
 
     anew: make it even if the folder is there; it is the same again unless the recipe has changed.
@@ -122,7 +129,7 @@ def with_evidence(recipe: Recipe, seed: int, folder: Path, *, anew: bool, listen
     if recipe.simulation is None:
         return config
     if anew or not folder.is_dir():
-        train, _ = open_data(config, None, None, _ProgressOnly(listener))
+        train, _ = open_data(config, None, None, _ProgressOnly(listener), reader=reader)
         if train.classes is None:
             raise InputError(f"Evidence is simulated from known classes, and those of {config.data!r} are not known.")
         evidence, notes = simulate(

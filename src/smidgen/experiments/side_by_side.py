@@ -15,6 +15,7 @@ from smidgen.errors import SmidgenError
 from smidgen.experiments.recipes import Recipe
 from smidgen.experiments.seeds import run_recipe
 from smidgen.listener import Listener
+from smidgen.setup.images import ImageReader
 from smidgen.training.interrupts import Interrupted, Interrupts
 
 Outcome = tuple[str, str | None]
@@ -28,10 +29,11 @@ def run_in_turn(
 
     resume, overwrite: as `run_recipe` takes them. Raises Interrupted.
     """
+    reader = ImageReader()
     for number, (name, (recipe, folder)) in enumerate(recipes.items(), start=1):
         listener.log(f"Variant {name!r}, {number} of {len(recipes)}")
         try:
-            run_recipe(recipe, folder, resume=resume, overwrite=overwrite, listener=listener)
+            run_recipe(recipe, folder, resume=resume, overwrite=overwrite, reader=reader, listener=listener)
         except SmidgenError as error:
             yield name, str(error)
         else:

@@ -15,25 +15,68 @@ from smidgen.setup.encoder import other_size
 _CLASSES_SAID = 6
 
 
-def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple[Dataset, Dataset | None]:
-    """Return the training images and, where there are any, the test images, read as the configuration says."""
-    options: dict[str, Any] = {
-        "size": config.size,
-        "channels": config.channels,
-        "resize": config.resize,
-        "value_range": config.value_range,
-        "allow_bad": config.allow_bad,
-        "exclude": config.exclude,
-        "classes": config.classes,
-        "other_size": other_size(config),
-        "progress": lambda done, total: listener.progress("read images", done, total),
-    }
-    train, held_out = open_splits(config.data if data is None else data, **options)
+Read = tuple[Dataset, Dataset | None, tuple[str, ...]]
+"""Training images, test images and notes on both."""
+
+
+class ImageReader:
+    """Opens the images of fits, and keeps those that it read last: the fits of a recipe mostly share theirs.
+
+    What changes on the disk meanwhile is not noticed.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[dict[str, Any], Read] | None = None
+
+    def open(
+        self, config: Config, listener: Listener, *, data: Any = None, test: Any = None
+    ) -> tuple[Dataset, Dataset | None]:
+        """Return the training images and, where there are any, the test images, read as the configuration says.
+
+        data, test: in place of those of the configuration, and then read anew.
+        """
+        train, held_out, notes = self._read(config, listener, data, test)
+        train = choose_images(train, images=config.images, imbalance=config.imbalance, seed=config.seed)
+        for note in notes:
+            listener.log(note)
+        listener.log(_in_words(train, held_out))
+        return train, held_out
+
+    def _read(self, config: Config, listener: Listener, data: Any, test: Any) -> Read:
+        options: dict[str, Any] = {
+            "size": config.size,
+            "channels": config.channels,
+            "resize": config.resize,
+            "value_range": config.value_range,
+            "allow_bad": config.allow_bad,
+            "exclude": config.exclude,
+            "classes": config.classes,
+            "other_size": other_size(config),
+        }
+        asked = options | {"data": config.data, "test": config.test}
+        is_named = data is None and test is None
+        if is_named and self._kept is not None and self._kept[0] == asked:
+            return self._kept[1]
+        self._kept = None  # not two of them at once
+        options["progress"] = lambda done, total: listener.progress("read images", done, total)
+        read = _read(config, config.data if data is None else data, config.test if test is None else test, options)
+        if is_named:
+            self._kept = asked, read
+        return read
+
+
+def open_data(
+    config: Config, data: Any, test: Any, listener: Listener, *, reader: ImageReader | None = None
+) -> tuple[Dataset, Dataset | None]:
+    """Return the training images and, where there are any, the test images, see `ImageReader.open`."""
+    return (reader or ImageReader()).open(config, listener, data=data, test=test)
+
+
+def _read(config: Config, data: Any, test: Any, options: dict[str, Any]) -> Read:
+    train, held_out = open_splits(data, **options)
     if train.holds_vectors:
         _refuse_settings_of_images(config)
     notes = [*train.notes, *train.doubts]
-    train = choose_images(train, images=config.images, imbalance=config.imbalance, seed=config.seed)
-    test = config.test if test is None else test
     if test is not None:
         if not train.holds_vectors:
             options |= {"channels": train.shape[0], "size": train.shape[-1], "value_range": train.value_range}
@@ -43,15 +86,16 @@ def open_data(config: Config, data: Any, test: Any, listener: Listener) -> tuple
     if held_out is not None:
         _require_alike(train, held_out)
         notes += [note for note in (*held_out.notes, *held_out.doubts) if note not in notes]
-    for note in notes:
-        listener.log(note)
+    return train, held_out, tuple(notes)
+
+
+def _in_words(train: Dataset, held_out: Dataset | None) -> str:
     what, size = "images", f"{'×'.join(map(str, train.shape[1:]))} pixels"
     if train.holds_vectors:
         what, size = "embeddings", f"{train.shape[0]:,} features"
     others = "" if held_out is None else f", {len(held_out):,} test {what}"
     bad = f"; {len(train.skipped)} could not be read (bad_images.csv)" if train.skipped else ""
-    listener.log(f"{len(train):,} training {what} of {size}{others}{bad}.{_about_classes(train)}")
-    return train, held_out
+    return f"{len(train):,} training {what} of {size}{others}{bad}.{_about_classes(train)}"
 
 
 def _refuse_settings_of_images(config: Config) -> None:

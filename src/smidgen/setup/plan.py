@@ -36,7 +36,7 @@ from smidgen.setup.encoder import (
 )
 from smidgen.setup.evidence import open_evidence, report_evidence, resolve_evidence
 from smidgen.setup.fine_tuning import frozen_fit, has_two_fits
-from smidgen.setup.images import open_data
+from smidgen.setup.images import ImageReader, open_data
 from smidgen.setup.method import Choice, choose_method
 from smidgen.setup.number_of_clusters import NumberOfClusters, find_number_of_clusters
 from smidgen.setup.problem import make_problem
@@ -154,18 +154,20 @@ def make_plan(
     test: Any = None,
     evidence: Evidence | Resolved | None = None,
     start: Model | None = None,
+    reader: ImageReader | None = None,
     listener: Listener,
 ) -> Plan:
     """Make every choice of a fit, open its inputs and check all that can be checked before training.
 
     data, test, evidence: as `fit` takes them. start: the model to start from, in place of that of `config.init_from`.
-    listener: receives what was chosen, opened and known. Where a configuration stands for two fits it is the second's.
+    reader: of the images, for several fits of the same ones. listener: receives what was chosen, opened and known.
+    Where a configuration stands for two fits it is the second's.
     Raises InputError for what is wrong with any of them, RunError for the run to start from. Nothing is written.
     """
     evidence = open_evidence(config) if evidence is None else evidence
     start = starting_run(config) if start is None else start
     config = resolve(config, start=start)
-    train, held_out = open_data(config, data, test, listener)
+    train, held_out = open_data(config, data, test, listener, reader=reader)
     config, choice = choose_method(config, train, listener)
     config, extractor = choose_encoder(config, train, listener, start=start)
     open_config, resolved = config, resolve_evidence(config, train, evidence)
