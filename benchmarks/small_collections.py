@@ -1,5 +1,6 @@
 """How `fusion` compares with simple methods on small collections of photographs, on the same frozen embeddings.
 
+    python benchmarks/small_collections.py --out small.csv
     python benchmarks/small_collections.py --collections rooms weather rooms/10 --evidence none labels-5 --draws 3
 
 One process and one thread: collections × evidence × draws, with `fusion-embeddings` at its defaults beside k-means, a
@@ -11,11 +12,14 @@ Scores: without labels the test accuracy by the best match of clusters and class
 the training images without a label ("unlabelled"), and on the test images; "per class" is the mean of the classes' own
 accuracies on the test images; "calibration error" is the expected one (15 bins), of the untempered assignments
 and at the model's temperature. Draws and seeds are 0, 1, … `--set prior=uniform` gives `fusion-embeddings` an option.
+The last column of the table is the worst of `fusion` less the better of the peers on the same draws, of all
+collections. With `--out` values are added to a .csv as they come, and what it holds is not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -202,6 +206,42 @@ def scores(kind: str, data: Collection, draw: int, options: Mapping[str, str]) -
         yield name, "per class", per_class(data.test_y, new, matched=False)
 
 
+Row = tuple[str, str, str, str, str, float]
+"""Collection, evidence, draw, method, score and value."""
+
+
+def stored(path: Path | None) -> list[Row]:
+    """Return the rows of a file, none where there is no file."""
+    if path is None or not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [(*row[:5], float(row[5])) for row in csv.reader(file)]  # type: ignore[misc]
+
+
+def add(path: Path | None, rows: list[Row]) -> list[Row]:
+    """Append rows to a file, if there is to be one, and return them."""
+    if path is not None:
+        with path.open("a", newline="") as file:
+            csv.writer(file).writerows([*row[:5], f"{row[5]:.6f}"] for row in rows)
+    return rows
+
+
+def lines_of(rows: list[Row], collections: list[str]) -> Iterator[str]:
+    """Yield the table: means over draws, of all collections, and the worst difference from the better peer."""
+    draws: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for collection, kind, _, method, what, value in rows:
+        draws.setdefault((kind, method, what), {}).setdefault(collection, []).append(value)
+    means = {key: {name: float(np.mean(values)) for name, values in found.items()} for key, found in draws.items()}
+    yield "evidence | method | score | " + " | ".join(collections) + " | mean | worst"
+    for (kind, method, what), mean in means.items():
+        peers = [other for key, other in means.items() if (key[0], key[2]) == (kind, what) and key[1] != "fusion"]
+        there, compared = [name for name in collections if name in mean], method == "fusion" and peers
+        less = [mean[name] - max(peer.get(name, -np.inf) for peer in peers) for name in there] if compared else []
+        cells = [f"{mean[name]:.3f}" if name in mean else "" for name in collections]
+        summary = [f"{np.mean([mean[name] for name in there]):.3f}", f"{min(less):+.3f}" if less else ""]
+        yield " | ".join([kind, method, what, *cells, *summary])
+
+
 def main(print_line: Callable[[str], None] = print) -> None:
     """Run what the arguments ask for and print a row for each method and score, a column for each collection."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -210,22 +250,25 @@ def main(print_line: Callable[[str], None] = print) -> None:
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--encoder", default="lite2")
     parser.add_argument("--arrays", type=Path, help="folder of .npz files, instead of collections to embed")
+    parser.add_argument("--out", type=Path, help=".csv that values are added to, and taken from")
     parser.add_argument("--set", nargs="*", default=(), metavar="NAME=VALUE", help="options of fusion-embeddings")
     options = parser.parse_args()
     given = dict(each.split("=", 1) for each in options.set)
     torch.set_num_threads(1)
-    table: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    for collection in options.collections:
-        data = load(collection, options.arrays, options.encoder)
-        for kind in options.evidence:
-            for draw in range(options.draws):
-                for method, what, value in scores(kind, data, draw, given):
-                    table.setdefault((kind, method, what), {}).setdefault(collection, []).append(value)
-        print_line(f"{collection}: done")
-    print_line("evidence | method | score | " + " | ".join(options.collections) + " | mean")
-    for row, found in table.items():
-        means = [float(np.mean(found[collection])) for collection in options.collections]
-        print_line(" | ".join([*row, *(f"{value:.3f}" for value in [*means, float(np.mean(means))])]))
+    rows = stored(options.out)
+    done = {row[:3] for row in rows}
+    for kind in options.evidence:
+        for collection in options.collections:
+            wanted = [draw for draw in range(options.draws) if (collection, kind, str(draw)) not in done]
+            if not wanted:
+                continue
+            data = load(collection, options.arrays, options.encoder)
+            for draw in wanted:
+                found = scores(kind, data, draw, given)
+                rows += add(options.out, [(collection, kind, str(draw), *each) for each in found])
+            print_line(f"{kind}, {collection}: done")
+    for line in lines_of(rows, options.collections):
+        print_line(line)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def groups(*sizes, noise=6.0):
 
 def layer_of(features, classes):
     votes = F.one_hot(classes).float()
-    return unsupervised_layer(features, votes, generator=torch.Generator().manual_seed(0))
+    return unsupervised_layer(features, votes.shape[1], votes=votes, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("most", [5000, 40])  # of some rows only, the rest go to the nearest centroid
@@ -26,7 +26,7 @@ def test_the_clusterings_outvote_heads_that_know_nothing(most, monkeypatch):
     monkeypatch.setattr(feature_layer, "MOST_MERGED", most)
     features, classes = groups(40, 40, 40)
     votes = torch.rand(120, 3, generator=torch.Generator().manual_seed(1)).softmax(1)
-    weight, bias = unsupervised_layer(features, votes, generator=torch.Generator().manual_seed(0))
+    weight, bias = unsupervised_layer(features, votes.shape[1], votes=votes, generator=torch.Generator().manual_seed(0))
     found = (features @ weight.T + bias).argmax(1)
     assert sorted(len(found[classes == k].unique()) for k in range(3)) == [1, 1, 1]
     assert len(found.unique()) == 3
@@ -35,7 +35,7 @@ def test_the_clusterings_outvote_heads_that_know_nothing(most, monkeypatch):
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_as_few_images_as_clusters_or_fewer_are_no_error(n):
     features, _ = groups(n)
-    weight, _ = unsupervised_layer(features, torch.eye(3)[:n], generator=torch.Generator().manual_seed(0))
+    weight, _ = unsupervised_layer(features, 3, votes=torch.eye(3)[:n], generator=torch.Generator().manual_seed(0))
     assert torch.isfinite(weight).all()
 
 

@@ -96,9 +96,23 @@ def recorded(function, **into):
     return records
 
 
-def test_labels_are_learned_without_a_refinement():
-    method = fitted(known(labels_per_class=20), steps=40)
+def test_labels_of_all_classes_are_learned_without_training_anything():
+    method = fitted(known(labels_per_class=20))
+    assert method.stages() == []
+    assert named(method) > 0.9
+
+
+def test_labels_of_some_classes_only_still_train_heads():
+    evidence = known(labels_per_class=20)
+    some = evidence.replaced(labels=evidence.labels.where(evidence.labels > 0, -1))
+    method = fitted(some, steps=40)
     assert [stage.name for stage in method.stages()] == ["cluster", "select"]
+    assert accuracy(method) > 0.9
+
+
+def test_labels_of_all_classes_and_bags_train_the_net_alone():
+    method = fitted(known(labels_per_class=5, n_bags=40, ucc=(1, 3), bag_size=12), refine_steps=40)
+    assert [stage.name for stage in method.stages()] == ["refine"]
     assert named(method) > 0.9
 
 

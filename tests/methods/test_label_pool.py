@@ -36,7 +36,7 @@ def right(layer, features, classes, labels=None):
 
 def layer_of(features, classes):
     votes = F.one_hot(classes).float()
-    return unsupervised_layer(features, votes, generator=torch.Generator().manual_seed(0))
+    return unsupervised_layer(features, votes.shape[1], votes=votes, generator=torch.Generator().manual_seed(0))
 
 
 def some_labels(classes, per_class, *, of=None, order=None):

@@ -67,18 +67,25 @@ class FeatureLayer(nn.Module):
 
 
 def unsupervised_layer(
-    features: Tensor, votes: Tensor, *, generator: torch.Generator, most_for_heads: float = math.inf
+    features: Tensor,
+    n_clusters: int,
+    *,
+    generator: torch.Generator,
+    votes: Tensor | None = None,
+    most_for_heads: float = math.inf,
 ) -> Layer:
-    """Return the layer that predicts the consensus of k-means, Ward's method and the votes of linear heads.
+    """Return the layer that predicts the consensus of k-means, Ward's method and the votes of linear heads, if any.
 
-    features: (images, features), principal components by falling variance. votes: (images, clusters), assignments by
-    the heads. generator: on the CPU.
+    features: (images, features), principal components by falling variance. generator: on the CPU. votes: (images,
+    clusters), assignments by the heads; needed of fewer images than clusters. most_for_heads: the largest weight of
+    these, k-means and Ward's method having 1.
     """
-    features, votes = features.cpu(), votes.cpu()
-    n, n_clusters = votes.shape
-    members = [votes, *_clusterings(features, n_clusters, generator=generator)]
-    heads = weight_of_heads(n_images=n, n_clusters=n_clusters, most=most_for_heads)
-    weights = [heads, *[1.0] * (len(members) - 1)]
+    features, n = features.cpu(), len(features)
+    members = _clusterings(features, n_clusters, generator=generator)
+    weights = [1.0] * len(members)
+    if votes is not None:
+        members.insert(0, votes.cpu())
+        weights.insert(0, weight_of_heads(n_images=n, n_clusters=n_clusters, most=most_for_heads))
     return softmax_regression(features, consensus(members, weights=weights), strength=CLUSTERS_STRENGTH)
 
 
@@ -101,8 +108,14 @@ def _by_ward(features: Tensor, n_clusters: int) -> Tensor:
     return assign(features, sums / merged.bincount(minlength=n_clusters)[:, None])
 
 
-def layer_of_shares(features: Tensor, layer: Layer, shares: Tensor) -> Layer:
-    """Return the layer with biases by which its clusters have the given shares (clusters,) of the images."""
+def layer_of_shares(features: Tensor, layer: Layer, shares: Tensor, *, named: bool = True) -> Layer:
+    """Return the layer with biases by which its clusters have the given shares (clusters,) of the images.
+
+    named: whether the shares are in the order of the clusters; if not, the largest is for the largest cluster.
+    """
     weight, bias = (part.cpu() for part in layer)
-    logits = features.cpu() @ weight.T + bias
-    return weight, bias + scale_columns(rows_of(logits), marginals=shares.cpu()).log_scale
+    logits, shares = features.cpu() @ weight.T + bias, shares.cpu()
+    if not named:
+        order = logits.softmax(1).mean(0).argsort()
+        shares = torch.empty_like(shares).scatter(0, order, shares.sort().values)
+    return weight, bias + scale_columns(rows_of(logits), marginals=shares).log_scale

@@ -43,7 +43,7 @@ from smidgen.methods.feature_layer import FeatureLayer, layer_of_shares, unsuper
 from smidgen.methods.fusion_options import FusionEmbeddingsConfig
 from smidgen.methods.fusion_sizes import batch_by_size, neighbours_by_size
 from smidgen.methods.host_copies import HostCopies
-from smidgen.methods.label_pool import Views, labelled_layer, pooled_assignments
+from smidgen.methods.label_pool import Views, labelled_layer, pooled_assignments, thinned
 from smidgen.methods.priors import RELEASED_AT, read_prior
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.composed import Projected
@@ -68,9 +68,6 @@ FORMED = 200
 
 TRUST = 1.0
 """Weight of the heads' assignments beside the classifiers that learn from labels, of many images."""
-
-MOST_LABELS = 10_000
-"""Labels from which those classifiers learn, of many images; the net learns from all."""
 
 OFFERED_STRENGTH = 1e-3
 """C of the regression by which the projection takes over the layer's assignments."""
@@ -124,13 +121,17 @@ class FusionEmbeddings(Method):
         return self.learner.terms
 
     def stages(self) -> list[Stage]:
-        """Return "cluster" (all heads), "select" (the best of them, made surer), and with more than labels "refine"."""
+        """Return "cluster" (all heads), "select" (the best of them, made surer), and with more than labels "refine".
+
+        Of few images whose labels name all clusters the first two are left out: heads would hardly count beside labels.
+        """
         half = self._first_half
         stages = [
             # The temperature holds the loss where it is.
             Stage("cluster", half, schedule="constant", loss_should_decrease=False, least=LEAST),
             Stage("select", self.config.steps - half, schedule="cosine", loss_should_decrease=False, least=LEAST),
         ]
+        stages = stages if self._has_heads else []
         learned = {"labels"} if self._is_small else set()  # by the layer
         steps = self.config.refine_steps
         refines = steps > 0 and bool(self.terms.evidence.sizes().keys() - learned)
@@ -139,12 +140,17 @@ class FusionEmbeddings(Method):
     @property
     def _is_small(self) -> bool:
         """Whether one layer learns from several clusterings: of few images, or of too few values for linear heads."""
-        few = self._has_few_values and self.config.small > 0
-        return few or self.problem.n_images < self.config.small * self.problem.n_clusters
+        few_images = self.problem.n_images < self.config.small * self.problem.n_clusters
+        return few_images or (self._has_few_values and self.config.small > 0)
 
     @property
     def _has_few_values(self) -> bool:
         return math.prod(self.problem.shape) <= FEW
+
+    @property
+    def _has_heads(self) -> bool:
+        labels = self.terms.evidence.labels
+        return not self._is_small or len(labels[labels >= 0].unique()) < self.problem.n_clusters
 
     @property
     def _first_half(self) -> int:
@@ -158,17 +164,7 @@ class FusionEmbeddings(Method):
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
         """Project and find neighbours; choose the heads to go on with; let them vote and evidence name the clusters."""
         if stage == "cluster":
-            inputs = embed(lambda images: images.flatten(1))
-            if self._is_small:
-                self.spread = self.features.fit(inputs).to(self.heads.order.device)
-            else:
-                self.projection.fit(inputs)
-            self.projected = embed(self.projection).to(self.heads.order.device)
-            # Of few images, most of many neighbours would be of other clusters.
-            most = max(1, len(self.projected) // (2 * self.problem.n_clusters))
-            wanted = min(self.config.neighbours, most, len(self.projected) - 1)
-            metric = metric_of(self.projected)
-            self.neighbours = nearest_neighbours(self.projected, wanted, metric=metric)[0].to(torch.int32)
+            self._project(embed)
         elif stage == "select":
             self.heads.keep_best()
         elif self.refined:
@@ -177,6 +173,19 @@ class FusionEmbeddings(Method):
             self._settle(embed, generator)
             self.learner.begin(self.projected, self._begun(embed))
             self.refined.fill_(True)
+
+    def _project(self, embed: Embed) -> None:
+        """Learn the features of all images, and find neighbours."""
+        inputs, device = embed(lambda images: images.flatten(1)), self.heads.order.device
+        if self._is_small:
+            self.spread = self.features.fit(inputs).to(device)
+        else:
+            self.projection.fit(inputs)
+        self.projected = embed(self.projection).to(device)
+        # Of few images, most of many neighbours would be of other clusters.
+        most = max(1, len(self.projected) // (2 * self.problem.n_clusters))
+        wanted, metric = min(self.config.neighbours, most, len(self.projected) - 1), metric_of(self.projected)
+        self.neighbours = nearest_neighbours(self.projected, wanted, metric=metric)[0].to(torch.int32)
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for images and one random neighbour each, or for images and evidence."""
@@ -232,14 +241,19 @@ class FusionEmbeddings(Method):
 
     def _settle(self, embed: Embed, generator: torch.Generator) -> None:
         """Learn the layer from heads, k-means and Ward's method; name its clusters by evidence; learn the labels."""
-        self.heads.align_heads(self.projected)
+        if not len(self.projected):
+            self._project(embed)
+        votes = None
+        if self._has_heads:
+            self.heads.align_heads(self.projected)
+            votes = self.heads.ensemble(self.projected).detach()
         if not self._is_small:
             self._name_heads()
             return
         seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
-        votes = self.heads.ensemble(self.projected).detach()
         most, own = 1.0 if self._has_few_values else math.inf, torch.Generator().manual_seed(seed)
-        self.layer.take(unsupervised_layer(self.spread, votes, generator=own, most_for_heads=most))
+        n_clusters = self.problem.n_clusters
+        self.layer.take(unsupervised_layer(self.spread, n_clusters, votes=votes, generator=own, most_for_heads=most))
         if self.terms.names_classes:
             near = neighbour_mean(self.layer(self.spread), self.neighbours.long())  # where labels are few, own misleads
             self.layer.reorder(in_order_of_classes(self.terms.class_evidence(near.cpu()).numpy()))
@@ -252,7 +266,7 @@ class FusionEmbeddings(Method):
             )
         else:
             if given is not None:
-                self.layer.take(layer_of_shares(self.spread, layer, self._shares_in_order(given)))
+                self.layer.take(layer_of_shares(self.spread, layer, given, named=self.terms.names_classes))
             self.layer.calibrate(self.spread, self.neighbours[:, :10])
         assignments = self.layer(self.spread)
         self.offered.take(softmax_regression(self.projected, assignments, strength=OFFERED_STRENGTH))
@@ -275,24 +289,14 @@ class FusionEmbeddings(Method):
         if self.layer.learned:
             return self.layer(self.spread)
         said, labels = self.heads.ensemble(self.projected), self.terms.evidence.labels.cpu()
-        known = (labels >= 0).nonzero().flatten()
-        if not len(known):
+        if not bool((labels >= 0).any()):
             return said
         inputs, features = embed(lambda images: images.flatten(1)), self._new_features().to(said.device)
         views = self._views(inputs, features, features.fit(inputs))
-        learned, step = torch.full_like(labels, -1), -(-len(known) // MOST_LABELS)  # the net learns from all
-        for label in labels[known].unique():
-            some = (labels == label).nonzero().flatten()[::step]
-            learned[some] = label
         given = None if self._prior.learned else self.prior
-        return pooled_assignments(views, learned, said.clamp_min(1e-6).log(), trust=TRUST, shares=given).to(said)
-
-    def _shares_in_order(self, shares: Tensor) -> Tensor:
-        """Return the shares in the order of the clusters: where nothing names these, the largest for the largest."""
-        if self.terms.names_classes:
-            return shares
-        order = self.layer(self.spread).mean(0).argsort()
-        return torch.empty_like(shares).scatter(0, order, shares.sort().values)
+        return pooled_assignments(views, thinned(labels), said.clamp_min(1e-6).log(), trust=TRUST, shares=given).to(
+            said
+        )
 
     @torch.no_grad()
     def _name_heads(self) -> None:

@@ -36,6 +36,9 @@ DEVIATION = 0.1
 
 FOLDS = 5
 
+MOST_LABELS = 10_000
+"""Labels from which to learn, where the net that starts from the pool learns from all."""
+
 MOST_UNNAMED = 5000
 """Images, the likeliest, that stand for the classes without a label."""
 
@@ -101,6 +104,19 @@ def pooled_assignments(
     pooled, *others = (torch.tensordot(weights, z, 1) for z in (every, *left_out))
     log_prior = _log_prior(pooled[some], others, _mean_per_class(labels)) if shares is None else shares.cpu().log()
     return (pooled + log_prior).softmax(1)
+
+
+def thinned(labels: Tensor, *, most: int = MOST_LABELS) -> Tensor:
+    """Return about so many of the labels (images,) at most, the same fraction of each class; -1 for the others.
+
+    >>> thinned(torch.tensor([0, 0, 1, 1, -1]), most=2).tolist()
+    [0, -1, 1, -1, -1]
+    """
+    some, step = torch.full_like(labels, -1), -(-int((labels >= 0).sum()) // most)
+    for label in labels[labels >= 0].unique():
+        rows = (labels == label).nonzero().flatten()[::step]
+        some[rows] = label
+    return some
 
 
 def _folds(labels: Tensor) -> Tensor:
