@@ -107,20 +107,9 @@ def fit(
     listener, reader = listener or Listener(), reader or ImageReader()
     if out is not None:
         RunFolder.check(out, resume=resume, overwrite=overwrite)
-    if has_two_fits(config):
-        part = partial(_fit, data=data, test=test, evidence=evidence, reader=reader)
-        return fine_tuned(part, config, out=out, resume=resume, overwrite=overwrite, listener=listener)
-    return _fit(
-        config,
-        data=data,
-        test=test,
-        evidence=evidence,
-        out=out,
-        resume=resume,
-        overwrite=overwrite,
-        reader=reader,
-        listener=listener,
-    )
+    part = partial(_fit, data=data, test=test, evidence=evidence, reader=reader)
+    how: dict[str, Any] = {"out": out, "resume": resume, "overwrite": overwrite, "listener": listener}
+    return fine_tuned(part, config, **how) if has_two_fits(config) else part(config, **how)
 
 
 def _fit(
