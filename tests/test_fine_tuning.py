@@ -33,6 +33,7 @@ IMAGES = (
 NAME = "lite0@32"
 QUICK = {"steps": 2, "batch_size": 8, "heads": 4, "kept": 2, "votes": 1}
 QUICK |= {"frozen.steps": 4, "frozen.batch_size": 8, "components": 8, "refine_steps": 0}
+QUICK |= {"small": 0}  # so that the frozen fit trains heads
 
 
 @pytest.fixture(scope="module", autouse=True)
