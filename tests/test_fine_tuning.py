@@ -1,5 +1,6 @@
 """`--fine-tune` with `fusion` is one command: a fit on the frozen encoder, then its last stages are trained further."""
 
+import argparse
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from smidgen import fitting
+from smidgen.cli.fit import _how_to_go_on
 from smidgen.config import Config
 from smidgen.errors import InputError, RunError
 from smidgen.estimator import ImageClusterer
@@ -159,6 +161,30 @@ def test_a_folder_of_the_user_s_own_is_not_taken_for_the_frozen_run(photos, tmp_
     with pytest.raises(RunError, match="holds files that are not a run's"):
         both(photos, tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "frozen" / "pizza.txt").exists()
+
+
+def test_a_frozen_run_that_was_stopped_is_refused_before_anything_is_read_or_removed(tmp_path):
+    (tmp_path / "frozen").mkdir()
+    (tmp_path / "frozen" / "config.toml").write_text("")
+    with pytest.raises(RunError, match="already holds a run"):
+        fit(config(), data="no such folder", out=tmp_path)
+    again = _how_to_go_on(argparse.Namespace(argv=["fit", "x", "--fine-tune"], out=None), tmp_path)
+    assert again.endswith(f"smidgen fit x --fine-tune --out {tmp_path} --resume")
+
+
+def test_a_folder_of_the_user_s_own_is_found_before_a_run_is_removed(tmp_path):
+    (tmp_path / "config.toml").write_text("")
+    (tmp_path / "frozen").mkdir()
+    (tmp_path / "frozen" / "pizza.txt").write_text("")
+    with pytest.raises(RunError, match="not a run's"):
+        fit(config(), data="no such folder", out=tmp_path, overwrite=True)
+    assert (tmp_path / "config.toml").exists()
+
+
+def test_an_encoder_that_is_an_option_is_that_of_the_first_fit():
+    asked = config(encoder=None, options={"encoder": NAME})
+    assert frozen_fit(asked).encoder == NAME
+    assert "encoder" not in tuning_fit(asked).options
 
 
 def test_a_run_without_fine_tuning_is_not_resumed_with_it(run, photos):

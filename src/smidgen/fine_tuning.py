@@ -11,7 +11,7 @@ from smidgen.config import Config
 from smidgen.errors import RunError
 from smidgen.listener import Listener
 from smidgen.model import Model
-from smidgen.run_folder import FROZEN
+from smidgen.run_folder import FROZEN, RunFolder
 from smidgen.setup.fine_tuning import frozen_fit, tuning_fit
 
 LEAST_TIME = 0.1
@@ -63,6 +63,8 @@ def fine_tuned(
     """
     folder = None if out is None else Path(out)
     inner = None if folder is None else folder / FROZEN
+    if inner is not None:
+        RunFolder.check(inner, resume=resume, overwrite=overwrite)  # before anything is read, embedded or removed
     if resume and folder is not None and (folder / "config.toml").exists() and not (folder / FROZEN).exists():
         raise RunError(
             f"The run in {str(out)!r} was started without `fine_tune`: resume it without, or use another --out."

@@ -156,7 +156,8 @@ def _fit(
         if out is not None and resume:
             RunFolder(Path(out)).require_same(table, fingerprints)
             if RunFolder(Path(out)).finished:
-                listener.log(f"The run in {str(out)!r} has finished already: nothing is left to do.")
+                if whole is None:  # or the second of two fits is left
+                    listener.log(f"The run in {str(out)!r} has finished already: nothing is left to do.")
                 return _finished(RunFolder(Path(out)), plan.config)
         # It may still refuse: nothing is written before.
         fitting = _Fit(

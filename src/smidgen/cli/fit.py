@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--fine-tune",
         action="store_true",
-        help="train the pretrained encoder too; with fusion after a fit on the frozen one, which stays if that is no"
-        " better",
+        help="train the pretrained encoder too; with fusion the images are first clustered with the encoder frozen, and"
+        " fine-tuning is undone if it does not help",
     )
     what.add_argument("--weights", metavar="FILE", type=text, help="a state dict for the network named by --encoder")
     what.add_argument("--steps", metavar="N", type=whole_number(1), help="short for --set steps=N")
@@ -218,7 +218,9 @@ def _config(args: argparse.Namespace, options: dict[str, Any], evidence: dict[st
 
 
 def _how_to_go_on(args: argparse.Namespace, out: Path) -> str:
-    if not (out / "config.toml").exists():
+    from smidgen.run_folder import FROZEN
+
+    if not any((folder / "config.toml").exists() for folder in (out, out / FROZEN)):
         return "Nothing had been written yet."
     again = [word for word in args.argv if word not in ("--overwrite", "--resume")]
     again += [] if args.out else ["--out", str(out)]

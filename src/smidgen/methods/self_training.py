@@ -6,7 +6,7 @@ and labels on the encoder's embeddings.) An exponential moving average of the ne
 teacher) labels weak views, which together with the run's own assignments are targets for strong views where they are
 sure. How sure is measured for each class by itself, and classes that the teacher prefers are held back, or the easy
 ones would take over. Every piece of evidence adds its log-likelihood. The result is kept only if it is better by what
-was not trained on.
+this fine-tuning was not trained on.
 
 Source. Teacher and strong views after FixMatch (Sohn et al., NeurIPS 2020) and Mean Teacher (Tarvainen & Valpola, NIPS
 2017), thresholds after FreeMatch (Wang et al., ICLR 2023), the debiased teacher after Wang et al., "Debiased
@@ -274,7 +274,7 @@ class SelfTraining(Method):
             self.teacher.update(self.origin.net, decay=0)
 
     def _quality(self, embedded: Tensor, assignments: Tensor) -> float:
-        """Return how good embeddings (n, features) and assignments (n, clusters) are by what was not trained on."""
+        """Return how good embeddings (n, features) and assignments (n, clusters) are by what is held out here."""
         if len(self.held_out):
             return _likelihood(embedded.cpu(), self.terms.evidence.labels, self.problem.evidence.labels, self.held_out)
         if self.judges is not None:

@@ -44,6 +44,8 @@ def tuning_fit(config: Config) -> Config:
             f"{others[0]!r} is an option of a fit on a frozen encoder, and the run {config.init_from!r} is that fit:"
             " leave it out."
         )
+    if config.init_from is None and isinstance(tuned.get("encoder"), str):
+        del tuned["encoder"]  # the first fit has it, and hands it on
     return dataclasses.replace(config, options=tuned)
 
 

@@ -26,14 +26,14 @@ class ImageReader:
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[dict[str, Any], Read] | None = None
+        self._kept: tuple[dict[str, Any], Any, Any, Read] | None = None
 
     def open(
         self, config: Config, listener: Listener, *, data: Any = None, test: Any = None
     ) -> tuple[Dataset, Dataset | None]:
         """Return the training images and, where there are any, the test images, read as the configuration says.
 
-        data, test: in place of those of the configuration, and then read anew.
+        data, test: in place of those of the configuration.
         """
         train, held_out, notes = self._read(config, listener, data, test)
         train = choose_images(train, images=config.images, imbalance=config.imbalance, seed=config.seed)
@@ -54,14 +54,14 @@ class ImageReader:
             "other_size": other_size(config),
         }
         asked = options | {"data": config.data, "test": config.test}
-        is_named = data is None and test is None
-        if is_named and self._kept is not None and self._kept[0] == asked:
-            return self._kept[1]
+        if self._kept is not None:
+            *before, read = self._kept
+            if before[0] == asked and before[1] is data and before[2] is test:
+                return read
         self._kept = None  # not two of them at once
         options["progress"] = lambda done, total: listener.progress("read images", done, total)
         read = _read(config, config.data if data is None else data, config.test if test is None else test, options)
-        if is_named:
-            self._kept = asked, read
+        self._kept = asked, data, test, read
         return read
 
 
