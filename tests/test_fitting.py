@@ -21,6 +21,7 @@ from smidgen.listener import Listener
 from smidgen.model import Model
 from smidgen.run_folder import RunFolder
 from smidgen.setup.configuration import resolve
+from smidgen.setup.options import with_options
 from smidgen.setup.problem import _channel_statistics
 from smidgen.training.interrupts import Interrupted
 
@@ -83,7 +84,7 @@ def test_a_finished_run_holds_everything(whole):
     held = {path.name for path in run.path.iterdir()}
     assert held >= {"config.toml", "manifest.json", "metrics.jsonl", "metrics.json", "checkpoints", "model"}
     assert held >= {"assignments.csv", "embeddings.npy", "thumbnails.parquet", "report.html"}
-    assert from_table(run.config) == resolve(config())
+    assert with_options(from_table(run.config)) == with_options(resolve(config()))
     assert (run.manifest["data"]["train_images"], run.manifest["data"]["test_images"]) == (1438, 359)
     assert run.manifest["threads"] == 1
     assert run.metrics["n_images"] == 1438

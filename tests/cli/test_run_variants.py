@@ -48,7 +48,7 @@ def fits(monkeypatch):
     class Fits(list):
         trouble = staticmethod(lambda folder, seed: None)
 
-    def fit(config, *, out, resume, overwrite, listener):
+    def fit(config, *, out, resume, overwrite, reader, listener):
         if resume and RunFolder(out).finished:
             return
         done.append((out.parent.name, config.seed))

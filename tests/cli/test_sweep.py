@@ -27,7 +27,7 @@ def fits(monkeypatch, tmp_path):
     class Fits(list):
         trouble = staticmethod(lambda folder: None)
 
-    def fit(config, *, out, resume, overwrite, listener):
+    def fit(config, *, out, resume, overwrite, reader, listener):
         if resume and RunFolder(out).finished:
             return
         done.append((out.parent.name, config.seed))

@@ -243,7 +243,7 @@ def test_photographs_are_compared_by_embeddings_whatever_the_method_is_given():
 
 @pytest.mark.parametrize("features", [1, 2, 300])
 def test_embeddings_of_any_length_are_counted(features):
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(2)  # of one feature, the centres of seed 0 nearly coincide
     centres = 30 * np.array([[0, 1], [1, -1], [2, 0]]) @ generator.normal(size=(2, features))
     data = (np.repeat(centres, 12, axis=0) + generator.normal(size=(36, features))).astype(np.float32)
     found = find_number_of_clusters(data, Resolved.nothing(36), seed=0)
