@@ -59,7 +59,7 @@ LEAST = 0.2
 LESS = 4
 """How many times fewer rounds of spreading labels see as well: they say more of what is near at hand."""
 
-RELEASED_AT_OF_MANY = 0.75
+RELEASED_AT_OF_MANY = 0.8
 """The fraction of the heads' steps after which sizes are released of many images: only heads find their clusters, and
 are compared while sizes are equal."""
 
