@@ -21,6 +21,7 @@ from smidgen.model import Model
 from smidgen.nets.composed import Chain, Projected
 from smidgen.reports.page import write_page
 from smidgen.run_folder import RunFolder
+from smidgen.setup import images
 from smidgen.setup.fine_tuning import frozen_fit, has_two_fits, tuning_fit
 from smidgen.setup.method import by_options
 from smidgen.setup.options import with_options
@@ -268,7 +269,10 @@ def test_what_fine_tuning_means(settings, method):
     assert (chosen.method if chosen else settings.method) == method
 
 
-def test_the_plan_shows_both(photos):
+def test_the_plan_shows_both_and_reads_the_images_once(photos, monkeypatch):
+    reads, read = [], images.open_splits
+    monkeypatch.setattr(images, "open_splits", lambda *given, **options: reads.append(1) or read(*given, **options))
     plan = plan_summary(Config(str(photos), n_clusters=2, encoder=NAME, fine_tune=True), listener=Listener())
     assert (plan["method"], plan["frozen"]["method"]) == ("self-training", "fusion-embeddings")
     assert plan["stages"] == {"train": 200}
+    assert len(reads) == 1

@@ -184,8 +184,9 @@ def plan_summary(config: Config, *, listener: Listener) -> dict[str, Any]:
     """Return what a configuration would run, as JSON values; where it stands for two fits, the first as "frozen"."""
     if not has_two_fits(config):
         return make_plan(config, listener=listener).summary()
-    frozen = make_plan(frozen_fit(config), listener=listener).summary()
-    return make_plan(config, listener=Listener()).summary() | {"frozen": frozen}
+    reader = ImageReader()
+    frozen = make_plan(frozen_fit(config), reader=reader, listener=listener).summary()
+    return make_plan(config, reader=reader, listener=Listener()).summary() | {"frozen": frozen}
 
 
 def _planned_method(
