@@ -15,6 +15,7 @@ from smidgen.errors import InputError, RunError
 from smidgen.estimator import ImageClusterer
 from smidgen.evidence.evidence import Evidence
 from smidgen.experiments.recipes import parse_recipe
+from smidgen.fine_tuning import _Heard, _Unheard
 from smidgen.fitting import fit
 from smidgen.listener import Listener
 from smidgen.model import Model
@@ -191,6 +192,43 @@ def test_an_encoder_that_is_an_option_is_that_of_the_first_fit():
 def test_a_run_without_fine_tuning_is_not_resumed_with_it(run, photos):
     with pytest.raises(RunError, match="was started without `fine_tune`"):
         both(photos, run[0] / "frozen", resume=True)
+
+
+def test_a_run_whose_first_fit_is_missing_cannot_go_on(run, photos, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        both(photos, out, listener=Heard(("train", 1)))
+    shutil.rmtree(out / "frozen")
+    with pytest.raises(RunError, match=r"goes on from the one in .*frozen', which is missing"):
+        both(photos, out, resume=True)
+
+
+def test_the_folder_is_locked_while_the_first_fit_is_written(photos, tmp_path):
+    refused = []
+
+    class Rival(Heard):
+        def progress(self, what, done, total, note=""):
+            if what == "select" and not refused:
+                with pytest.raises(RunError, match="Another process") as error:
+                    RunFolder.start(tmp_path / "out", {}, resume=False, overwrite=False)
+                refused.append(error.value)
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        both(photos, tmp_path / "out", listener=Rival())
+    assert refused
+    RunFolder.start(tmp_path / "out", {}, resume=False, overwrite=False).close()
+
+
+def test_a_message_of_the_first_fit_is_said_once_and_one_of_the_second_as_often_as_it_is_said():
+    heard = Heard()
+    first = _Heard(heard)
+    for text in ("a", "b", "b"):
+        first.log(text)
+    second = _Unheard(first, first.said)
+    for text in ("a", "c", "c"):
+        second.log(text)
+    assert heard.said == ["a", "b", "b", "c", "c"]
 
 
 def test_a_run_to_start_from_is_the_first_fit(run):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -65,13 +65,12 @@ def fine_tuned(
     inner = None if folder is None else folder / FROZEN
     if inner is not None:
         RunFolder.check(inner, resume=resume, overwrite=overwrite)  # before anything is read, embedded or removed
-    if resume and folder is not None and (folder / "config.toml").exists() and not (folder / FROZEN).exists():
-        raise RunError(
-            f"The run in {str(out)!r} was started without `fine_tune`: resume it without, or use another --out."
-        )
-    listener = _Once(listener)
+    if resume and folder is not None:
+        _require_first(folder)
+    listener = heard = _Heard(listener)
     listener.log("First the images are clustered by the encoder as it is; then its last stages are trained further.")
     first = part(frozen_fit(config), out=inner, resume=resume, overwrite=overwrite, listener=listener, whole=folder)
+    listener = _Unheard(listener, heard.said)
     listener.log("The images are clustered; now the encoder is trained further.")
     second = dataclasses.replace(
         tuning_fit(config),
@@ -107,14 +106,39 @@ def scores_before(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[s
     return {**scores, "frozen_seconds": before["seconds"], "seconds": round(before["seconds"] + after["seconds"], 2)}
 
 
-class _Once(Listener):
-    """Forwards a message only the first time: the second fit opens the same images and evidence."""
+def _require_first(folder: Path) -> None:
+    """Raise RunError if the second of two fits was begun in a run folder, or another fit, and the first is missing."""
+    if not (folder / "config.toml").exists() or (folder / FROZEN / "config.toml").exists():
+        return
+    if Path(RunFolder(folder).config.get("init_from", ".")).resolve() == (folder / FROZEN).resolve():
+        raise RunError(
+            f"The run in {str(folder)!r} goes on from the one in {str(folder / FROZEN)!r}, which is missing: use"
+            " --overwrite, or another --out."
+        )
+    raise RunError(
+        f"The run in {str(folder)!r} was started without `fine_tune`: resume it without, or use another --out."
+    )
+
+
+class _Heard(Listener):
+    """Forwards messages and notes what they were."""
 
     def __init__(self, listener: Listener) -> None:
-        self._said: set[str] = set()
+        self.said: set[str] = set()
+        self._log, self.progress = listener.log, listener.progress  # type: ignore[method-assign]
+
+    def log(self, text: str) -> None:
+        self.said.add(text)
+        self._log(text)
+
+
+class _Unheard(Listener):
+    """Forwards messages but for those said before: the second fit opens the same images and evidence."""
+
+    def __init__(self, listener: Listener, said: Set[str]) -> None:
+        self._said = frozenset(said)
         self._log, self.progress = listener.log, listener.progress  # type: ignore[method-assign]
 
     def log(self, text: str) -> None:
         if text not in self._said:
-            self._said.add(text)
             self._log(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,7 +130,7 @@ def _fit(
     """Do one fit.
 
     before: the fit on a frozen encoder that this one goes on from, read from `config.init_from` where there is one.
-    whole: the run folder that this fit is the first part of, which `overwrite` empties too.
+    whole: the run folder that this fit is the first part of, which is locked too, and which `overwrite` empties.
     """
     began = time.monotonic()
     if out is not None:
@@ -165,9 +166,10 @@ def _fit(
         )
         if out is None:
             return fitting.run(None)
-        if whole is not None and overwrite:
-            RunFolder.clear(whole)
-        with RunFolder.start(out, table, resume=resume, overwrite=overwrite) as run:
+        with ExitStack() as locked:
+            if whole is not None:
+                locked.enter_context(RunFolder.around(whole, overwrite=overwrite))
+            run = locked.enter_context(RunFolder.start(out, table, resume=resume, overwrite=overwrite))
             return fitting.run(run)
 
 

@@ -86,15 +86,21 @@ class RunFolder:
             )
 
     @classmethod
-    def clear(cls, path: Path | str) -> None:
-        """Remove the run in a folder, where there is one, but for that in `FROZEN`; RunError if it holds more."""
+    def around(cls, path: Path | str, *, overwrite: bool) -> RunFolder:
+        """Return the folder around the run in `FROZEN`, locked; `overwrite` removes all else of the run in it.
+
+        Raises RunError if it holds more than a run's, or if another process writes to it.
+        """
         path = Path(path)
-        if path.is_dir():
-            lock = _take_lock(path)
-            try:
-                cls(path)._empty(spared=path / FROZEN)
-            finally:
-                lock.close()
+        _make_folder(path)
+        run = cls(path, _take_lock(path))
+        try:
+            if overwrite:
+                run._empty(spared=path / FROZEN)
+        except BaseException:
+            run.close()
+            raise
+        return run
 
     def require_same(self, config: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
         """Raise RunError, with the difference, if the run was started with another configuration or other inputs.
