@@ -58,7 +58,7 @@ class Stage:
     cost: rough time per step, including what precedes it, relative to the other stages; used to split `max_seconds`
         between stages.
     least: the fraction of its steps, 0 … 1, that is always run, even if time is up, as the stage is useless without.
-    assigns: whether `Method.assign` is meaningful during the stage; False where `finish` makes the clusters. Where it
+    assigns: whether `Method.assign` is meaningful during the stage; False where clusters are made later. Where it
         is True, assignments are evaluated during training, and even ones raise an alarm.
     clip: largest norm of the gradient; a longer one is scaled down to it. None for no limit.
     Raises ContractError if `steps` is not a whole number, 0 or above.

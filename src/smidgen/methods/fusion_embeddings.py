@@ -128,7 +128,7 @@ class FusionEmbeddings(Method):
         half = self._first_half
         stages = [
             # The temperature holds the loss where it is.
-            Stage("cluster", half, schedule="constant", loss_should_decrease=False, least=LEAST),
+            Stage("cluster", half, schedule="constant", loss_should_decrease=False, least=LEAST, assigns=False),
             Stage("select", self.config.steps - half, schedule="cosine", loss_should_decrease=False, least=LEAST),
         ]
         stages = stages if self._has_heads else []
