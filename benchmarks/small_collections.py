@@ -133,8 +133,9 @@ def peers_alone(data: Collection, seed: int) -> Iterator[tuple[str, np.ndarray]]
     x, test_x = pca.transform(standardised), pca.transform(test)
     kmeans = KMeans(data.n_classes, n_init=10, random_state=seed).fit(normalize(x))
     yield "k-means", kmeans.predict(normalize(test_x).astype(np.float32))
-    mixture = GaussianMixture(data.n_classes, n_init=3, random_state=seed).fit(x[:, :32])
-    yield "mixture", mixture.predict(test_x[:, :32])
+    few, few_test = x[:, :32].astype(np.float64), test_x[:, :32].astype(np.float64)  # or a covariance is singular
+    mixture = GaussianMixture(data.n_classes, n_init=3, random_state=seed).fit(few)
+    yield "mixture", mixture.predict(few_test)
 
 
 def peers_with_labels(data: Collection, labels: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

@@ -66,3 +66,9 @@ def test_another_encoder_than_the_run_s_is_refused_with_what_to_do(runs, method,
 def test_a_run_without_a_net_is_nothing_to_start_from(runs, encoder):
     with pytest.raises(InputError, match=r"'.*pixels' has no net to start from: leave out `--init-from`"):
         started("kmeans", encoder=encoder, init_from=str(runs / "pixels"))
+
+
+def test_another_net_by_an_option_is_refused_by_its_name(runs):
+    config = Config("array", n_clusters=2, init_from=str(runs / "net"), threads=1, options={"encoder": "unet"})
+    with pytest.raises(InputError, match="run to start from is 'conv', and 'unet' is wanted here: leave out the opt"):
+        fit(config, data=IMAGES)

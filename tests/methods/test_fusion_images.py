@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part
 from smidgen.evidence.evidence import Evidence
 from smidgen.evidence.resolved import Resolved
-from smidgen.methods import fusion_images, group_heads
+from smidgen.methods import empty_clusters, fusion_images, group_heads
 from smidgen.methods.base import Problem
 from smidgen.methods.fusion_images import (
     FusionImages,
@@ -126,19 +126,68 @@ def test_the_head_with_the_lowest_loss_is_kept_and_the_teacher_starts_from_the_n
     torch.testing.assert_close(method.assign(images), expected)
 
 
+def with_bags(**settings):
+    """Return the method for 12 images of classes of 8, 2 and 2, with counts of bags that hold them all."""
+    offsets, members = torch.tensor([0, 2, 4, 7, 9, 12]), torch.tensor([0, 1, 2, 8, 3, 9, 10, 8, 11, 4, 5, 6])
+    known = torch.tensor([1, 2, 3, 2, 1])
+    counts = {"count_bags": torch.arange(5), "counts_min": known, "counts_max": known}
+    bags = Resolved(12, bag_names=tuple("vwxyz"), members=members, offsets=offsets, **counts)
+    return FusionImages(FusionImagesConfig(heads=1, **settings), Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), bags))
+
+
+UNEQUAL = torch.eye(3)[[0] * 8 + [1, 1, 2, 2]]
+EQUAL = torch.eye(3)[[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]]
+
+
+def test_with_bags_their_likelihood_says_which_clusters_are_better():
+    method = with_bags()
+    method.neighbours = torch.tensor([[row + 1, row + 2, row + 3] for row in range(0, 12, 4) for _ in range(4)]) % 12
+    assert group_heads.association_of(EQUAL, method.neighbours) > group_heads.association_of(UNEQUAL, method.neighbours)
+    assert method._worth(0.8 * UNEQUAL + 0.2 / 3) > method._worth(0.8 * EQUAL + 0.2 / 3) + group_heads.GAIN
+
+
+def test_an_empty_cluster_is_given_half_of_another_where_bags_speak_for_it(monkeypatch):
+    monkeypatch.setattr(fusion_images, "UNITED_STRENGTH", 1e6)
+    monkeypatch.setattr(empty_clusters, "LEAST", 1)
+    method = with_bags(refine_steps=90).eval()
+    images = torch.arange(12).float().div(11).view(12, 1, 1, 1).expand(-1, -1, 8, 8)
+    images = torch.cat([images[:8] / 4, images[8:10] / 4 + 0.5, images[10:]])
+    method.refining.fill_(True)
+    merged = 0.9 * torch.eye(3)[[0] * 8 + [1] * 4] + 0.1 / 3
+    with torch.no_grad():
+        for net in (method.net, method.teacher.net):
+            method._take(net.encoder(images), merged, net)
+    assert method.assign(images).argmax(1).tolist() == [0] * 8 + [1] * 4
+    replaced = method.begin("refine", 30, Everywhere(images), torch.Generator().manual_seed(0))
+    assert {id(each) for each in replaced} == {id(each) for each in method.net.heads.parameters()}
+    clusters = method.assign(images).argmax(1).tolist()
+    assert clusters[:8] == [0] * 8
+    assert sorted({*clusters[8:10]} | {*clusters[10:]}) == [1, 2]
+    assert method.begin("refine", 60, Everywhere(images), torch.Generator().manual_seed(0)) is None
+
+
+@pytest.mark.parametrize("prior", ["learned", "uniform"])
+def test_the_shares_of_clusters_are_learned_from_bags(prior):
+    method = with_bags(prior=prior)
+    method._judge_bags(0.9 * UNEQUAL + 0.1 / 3)
+    wanted = torch.tensor([8, 2, 2]) / 12 if prior == "learned" else torch.full((3,), 1 / 3)
+    torch.testing.assert_close(method.prior, wanted, atol=0.07, rtol=0)
+
+
 @pytest.fixture
 def few_in_groups(monkeypatch):
     monkeypatch.setattr(group_heads, "LEAST_IN_GROUP", 0)
 
 
 @pytest.mark.usefixtures("few_in_groups")
-def test_groups_are_trained_where_sizes_are_to_be_learned_from_the_images_alone():
+def test_groups_are_trained_where_sizes_are_to_be_learned_without_labels():
     labels = Resolved(12, labels=torch.arange(12) % 3, class_names=("a", "b", "c"))
     with_labels = FusionImages(FusionImagesConfig(heads=1), Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), labels))
     method = fusion()
     assert method.groups is not None
     trained = {id(p) for o in method.optimisers("cluster") for g in o.param_groups for p in g["params"]}
     assert {id(p) for p in method.groups.parameters()} < trained
+    assert with_bags().groups is not None
     for other in (fusion(prior="uniform"), fusion(prior="1,2,3"), fusion(refine_steps=0), with_labels):
         assert other.groups is None
 
@@ -151,7 +200,7 @@ def test_united_groups_take_the_place_of_clusters_whose_neighbours_agree_less(ap
     images = torch.rand(12, 1, 8, 8)
     method.neighbours = torch.tensor([[(row + 1) % 8] for row in range(8)] + [[9], [8], [11], [10]]).int()
     found = torch.eye(3)[[0] * 8 + [1, 1] + [2, 2]] if apart else torch.eye(3)[torch.arange(12) % 2]
-    monkeypatch.setattr(method.groups, "united", lambda embeddings, neighbours: found)
+    monkeypatch.setattr(method.groups, "united", lambda embeddings, neighbours: iter([found]))
     before = method.net.heads.linear.weight.clone()
     method.begin("refine", 0, Everywhere(images), torch.Generator())
     assert method.net.heads.linear.weight.equal(before) == (not apart)

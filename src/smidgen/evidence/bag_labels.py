@@ -19,6 +19,9 @@ MOST_SETS = 20_000
 LEAK = 0.1
 """The probability that an image looks like a class that its bag does not hold."""
 
+PSEUDO_COUNTS = 0.1
+"""Images added to each class where sizes are estimated, as a multiple of the mean size of a class."""
+
 _NUMBERS = 20_000_000  # in one table of images and sets
 
 
@@ -47,6 +50,20 @@ def labels_given_bags(
         weights.index_add_(0, images, weight)
     known = weights > 0
     return torch.where(known[:, None], sums / weights.clamp_min(1e-12)[:, None], p), known
+
+
+def shares_given_bags(
+    evidence: Resolved, p: Tensor, *, sets: Tensor, right: Tensor | None = None, leak: float = LEAK
+) -> Tensor:
+    """Return the clusters' shares of the images (clusters,), as far as bags cover the images, and else equal ones.
+
+    They are the mean of what images are likely to be: a step of EM. Assignments alone would confirm themselves, so
+    without proportions or counts all shares are equal. The arguments are those of `labels_given_bags`.
+    """
+    q, in_bags = labels_given_bags(evidence, p, sets=sets, right=right, leak=leak)
+    covered, equal = in_bags.float().mean(), 1 / p.shape[1]
+    mean = (q.mean(0) + PSEUDO_COUNTS * equal) / (1 + PSEUDO_COUNTS)
+    return covered * mean + (1 - covered) * equal
 
 
 def _by_proportions(evidence: Resolved, p: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

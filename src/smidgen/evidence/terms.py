@@ -22,6 +22,9 @@ from smidgen.maths.entropy import sharpened
 LEAST_BETWEEN = 20
 """Steps between two estimates of which counts are wrong."""
 
+SHARPNESS = (0.5, 0.7, 1.0, 1.4, 2.0)
+"""Of assignments whose likelihood is compared, to choose from."""
+
 LAW_SHARPNESS = (0.25, 0.5, 1.0)
 """Of assignments from which the law of counts is made, to choose from: they are surer than they are right."""
 
@@ -119,6 +122,11 @@ class EvidenceTerms(nn.Module):
         """Return what is given, one of the targets of losses: (statements, …) on the device."""
         return self.get_buffer(name)
 
+    @property
+    def right(self) -> Tensor | None:
+        """The probability that each count is right, (counts,), see `judge_counts`; None without counts."""
+        return self.target("count_right") if len(self.evidence.count_bags) else None
+
     def request(self, generator: torch.Generator, *, view: View | None) -> dict[str, Request]:
         """Return the parts of a batch: one by the name of each kind about images or pairs, and one "bags"."""
         requests = {}
@@ -167,6 +175,15 @@ class EvidenceTerms(nn.Module):
             parts["bags"] = Part(p[members.to(p.device)], members, offsets=offsets, items=items)
         assignments = {name: part.images for name, part in parts.items()}
         return self.losses(parts, assignments, kinds=self.names(late=True))
+
+    def log_likelihood(self, p: Tensor) -> float:
+        """Return the mean log-likelihood of a statement of each kind, in nats, under assignments of all images.
+
+        p: (n_images, clusters), rows sum to one, clusters in the order of the classes; how sure they are is not judged:
+        it is that of the most likely of several sharpnesses.
+        """
+        found = [self.whole_losses(sharpened(p, sharpness)) for sharpness in SHARPNESS]
+        return max(-float(torch.stack([*losses.values()]).mean()) for losses in found)
 
     def _given(self, loss: Loss, rows: Tensor | None) -> dict[str, Tensor]:
         return {name: self.target(name)[rows] for name in loss.targets}

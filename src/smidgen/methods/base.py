@@ -266,8 +266,7 @@ class Method(nn.Module, ABC):
         try:
             mine.net.load_state_dict(start.net.state_dict())
         except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise InputError(f"The encoder to start from is not the one wanted here: {reason}") from None
+            raise InputError(_why_nets_differ(start.encoder, mine.encoder, error)) from None
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -320,3 +319,13 @@ class Stepless(Method):
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Never called."""
         raise NotImplementedError(f"{self.name!r} has no stages")
+
+
+def _why_nets_differ(given: EncoderOption, wanted: EncoderOption, error: Exception) -> str:
+    if given != wanted:
+        return (
+            f"The encoder of the run to start from is {str(given)!r}, and {str(wanted)!r} is wanted here: leave out"
+            " the option `encoder`."
+        )
+    reason = str(error).splitlines()[-1].strip()
+    return f"The encoder of the run to start from was trained on images of another kind: {reason}"

@@ -6,7 +6,7 @@ to be, given its bag, is the target of its cross-entropy. Its mean assignment is
 are learned in steps of EM too: equal ones at first, then the mean of what the images are likely to be.
 
 Equation → function
-    π_k ← mean_i q_ik, with pseudo-counts, as far as bags cover the images       EvidenceNet._learn_shares
+    π_k ← mean_i q_ik, with pseudo-counts, as far as bags cover the images       bag_labels.shares_given_bags
     q_i ∝ p_i Σ_T P(T | bag) [k ∈ T] / p_i(T);  −Σ_k q_ik log p_ik               bag_posteriors, EvidenceNet._bag_losses
     −log P(evidence | p), each averaged over its own items                       terms.EvidenceTerms
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
-from smidgen.evidence.bag_labels import labels_given_bags, sets_of_counts
+from smidgen.evidence.bag_labels import sets_of_counts, shares_given_bags
 from smidgen.evidence.terms import LEAST_BETWEEN, EvidenceTerms, KnownBags
 from smidgen.hardware import to_device
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_proportions
@@ -38,9 +38,6 @@ BAGS = 48
 
 PASSES = 5
 """How often it is estimated which counts are wrong, and how large the classes are."""
-
-PSEUDO_COUNTS = 0.1
-"""Images added to each class where sizes are estimated, as a multiple of the mean size of a class."""
 
 
 class EvidenceNet(nn.Module):
@@ -98,27 +95,17 @@ class EvidenceNet(nn.Module):
         p = self(projected)
         self._judge_counts(projected, p)
         if self._learns_shares:
-            self._learn_shares(p)
-
-    def _learn_shares(self, p: Tensor) -> None:
-        """Take the mean of what images are likely to be for the clusters' shares; equal ones for images in no bag.
-
-        Assignments alone would confirm themselves: without proportions or counts nothing is learned.
-        """
-        evidence = self.terms.evidence
-        right = self.terms.target("count_right") if len(evidence.count_bags) else None
-        q, in_bags = labels_given_bags(evidence, p, sets=self.sets, right=right, leak=self.config.leak)
-        covered, equal = in_bags.float().mean(), 1 / p.shape[1]
-        mean = (q.mean(0) + PSEUDO_COUNTS * equal) / (1 + PSEUDO_COUNTS)
-        self.prior.copy_(covered * mean + (1 - covered) * equal)
+            shares = shares_given_bags(
+                self.terms.evidence, p, sets=self.sets, right=self.terms.right, leak=self.config.leak
+            )
+            self.prior.copy_(shares)
 
     @torch.no_grad()
     def _judge_counts(self, projected: Tensor, p: Tensor) -> None:
         """Find which counts are wrong by the assignments of all images, and label the images of bags of one class."""
         self.terms.judge_counts(p)
-        evidence = self.terms.evidence
-        right = self.terms.target("count_right") if len(evidence.count_bags) else None
-        self.anchors = labels_of_pure_bags(evidence, projected, p, right=right).to(self.anchors)
+        found = labels_of_pure_bags(self.terms.evidence, projected, p, right=self.terms.right)
+        self.anchors = found.to(self.anchors)
 
     def request(self, size: int, generator: torch.Generator) -> dict[str, Request]:
         """Ask for images of bags of one class, a quarter of `size`, and for what evidence is about."""

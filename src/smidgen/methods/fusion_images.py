@@ -32,6 +32,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import weak_and_strong
+from smidgen.evidence.bag_labels import labels_given_bags, sets_of_counts, shares_given_bags
 from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.kinds.proportions import CLASS_COUNTS
 from smidgen.evidence.terms import EvidenceTerms
@@ -49,6 +51,7 @@ from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.pca import fit_pca
 from smidgen.maths.softmax_regression import softmax_regression
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
+from smidgen.methods.empty_clusters import refilled
 from smidgen.methods.fusion_options import FusionConfig
 from smidgen.methods.group_heads import GAIN, GroupHeads, association_of, has_groups
 from smidgen.methods.host_copies import HostCopies
@@ -141,7 +144,7 @@ class FusionImages(Method):
     """See the module's docstring."""
 
     name = "fusion-images"
-    training_only = ("neighbours", "net.", "groups.", "running_loss", "refining", "terms.")
+    training_only = ("neighbours", "net.", "groups.", "running_loss", "refining", "prior", "terms.")
     evidence_use = EvidenceUse(kinds=LEARNED)
 
     neighbours: Tensor
@@ -164,7 +167,7 @@ class FusionImages(Method):
         self.teacher = Average(self.net, decay=config.decay)
         self._prior = read_prior(config.prior, problem.n_clusters, of="clusters")
         self.groups = GroupHeads(encoder.features, problem.n_clusters) if self._has_groups else None
-        self.register_buffer("prior", self._prior.shares, persistent=False)
+        self.register_buffer("prior", self._prior.shares.clone())
         self.register_buffer("labels", problem.evidence.labels.clone(), persistent=False)
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
         self.register_buffer("running_loss", torch.zeros(config.heads))
@@ -190,9 +193,9 @@ class FusionImages(Method):
 
     @property
     def _has_groups(self) -> bool:
-        """Whether sizes are to be learned from the images alone: evidence shows by itself where clusters are wrong."""
+        """Whether sizes are to be learned, and neither labels nor pairs show by themselves where clusters are wrong."""
         enough = has_groups(n_images=self.problem.n_images, n_clusters=self.problem.n_clusters)
-        return self._prior.learned and enough and not self.terms.evidence.sizes() and self.config.refine_steps > 0
+        return self._prior.learned and enough and not self.terms.kinds_of_images and self.config.refine_steps > 0
 
     def optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Return AdamW over the net; the teacher has no gradient."""
@@ -200,8 +203,12 @@ class FusionImages(Method):
         trained = [*self.net.parameters(), *([] if self.groups is None else self.groups.parameters())]
         return [torch.optim.AdamW(trained, lr=rate, weight_decay=decay)]
 
-    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
-        """Find neighbours among the pixels; name the clusters once they have formed; choose the head to refine."""
+    def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> list[nn.Parameter] | None:
+        """Find neighbours among the pixels; name the clusters once they have formed; choose the head to refine.
+
+        Later, judge the bags by what was learned, and refill empty clusters.
+        """
+        had_begun = bool(self.refining)
         if stage == "cluster" and step == 0:
             self._find_neighbours(embed)
         elif not self.refining:
@@ -213,8 +220,21 @@ class FusionImages(Method):
                 self.refining.fill_(True)
             if self.terms.names_classes:
                 self._name_clusters(embed)
-        if stage == "refine" and len(self.terms.evidence.count_bags):
-            self.terms.judge_counts(embed(self.assign))
+        if stage == "refine" and len(self.terms.known_bags):
+            replaced = self._refill(embed, generator) if had_begun and self._prior.learned else None
+            self._judge_bags(embed(self.assign))
+            return replaced
+        return None
+
+    def _judge_bags(self, p: Tensor) -> None:
+        """Find which counts are wrong and how large classes are. p: assignments (images, clusters) of all images."""
+        self.terms.judge_counts(p)
+        if self._prior.learned:
+            self.prior.copy_(shares_given_bags(self.terms.evidence, p, sets=self._sets, right=self.terms.right))
+
+    @property
+    def _sets(self) -> Tensor:
+        return sets_of_counts(self.terms.evidence, self.problem.n_clusters)
 
     def _find_neighbours(self, embed: Embed) -> None:
         pixels = embed(lambda images: images.flatten(1))
@@ -224,16 +244,49 @@ class FusionImages(Method):
 
     @torch.no_grad()
     def _unite_groups(self, embed: Embed) -> None:
-        """Let the united groups take the place of the chosen head's clusters, if their neighbours agree much more."""
+        """Let the united groups take the place of the chosen head's clusters, if they are worth more."""
         assert self.groups is not None
         embeddings = embed.on_device(self.net.encoder)
-        found = self.groups.united(embeddings, self.neighbours)
-        clusters = self._ordered(self.net.heads(embeddings).float())[:, self.head]
-        if association_of(found, self.neighbours) > association_of(clusters, self.neighbours) + GAIN:
-            weight, bias = softmax_regression(embeddings.cpu(), found.cpu(), strength=UNITED_STRENGTH)
-            layer, first = self.net.heads.linear, int(self.head) * self.problem.n_clusters
-            layer.weight[first : first + len(bias)] = weight.to(layer.weight)
-            layer.bias[first : first + len(bias)] = bias.to(layer.bias)
+        found = max(self.groups.united(embeddings, self.neighbours), key=self._worth)
+        clusters = self._ordered(self.net.heads(embeddings).float()).softmax(-1)[:, self.head]
+        if self._worth(found) > self._worth(clusters) + GAIN:
+            self._take(embeddings, found, self.net)
+
+    @torch.no_grad()
+    def _refill(self, embed: Embed, generator: torch.Generator) -> list[nn.Parameter] | None:
+        """Part classes that share a cluster while another is empty; return what was replaced, None if nothing was."""
+        embeddings = embed.on_device(self.teacher.net.encoder)
+        clusters = self._ordered(self.teacher.net.heads(embeddings).float()).softmax(-1)[:, self.head]
+        seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
+        found = refilled(
+            clusters,
+            embeddings,
+            given=partial(labels_given_bags, self.terms.evidence, sets=self._sets),
+            worth=self._worth,
+            gain=GAIN,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        if found is None:
+            return None
+        for net in (self.net, self.teacher.net):
+            self._take(embeddings, found, net)
+        return [*self.net.heads.parameters()]
+
+    def _take(self, embeddings: Tensor, p: Tensor, net: HeadedNet) -> None:
+        """Let the chosen head give nearly these assignments (images, clusters), by a regression on embeddings."""
+        weight, bias = softmax_regression(embeddings.cpu(), p.cpu(), strength=UNITED_STRENGTH)
+        layer, rows = net.heads.linear, int(self.head) * self.problem.n_clusters + self.order[self.head]
+        layer.weight[rows] = weight.to(layer.weight)
+        layer.bias[rows] = bias.to(layer.bias)
+
+    def _worth(self, p: Tensor) -> float:
+        """Return the likelihood of the evidence under assignments (images, clusters); their association without any."""
+        if not self.terms.evidence.sizes():
+            return association_of(p, self.neighbours)
+        if self.terms.names_classes:
+            p = p[:, in_order_of_classes(self.terms.class_evidence(p.cpu()).numpy())]
+        unjudged = EvidenceTerms(self.terms.evidence, self.problem.n_clusters, epsilon=self.config.wrong)
+        return unjudged.to(p.device).log_likelihood(p)
 
     def _name_clusters(self, embed: Embed) -> None:
         """Put each head's outputs into the order of the classes that the evidence names."""
@@ -261,7 +314,12 @@ class FusionImages(Method):
         by_part = dict(zip(shown, logits.split(sizes), strict=True))
         if stage == "refine":
             own = self._refine_losses(parts["weak"], by_part.pop("strong"))
-            heads, weight = [self._head], self.config.refine_balance * self._prior.exponent(1)
+            import os
+
+            heads, weight = (
+                [self._head],
+                self.config.refine_balance * (1.0 if os.environ.get("FULL") else self._prior.exponent(1)),
+            )
         else:
             share = progress / max(1, self.config.steps)
             own = self._cluster_losses(

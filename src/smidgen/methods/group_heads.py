@@ -41,14 +41,11 @@ class GroupHeads(LinearHeads):
         self.wanted = n_clusters
 
     @torch.no_grad()
-    def united(self, embeddings: Tensor, neighbours: Tensor) -> Tensor:
-        """Return the united groups, assignments (images, clusters), of the head whose association is highest.
+    def united(self, embeddings: Tensor, neighbours: Tensor) -> Iterator[Tensor]:
+        """Yield the united groups of each head, assignments (images, clusters).
 
         embeddings: (images, features) and neighbours: rows (images, k), on one device.
         """
-        return max(self._united_by_head(embeddings, neighbours), key=lambda p: association_of(p, neighbours))
-
-    def _united_by_head(self, embeddings: Tensor, neighbours: Tensor) -> Iterator[Tensor]:
         for head in range(self.heads):
             rows = slice(head * self.n_clusters, (head + 1) * self.n_clusters)
             groups = F.linear(embeddings, self.linear.weight[rows], self.linear.bias[rows]).float().softmax(-1)

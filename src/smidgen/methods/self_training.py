@@ -38,7 +38,6 @@ from smidgen.errors import InputError
 from smidgen.evidence.held_out import held_out_labels, without_fifth
 from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.terms import EvidenceTerms
-from smidgen.maths.entropy import sharpened
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
@@ -55,9 +54,6 @@ from smidgen.nets.timm_encoder import unmirrored
 from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight, option
 
 PASSES, LEAST_STEPS = 5, 200
-SHARPNESS = (0.5, 0.7, 1.0, 1.4, 2.0)
-"""Of assignments whose likelihood is compared, to choose from: how sure they are is not what is judged."""
-
 NEIGHBOURS = 10
 MEMORY = 0.99
 """Of the moving averages of what the teacher predicts and how sure it is."""
@@ -278,8 +274,7 @@ class SelfTraining(Method):
         if len(self.held_out):
             return _likelihood(embedded.cpu(), self.terms.evidence.labels, self.problem.evidence.labels, self.held_out)
         if self.judges is not None:
-            found = [self.judges.whole_losses(sharpened(assignments, sharpness)) for sharpness in SHARPNESS]
-            return max(-float(torch.stack([*losses.values()]).mean()) for losses in found)
+            return self.judges.log_likelihood(assignments)
         return _agreement(embedded, assignments)
 
     @property
