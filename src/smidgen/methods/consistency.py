@@ -113,6 +113,16 @@ def pseudo_label_loss(logits: Tensor, labels: Tensor, used: Tensor) -> Tensor:
     return (F.cross_entropy(logits, labels, reduction="none") * used).mean()
 
 
+def mixed_pairs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return vectors (batch, features) mixed in pairs, the partner of each, and its own share from ½ to 1, (batch,).
+
+    Draws from the global generator.
+    """
+    partner, share = torch.randperm(len(x), device=x.device), torch.rand(len(x), device=x.device)
+    share = torch.maximum(share, 1 - share)
+    return torch.lerp(x[partner], x, share[:, None]), partner, share
+
+
 def mixed_loss(logits: Tensor, labels: Tensor, used: Tensor, *, partner: Tensor, share: Tensor) -> Tensor:
     """Return `pseudo_label_loss` of rows mixed in pairs: `share` of their own and the rest of their partner's, ().
 
@@ -230,10 +240,8 @@ class Consistency(Method):
         strong = varied(strong, dropout=self.config.dropout)
         if not (self.config.mixup and self.problem.holds_vectors):
             return strong, None
-        partner = torch.randperm(len(strong), device=strong.device)
-        share = torch.rand(len(strong), device=strong.device)
-        share = torch.maximum(share, 1 - share)
-        return torch.lerp(strong[partner], strong, share[:, None]), (partner, share)
+        strong, partner, share = mixed_pairs(strong)
+        return strong, (partner, share)
 
     @torch.no_grad()
     def _pseudo_labels(self, q: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ Equation → function
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,9 @@ class EvidenceNet(nn.Module):
     prior: the clusters' shares that its mean assignment is drawn to, and whether they are to be learned.
     """
 
-    training_only = ("net.", "start", "anchors", "prior", "terms.", "sets")
+    training_only: ClassVar[tuple[str, ...]] = ("net.", "start", "anchors", "prior", "terms.", "sets")
+    sees_embeddings: ClassVar[bool] = False
+    """Whether it is shown the embeddings as they are, and not what they are projected to."""
 
     start: Tensor
     anchors: Tensor
@@ -60,13 +63,16 @@ class EvidenceNet(nn.Module):
         self.terms = EvidenceTerms(
             problem.evidence, n_clusters, epsilon=config.wrong, bags=BAGS, images=config.bag_images
         )
-        layer = one_layer(features, config.hidden, dropout=config.dropout)
-        self.net = nn.Sequential(*layer, nn.Linear(config.hidden, n_clusters))
+        self.net = self._new_net(problem, features)
         self.teacher = Average(self.net, decay=config.decay)
         self.register_buffer("start", torch.zeros(0, n_clusters))
         self.register_buffer("anchors", torch.full((problem.n_images,), -1))
         self.register_buffer("sets", sets_of_counts(problem.evidence, n_clusters), persistent=False)
         self.register_buffer("prior", prior.shares.clone())
+
+    def _new_net(self, problem: Problem, features: int) -> nn.Sequential:
+        layer = one_layer(features, self.config.hidden, dropout=self.config.dropout)
+        return nn.Sequential(*layer, nn.Linear(self.config.hidden, problem.n_clusters))
 
     @property
     def likelihoods(self) -> tuple[str, ...]:
@@ -123,7 +129,7 @@ class EvidenceNet(nn.Module):
         projected = {name: every[part.indices] for name, part in parts.items()}
         sizes = [len(x) for x in projected.values()]
         logits = dict(zip(projected, self.net(torch.cat([*projected.values()])).split(sizes), strict=True))
-        distill_weight = max(0.0, 1 - progress / max(1e-9, self.config.warm * self.config.refine_steps))
+        distill_weight = self._distill_weight(progress)
         losses = self._unsupervised_losses(parts["images"], projected["images"], logits["images"], distill_weight)
         p = {name: values.softmax(1) for name, values in logits.items()}
         known = self.terms.losses(parts, p, kinds=self.likelihoods)
@@ -133,6 +139,9 @@ class EvidenceNet(nn.Module):
             known["pure_bags"] = F.cross_entropy(logits["anchors"], self.anchors[parts["anchors"].indices])
         own = losses["begun"] + losses["own"] + self.config.refine_balance * losses["balance"]
         return {"total": own + self.config.evidence * sum(known.values()), **losses, **known}
+
+    def _distill_weight(self, progress: int) -> float:
+        return max(0.0, 1 - progress / max(1e-9, self.config.warm * self.config.refine_steps))
 
     def _unsupervised_losses(
         self, part: Part, projected: Tensor, logits: Tensor, distill_weight: float
@@ -177,7 +186,7 @@ class EvidenceNet(nn.Module):
         self.teacher.update(self.net, decay=min(self.config.decay, (1 + step) / (10 + step)))
 
     def as_layers(self) -> tuple[nn.Sequential, tuple[Tensor, Tensor]]:
-        """Return the teacher's hidden layer, and weight (clusters, hidden) and bias (clusters,) of its last."""
-        *layer, last = self.teacher.net.children()
+        """Return the teacher but for its last layer, and weight (clusters, hidden) and bias (clusters,) of that."""
+        *layers, last = self.teacher.net.children()
         assert isinstance(last, nn.Linear)
-        return nn.Sequential(*layer), (last.weight, last.bias)
+        return nn.Sequential(*layers), (last.weight, last.bias)

@@ -6,7 +6,8 @@ are trained for agreement of neighbours (`methods.voting_heads`) and do best wit
 method on those features, which do best with few, are matched and averaged; one softmax layer on the features learns
 their mean (`methods.feature_layer`). From labels several classifiers learn, are weighted by how well they predict
 held-out labels, and make one such layer, the sizes of the classes estimated (`methods.label_pool`). Other evidence
-trains a small network that starts by distilling that layer (`methods.evidence_net`).
+trains a small network that starts by distilling that layer (`methods.evidence_net`), and so do labels of many images
+(`methods.label_net`).
 
 Source. Neighbours after SCAN (Van Gansbeke et al., ECCV 2020), the heads as `methods.voting_heads` says, the sizes of
 classes after Saerens et al. (2002), classes by the graph after Calder et al. (ICML 2020), written from the equations;
@@ -31,6 +32,7 @@ import torch
 from torch import Tensor
 
 from smidgen.data.batches import Part, Request
+from smidgen.errors import InputError
 from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.terms import EvidenceTerms
 from smidgen.maths.graph_spreading import neighbour_mean
@@ -43,10 +45,12 @@ from smidgen.methods.feature_layer import FeatureLayer, layer_of_shares, unsuper
 from smidgen.methods.fusion_options import FusionEmbeddingsConfig
 from smidgen.methods.fusion_sizes import batch_by_size, neighbours_by_size
 from smidgen.methods.host_copies import HostCopies
+from smidgen.methods.label_net import LabelNet
 from smidgen.methods.label_pool import Views, labelled_layer, pooled_assignments, thinned
 from smidgen.methods.priors import RELEASED_AT, read_prior
 from smidgen.methods.voting_heads import VotingHeads
 from smidgen.nets.composed import Projected
+from smidgen.nets.encoders import VECTORS
 from smidgen.nets.projection import ProjectedEncoder, Projection
 from smidgen.nets.spread_features import FEW, SpreadFeatures, metric_of
 
@@ -86,7 +90,7 @@ class FusionEmbeddings(Method):
     name = "fusion-embeddings"
     training_only = (
         *("spread", "projected", "neighbours", *(f"heads.{name}" for name in VotingHeads.training_only)),
-        *(f"learner.{name}" for name in EvidenceNet.training_only),
+        *(f"learner.{name}" for name in LabelNet.training_only),
     )
     evidence_use = EvidenceUse(kinds=LEARNED)
 
@@ -106,7 +110,9 @@ class FusionEmbeddings(Method):
         self.layer = FeatureLayer(size, n_clusters)
         self.offered = FeatureLayer(projected, n_clusters)  # the same, as far as it can be learned from the projection
         self._prior = read_prior(config.prior, n_clusters, of="clusters")
-        self.learner = EvidenceNet(config, problem, projected, prior=self._prior)
+        self.config = dataclasses.replace(config, sees=self._what_is_seen)  # a saved model knows no evidence
+        learner = LabelNet if self.config.sees == "embeddings" else EvidenceNet
+        self.learner = learner(self.config, problem, projected, prior=self._prior)
         self.register_buffer("spread", torch.zeros(0, size))
         self.register_buffer("projected", torch.zeros(0, projected))
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
@@ -114,6 +120,16 @@ class FusionEmbeddings(Method):
         self.register_buffer("prior", self._prior.shares, persistent=False)
         chance = {kind: loss for kind, loss in self.terms.chance_losses().items() if kind in self.learner.likelihoods}
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=chance)
+
+    @property
+    def _what_is_seen(self) -> str:
+        """What the network that learns from evidence sees, see the option `sees`."""
+        kinds = self.problem.evidence.sizes().keys()
+        if self.config.sees == "auto":
+            return "embeddings" if kinds == {"labels"} and not self._is_small else "components"
+        if self.config.sees == "embeddings" and kinds - {"labels"}:
+            raise InputError("`sees=embeddings` is for labels alone, and there is other evidence: leave it out.")
+        return self.config.sees
 
     @property
     def terms(self) -> EvidenceTerms:
@@ -323,9 +339,11 @@ class FusionEmbeddings(Method):
         """The net's slow average on the projection, else the voters' geometric mean or what it can say of the layer."""
         components, projection = self.config.components, self.projection
         if self.refined:
-            hidden, last = self.learner.as_layers()
+            layers, last = self.learner.as_layers()
+            if isinstance(self.learner, LabelNet):
+                return ProjectedStart(VECTORS, layers[0], last, projection=projection)
             parts = Projected(components, self.config.hidden)
-            return ProjectedStart(parts, ProjectedEncoder(projection, hidden), last, projection=projection)
+            return ProjectedStart(parts, ProjectedEncoder(projection, layers), last, projection=projection)
         head = (self.offered.weight, self.offered.bias) if self.offered.learned else self.heads.as_layer()
         return ProjectedStart(Projected(components), projection, head, projection=projection)
 
@@ -350,4 +368,5 @@ class FusionEmbeddings(Method):
         with torch.autocast(images.device.type, enabled=False):
             features, projected = self.features(images), self.projection(images)
             found = torch.where(self.layer.learned, self.layer(features), self.heads.ensemble(projected))
-            return torch.where(self.refined, self.learner(projected), found)  # no `if`: an export follows tensors only
+            learned = self.learner(images.flatten(1) if self.learner.sees_embeddings else projected)
+            return torch.where(self.refined, learned, found)  # no `if`: an export follows tensors only

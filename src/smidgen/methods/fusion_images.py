@@ -52,7 +52,7 @@ from smidgen.maths.pca import fit_pca
 from smidgen.maths.softmax_regression import softmax_regression
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.empty_clusters import refilled
-from smidgen.methods.fusion_options import FusionConfig
+from smidgen.methods.fusion_options import LEAST_WRONG, FusionConfig
 from smidgen.methods.group_heads import GAIN, GroupHeads, association_of, has_groups
 from smidgen.methods.host_copies import HostCopies
 from smidgen.methods.priors import read_prior
@@ -67,9 +67,6 @@ LEAST = 0.1
 
 PASSES = 3
 """How often in the refinement it is estimated which counts are wrong."""
-
-LEAST_WRONG = 1e-3
-"""The assumed fraction of wrong labels at least, where the teacher has a say: it may contradict one firmly."""
 
 UNITED_STRENGTH = 1.0
 """C of the regression by which a head takes over united groups."""

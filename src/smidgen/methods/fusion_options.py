@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
+from typing import Literal
 
 from smidgen.methods.priors import prior_option, read_shares
 from smidgen.options import Count, CountOrZero, Options, Several, Share, ShareBelowOne, Weight, option
+
+LEAST_WRONG = 1e-3
+"""The assumed fraction of wrong labels at least, where the teacher has a say: it may contradict one firmly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +81,12 @@ class FusionEmbeddingsConfig(FusionConfig):
     softness: Share = option(0.7, "target of the heads' loss / ln(clusters): 0 is confident, 1 uniform")
     final_softness: Share = option(0.5, "`softness` at the end of the stage")
     gain: Weight = option(0.02, "step size of the temperature towards `softness`")
-    hidden: Count = option(512, "hidden units of the network that learns from evidence")
+    sees: Literal["auto", "components", "embeddings"] = option(
+        "auto",
+        "what the network that learns from evidence sees: principal components, or all numbers of an embedding, for"
+        " labels alone; auto is all for labels alone of many images",
+    )
+    hidden: Count = option(512, "hidden units of the network that learns from evidence, where it sees components")
     dropout: ShareBelowOne = option(0.5, "of that layer")
     warm: Share = option(0.3, "fraction of the refinement over which distillation of the ensemble fades out")
     small: CountOrZero = option(600, "images per cluster below which one layer learns from heads, k-means and labels")

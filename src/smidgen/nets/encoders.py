@@ -76,12 +76,15 @@ class VectorEncoder(Encoder):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings (batch, features) of vectors (batch, inputs)."""
-        return nn.functional.relu(self.preactivations(images))
+        return self.of_standardised(self.normalise(images))
+
+    def of_standardised(self, vectors: Tensor) -> Tensor:
+        """Return embeddings (batch, features) of vectors (batch, inputs) that have been standardised."""
+        return self.layers(nn.functional.pad(vectors, (0, self.padding)))
 
     def preactivations(self, images: Tensor) -> Tensor:
         """Return the embeddings before their ReLU."""
-        vectors = self.normalise(images)
-        return self.layers[:-1](nn.functional.pad(vectors, (0, self.padding)))
+        return self.layers[:-1](nn.functional.pad(self.normalise(images), (0, self.padding)))
 
 
 def _pretrained(name: str) -> Callable[..., Encoder]:
