@@ -27,6 +27,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -122,7 +123,7 @@ class FusionEmbeddings(Method):
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=chance)
 
     @property
-    def _what_is_seen(self) -> str:
+    def _what_is_seen(self) -> Literal["components", "embeddings"]:
         """What the network that learns from evidence sees, see the option `sees`."""
         kinds = self.problem.evidence.sizes().keys()
         if self.config.sees == "auto":
@@ -339,9 +340,9 @@ class FusionEmbeddings(Method):
         """The net's slow average on the projection, else the voters' geometric mean or what it can say of the layer."""
         components, projection = self.config.components, self.projection
         if self.refined:
-            layers, last = self.learner.as_layers()
             if isinstance(self.learner, LabelNet):
-                return ProjectedStart(VECTORS, layers[0], last, projection=projection)
+                return ProjectedStart(VECTORS, *self.learner.as_encoder(), projection=projection)
+            layers, last = self.learner.as_layers()
             parts = Projected(components, self.config.hidden)
             return ProjectedStart(parts, ProjectedEncoder(projection, layers), last, projection=projection)
         head = (self.offered.weight, self.offered.bias) if self.offered.learned else self.heads.as_layer()

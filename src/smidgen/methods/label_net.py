@@ -31,6 +31,7 @@ from smidgen.methods.consistency import aligned, mixed_loss, mixed_pairs
 from smidgen.methods.evidence_net import EvidenceNet
 from smidgen.methods.fusion_options import LEAST_WRONG, FusionEmbeddingsConfig
 from smidgen.methods.priors import Prior, unfairness
+from smidgen.nets.encoder import Encoder
 from smidgen.nets.encoders import VectorEncoder
 
 MISSING = 0.5
@@ -80,6 +81,12 @@ class LabelNet(EvidenceNet):
         known = self.terms.losses(parts, {"labels": logits["labels"].softmax(1)}, kinds=self.likelihoods)
         own = losses["own"] + losses.get("begun", 0.0) + self.config.refine_balance * losses["balance"]
         return {"total": own + self.config.evidence * sum(known.values()), **losses, **known}
+
+    def as_encoder(self) -> tuple[Encoder, tuple[Tensor, Tensor]]:
+        """Return the teacher's encoder, and weight (clusters, features) and bias (clusters,) of its last layer."""
+        (encoder,), last = self.as_layers()
+        assert isinstance(encoder, VectorEncoder)
+        return encoder, last
 
     @property
     def _encoder(self) -> VectorEncoder:
