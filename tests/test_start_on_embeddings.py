@@ -118,5 +118,5 @@ def test_a_table_that_is_no_encoder_is_refused(wrong):
 
 
 def test_an_encoder_of_another_size_is_refused(runs):
-    with pytest.raises(InputError, match="a layer of 25 units. is wanted here"):
+    with pytest.raises(InputError, match=r"a layer of 25 units. is wanted here"):
         started("ucc", runs / "told", encoder=Projected(9, 25))
