@@ -79,6 +79,21 @@ def test_nothing_changes_where_no_cluster_is_empty():
 
 
 def test_clusters_of_few_images_are_left_whole():
-    few = soft(torch.zeros(2 * LEAST - 1, dtype=torch.long))
-    how = {"given": lambda p: (p, torch.ones(len(p), dtype=torch.bool)), "worth": lambda p: float(p[:, 1].sum())}
-    assert refilled(few, X[: len(few)], gain=0, generator=torch.Generator(), **how) is None
+    asked = []
+
+    def given(p):
+        asked.append(p)
+        return p, torch.ones(len(p), dtype=torch.bool)
+
+    for n, is_halved in ((2 * LEAST - 1, False), (4 * LEAST, True)):
+        p, x = soft(torch.zeros(n, dtype=torch.long)), torch.cat([X[: n // 2], X[-(n - n // 2) :]])
+        refilled(p, x, gain=0, generator=torch.Generator(), given=given, worth=lambda p: 0.0)
+        assert bool(asked) == is_halved
+
+
+def test_a_cluster_of_which_no_bag_speaks_is_left_whole():
+    def given(p):
+        return p, torch.zeros(len(p), dtype=torch.bool)
+
+    p = soft(CLASSES.clamp(max=2))
+    assert refilled(p, X, gain=-1, generator=torch.Generator(), given=given, worth=lambda p: 0.0) is None

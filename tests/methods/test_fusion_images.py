@@ -128,7 +128,7 @@ def test_the_head_with_the_lowest_loss_is_kept_and_the_teacher_starts_from_the_n
 
 def with_bags(**settings):
     """Return the method for 12 images of classes of 8, 2 and 2, with counts of bags that hold them all."""
-    offsets, members = torch.tensor([0, 2, 4, 7, 9, 12]), torch.tensor([0, 1, 2, 8, 3, 9, 10, 8, 11, 4, 5, 6])
+    offsets, members = torch.tensor([0, 2, 4, 7, 9, 13]), torch.tensor([0, 1, 2, 8, 3, 9, 10, 8, 11, 4, 5, 6, 7])
     known = torch.tensor([1, 2, 3, 2, 1])
     counts = {"count_bags": torch.arange(5), "counts_min": known, "counts_max": known}
     bags = Resolved(12, bag_names=tuple("vwxyz"), members=members, offsets=offsets, **counts)
@@ -143,7 +143,8 @@ def test_with_bags_their_likelihood_says_which_clusters_are_better():
     method = with_bags()
     method.neighbours = torch.tensor([[row + 1, row + 2, row + 3] for row in range(0, 12, 4) for _ in range(4)]) % 12
     assert group_heads.association_of(EQUAL, method.neighbours) > group_heads.association_of(UNEQUAL, method.neighbours)
-    assert method._worth(0.8 * UNEQUAL + 0.2 / 3) > method._worth(0.8 * EQUAL + 0.2 / 3) + group_heads.GAIN
+    likelihood = method._likelihood(named=False)
+    assert likelihood(0.8 * UNEQUAL + 0.2 / 3) > likelihood(0.8 * EQUAL + 0.2 / 3) + fusion_images.LIKELIER
 
 
 def test_an_empty_cluster_is_given_half_of_another_where_bags_speak_for_it(monkeypatch):
@@ -155,8 +156,7 @@ def test_an_empty_cluster_is_given_half_of_another_where_bags_speak_for_it(monke
     method.refining.fill_(True)
     merged = 0.9 * torch.eye(3)[[0] * 8 + [1] * 4] + 0.1 / 3
     with torch.no_grad():
-        for net in (method.net, method.teacher.net):
-            method._take(net.encoder(images), merged, net)
+        method._take(method.net.encoder(images), merged, [method.net, method.teacher.net])
     assert method.assign(images).argmax(1).tolist() == [0] * 8 + [1] * 4
     replaced = method.begin("refine", 30, Everywhere(images), torch.Generator().manual_seed(0))
     assert {id(each) for each in replaced} == {id(each) for each in method.net.heads.parameters()}
@@ -164,6 +164,16 @@ def test_an_empty_cluster_is_given_half_of_another_where_bags_speak_for_it(monke
     assert clusters[:8] == [0] * 8
     assert sorted({*clusters[8:10]} | {*clusters[10:]}) == [1, 2]
     assert method.begin("refine", 60, Everywhere(images), torch.Generator().manual_seed(0)) is None
+
+
+@pytest.mark.usefixtures("few_in_groups")
+def test_bags_of_which_nothing_is_known_leave_the_choice_to_neighbours(monkeypatch):
+    bags = Resolved(12, bag_names=("a",), members=torch.arange(12), offsets=torch.tensor([0, 12]))
+    method = FusionImages(FusionImagesConfig(heads=1), Problem(12, (1, 8, 8), 3, (0.5,), (0.25,), bags)).eval()
+    method.neighbours = torch.arange(12)[:, None].int()
+    monkeypatch.setattr(method.groups, "united", lambda embeddings, neighbours: iter([UNEQUAL]))
+    method.begin("refine", 0, Everywhere(torch.rand(12, 1, 8, 8)), torch.Generator())
+    assert method.refining
 
 
 @pytest.mark.parametrize("prior", ["learned", "uniform"])

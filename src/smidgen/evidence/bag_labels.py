@@ -43,7 +43,7 @@ def labels_given_bags(
     `sets_of_counts`; without any, counts say nothing. right: (counts,), the probability that each count is right, None
     for 1. leak: the probability that an image looks like a class that its bag does not hold.
     """
-    sums, weights = torch.zeros_like(p), p.new_zeros(len(p))
+    sums, weights, sets = torch.zeros_like(p), p.new_zeros(len(p)), sets.to(p)
     right = torch.ones(len(evidence.count_bags)) if right is None else right.cpu()
     for images, q, weight in chain(_by_proportions(evidence, p), _by_counts(evidence, p, sets, right, leak)):
         sums.index_add_(0, images, q * weight[:, None])
@@ -62,7 +62,9 @@ def shares_given_bags(
     """
     q, in_bags = labels_given_bags(evidence, p, sets=sets, right=right, leak=leak)
     covered, equal = in_bags.float().mean(), 1 / p.shape[1]
-    mean = (q.mean(0) + PSEUDO_COUNTS * equal) / (1 + PSEUDO_COUNTS)
+    if not bool(in_bags.any()):
+        return torch.full_like(q[0], equal)
+    mean = (q[in_bags].mean(0) + PSEUDO_COUNTS * equal) / (1 + PSEUDO_COUNTS)
     return covered * mean + (1 - covered) * equal
 
 

@@ -325,7 +325,7 @@ def _why_nets_differ(given: EncoderOption, wanted: EncoderOption, error: Excepti
     if given != wanted:
         return (
             f"The encoder of the run to start from is {str(given)!r}, and {str(wanted)!r} is wanted here: leave out"
-            " the option `encoder`."
+            " the option `encoder` where it is given, or start from another run."
         )
     reason = str(error).splitlines()[-1].strip()
     return f"The encoder of the run to start from was trained on images of another kind: {reason}"

@@ -1,13 +1,14 @@
-"""Clusters that have lost their images: each is given a class that shares a cluster with another, as bags tell them.
+"""Clusters that have lost their images: each is given a class that shares a cluster with another, as bags show.
 
-Counts and proportions unite the clusters into which a large class was cut, and leave some empty, while small classes
-may still share one. Training does not part these again: an empty cluster has no images to learn from. So a cluster is
+Counts unite the clusters into which a large class was cut, and leave some empty, while small classes may still share
+one. Training does not part these again: an empty cluster has no images to learn from. So a cluster is
 halved by k-means, and EM mends the halves: what each image is likely to be, given its bags, is what a linear layer
 learns next. Halves of one class grow together again, as bags speak against them; those of two classes come apart.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import torch
@@ -54,11 +55,14 @@ def refilled(
     best, found = None, p
     for empty in _empty(p):
         parted = [_parted(found, embeddings, *each, empty, given) for each in _halves(found, embeddings, generator)]
-        worths = {worth(each): each for each in parted if each is not None}
-        if not worths or max(worths) <= worth(found) + gain:
+        judged = [(worth(each), each) for each in parted if each is not None]
+        if not judged or max(judged, key=_first)[0] <= worth(found) + gain:
             break
-        best = found = worths[max(worths)]
+        best = found = max(judged, key=_first)[1]
     return best
+
+
+_first = operator.itemgetter(0)
 
 
 def _empty(p: Tensor) -> list[int]:
@@ -102,6 +106,8 @@ def _parted(
     for _ in range(STEPS):
         q, in_bags = given(_shared(p, rows, both, shares))
         wanted, known = q[rows][:, both].cpu(), in_bags[rows].cpu()
+        if not bool(known.any()):
+            return None
         total = wanted.sum(1, keepdim=True).clamp_min(1e-12)
         weight, bias = softmax_regression(x, wanted / total, weights=total[:, 0] * known, strength=STRENGTH)
         shares = (x @ weight.T + bias).softmax(1)

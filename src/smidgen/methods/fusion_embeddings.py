@@ -125,7 +125,7 @@ class FusionEmbeddings(Method):
     @property
     def _what_is_seen(self) -> Literal["components", "embeddings"]:
         """What the network that learns from evidence sees, see the option `sees`."""
-        kinds = self.problem.evidence.sizes().keys()
+        kinds = self.problem.evidence.sizes().keys() & {*LEARNED}
         if self.config.sees == "auto":
             return "embeddings" if kinds == {"labels"} and not self._is_small else "components"
         if self.config.sees == "embeddings" and kinds - {"labels"}:

@@ -16,9 +16,10 @@ Equation → function
     CE(p(strong view), argmax q) where max q > τ, q = P(class | teacher, label)          self_label_loss
     −log P(evidence | p), each averaged over its own items                               terms.EvidenceTerms
 
-Clusters are of equal sizes at first. Where nothing but the images is known, several times as many groups are learned
-beside them, united by their neighbours, and take the clusters' place if the normalised cut is lower (`group_heads`):
-so classes of unequal sizes are found.
+Clusters are of equal sizes at first. Where nothing, or only bags, are known, several times as many groups are learned
+beside them, united by their neighbours, and take the clusters' place if the normalised cut is lower or the evidence
+likelier (`group_heads`): so classes of unequal sizes are found. Bags then say how large they are (EM), and counts part
+those that still share a cluster (`empty_clusters`).
 
 The first stage works with ε = 0 until clusters have formed (`settle`). Then ε makes the loss tolerate wrong neighbours,
 and clusters are matched to the classes that evidence names, so that one label per class never pulls at half-formed
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,6 +65,9 @@ from smidgen.options import Count, CountOrZero, Several, Share, Weight, option
 
 LEAST = 0.1
 """The fraction of the first stage's steps without which no clusters form."""
+
+LIKELIER = 0.005
+"""By how many nats a statement must be likelier on average for other clusters to be taken."""
 
 PASSES = 3
 """How often in the refinement it is estimated which counts are wrong."""
@@ -218,7 +222,8 @@ class FusionImages(Method):
             if self.terms.names_classes:
                 self._name_clusters(embed)
         if stage == "refine" and len(self.terms.known_bags):
-            replaced = self._refill(embed, generator) if had_begun and self._prior.learned else None
+            knows_counts = len(self.terms.evidence.count_bags) > 0
+            replaced = self._refill(embed, generator) if had_begun and knows_counts and self._prior.learned else None
             self._judge_bags(embed(self.assign))
             return replaced
         return None
@@ -241,13 +246,20 @@ class FusionImages(Method):
 
     @torch.no_grad()
     def _unite_groups(self, embed: Embed) -> None:
-        """Let the united groups take the place of the chosen head's clusters, if they are worth more."""
+        """Let the united groups take the place of the chosen head's clusters, if they are better by more than a bit.
+
+        That is judged by the likelihood of the evidence, or where there is none by how far neighbours are together.
+        """
         assert self.groups is not None
         embeddings = embed.on_device(self.net.encoder)
-        found = max(self.groups.united(embeddings, self.neighbours), key=self._worth)
         clusters = self._ordered(self.net.heads(embeddings).float()).softmax(-1)[:, self.head]
-        if self._worth(found) > self._worth(clusters) + GAIN:
-            self._take(embeddings, found, self.net)
+        is_judged = bool(self.terms.names(late=True))
+        judge = self._likelihood(named=self.terms.names_classes) if is_judged else self._association
+        gain = LIKELIER if is_judged else GAIN
+        united = [(judge(p), p) for p in self.groups.united(embeddings, self.neighbours)]
+        best, found = max(united, key=lambda each: each[0])
+        if best > judge(clusters) + gain:
+            self._take(embeddings, found, [self.net])
 
     @torch.no_grad()
     def _refill(self, embed: Embed, generator: torch.Generator) -> list[nn.Parameter] | None:
@@ -258,32 +270,42 @@ class FusionImages(Method):
         found = refilled(
             clusters,
             embeddings,
-            given=partial(labels_given_bags, self.terms.evidence, sets=self._sets),
-            worth=self._worth,
-            gain=GAIN,
+            given=partial(labels_given_bags, self.terms.evidence, sets=self._sets, right=self.terms.right),
+            worth=self._likelihood(named=False),
+            gain=LIKELIER,
             generator=torch.Generator().manual_seed(seed),
         )
         if found is None:
             return None
-        for net in (self.net, self.teacher.net):
-            self._take(embeddings, found, net)
+        self._take(embeddings, found, [self.net, self.teacher.net])
         return [*self.net.heads.parameters()]
 
-    def _take(self, embeddings: Tensor, p: Tensor, net: HeadedNet) -> None:
+    def _take(self, embeddings: Tensor, p: Tensor, nets: Sequence[HeadedNet]) -> None:
         """Let the chosen head give nearly these assignments (images, clusters), by a regression on embeddings."""
         weight, bias = softmax_regression(embeddings.cpu(), p.cpu(), strength=UNITED_STRENGTH)
-        layer, rows = net.heads.linear, int(self.head) * self.problem.n_clusters + self.order[self.head]
-        layer.weight[rows] = weight.to(layer.weight)
-        layer.bias[rows] = bias.to(layer.bias)
+        rows = int(self.head) * self.problem.n_clusters + self.order[self.head]
+        for net in nets:
+            net.heads.linear.weight[rows] = weight.to(rows.device)
+            net.heads.linear.bias[rows] = bias.to(rows.device)
 
-    def _worth(self, p: Tensor) -> float:
-        """Return the likelihood of the evidence under assignments (images, clusters); their association without any."""
-        if not self.terms.evidence.sizes():
-            return association_of(p, self.neighbours)
-        if self.terms.names_classes:
-            p = p[:, in_order_of_classes(self.terms.class_evidence(p.cpu()).numpy())]
-        unjudged = EvidenceTerms(self.terms.evidence, self.problem.n_clusters, epsilon=self.config.wrong)
-        return unjudged.to(p.device).log_likelihood(p)
+    def _association(self, p: Tensor) -> float:
+        return association_of(p, self.neighbours)
+
+    def _likelihood(self, *, named: bool) -> Callable[[Tensor], float]:
+        """Return what gives the likelihood of the evidence under assignments (images, clusters), in nats.
+
+        Counts are believed at the assumed rate: one that was learned with wrong clusters would explain them away.
+        named: whether the clusters are first to be put into the order of the classes.
+        """
+        terms = EvidenceTerms(self.terms.evidence, self.problem.n_clusters, epsilon=self.config.wrong)
+        terms = terms.to(self.order.device)
+
+        def likelihood(p: Tensor) -> float:
+            if named:
+                p = p[:, in_order_of_classes(terms.class_evidence(p.cpu()).numpy())]
+            return terms.log_likelihood(p)
+
+        return likelihood
 
     def _name_clusters(self, embed: Embed) -> None:
         """Put each head's outputs into the order of the classes that the evidence names."""
@@ -311,12 +333,7 @@ class FusionImages(Method):
         by_part = dict(zip(shown, logits.split(sizes), strict=True))
         if stage == "refine":
             own = self._refine_losses(parts["weak"], by_part.pop("strong"))
-            import os
-
-            heads, weight = (
-                [self._head],
-                self.config.refine_balance * (1.0 if os.environ.get("FULL") else self._prior.exponent(1)),
-            )
+            heads, weight = [self._head], self.config.refine_balance * self._prior.exponent(1)
         else:
             share = progress / max(1, self.config.steps)
             own = self._cluster_losses(

@@ -3,7 +3,8 @@
 It sees all numbers of an embedding, where `evidence_net` sees the principal components in which clusters are found. It
 distils the assignments that it starts from; then its slow average (the teacher) labels embeddings as they are, and it
 learns these labels where the teacher is sure enough, on embeddings that lack half of their numbers and are mixed in
-pairs.
+pairs. Its predictions are drawn to the shares in `prior`, equal ones where they are learned: labels alone do not show
+which sizes classes have, as who labels often chooses as many images of each.
 
 Source. `methods.consistency` on ready embeddings: FixMatch (Sohn et al., NeurIPS 2020) with the thresholds of FreeMatch
 (Wang et al., ICLR 2023), distribution alignment (Berthelot et al., ICLR 2020) and mixup (Zhang et al., ICLR 2018).
