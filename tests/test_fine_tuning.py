@@ -18,6 +18,7 @@ from smidgen.experiments.recipes import parse_recipe
 from smidgen.fine_tuning import _Heard, _Unheard
 from smidgen.fitting import fit
 from smidgen.listener import Listener
+from smidgen.methods.self_training import SelfTraining
 from smidgen.model import Model
 from smidgen.nets.composed import Chain, Projected
 from smidgen.reports.page import write_page
@@ -218,6 +219,20 @@ def test_the_folder_is_locked_while_the_first_fit_is_written(photos, tmp_path):
         both(photos, tmp_path / "out", listener=Rival())
     assert refused
     RunFolder.start(tmp_path / "out", {}, resume=False, overwrite=False).close()
+
+
+def test_a_fine_tuning_that_is_undone_leaves_the_result_of_the_first_fit(photos, tmp_path, monkeypatch):
+    worse = iter([0.0, -1.0])
+    monkeypatch.setattr(SelfTraining, "_quality", lambda self, embedded, assignments: next(worse))
+    outcome = both(photos, tmp_path / "out")
+    frozen, whole = (Model.load(tmp_path / "out" / part) for part in ("frozen", "."))
+    assert outcome.metrics["fine_tuning"].startswith("undone")
+    assert outcome.metrics["train_accuracy"] == outcome.metrics["frozen_train_accuracy"]
+    assert (whole.name, whole.temperature) == (frozen.name, frozen.temperature)
+    for found in (outcome.assignments, whole.assign(outcome.train.images)):
+        np.testing.assert_allclose(found, frozen.assign(outcome.train.images), atol=1e-6)
+    first = RunFolder.open(tmp_path / "out" / "frozen").assignments
+    assert RunFolder.open(tmp_path / "out").assignments["cluster"] == first["cluster"]
 
 
 def test_a_message_of_the_first_fit_is_said_once_and_one_of_the_second_as_often_as_it_is_said():

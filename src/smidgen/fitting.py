@@ -230,9 +230,13 @@ class _Fit:
         others = map(str, range(len(names), self.problem.n_clusters))
         names = names + tuple(f"cluster {k}" if k in names else k for k in others)  # a class may be called "3"
         model = Model(self.method.eval(), self.config.method, preprocessing, names, self.device)
+        if self._is_undone:
+            assert self.before is not None
+            model, self.extractor = self.before.model, self.before.model.extractor
         outputs = self._assign_and_encode(model)
         unseen = self._unseen(outputs[0][0])
-        model, outputs = self._made_honest(model, outputs, unseen)
+        if not self._is_undone:
+            model, outputs = self._made_honest(model, outputs, unseen)
         assignments, embeddings = [found[0] for found in outputs], [found[1] for found in outputs]
         explained = self._explain(assignments[0], names, unseen)
         if explained.bags is not None:
@@ -245,6 +249,11 @@ class _Fit:
         if self.run_folder is not None:
             self._write(self.run_folder, model, assignments, embeddings, explained, metrics, bags.tables)
         return Outcome(model, metrics, self.config, self.datasets[0], assignments[0])
+
+    @property
+    def _is_undone(self) -> bool:
+        """Whether the fit on the frozen encoder was better: then its model is that of the whole."""
+        return self.before is not None and self.method.figures().get("fine_tuning_kept") is False
 
     def _preprocessing(self) -> Preprocessing:
         train = self.datasets[0]
@@ -426,9 +435,11 @@ class _Fit:
     ) -> None:
         if model.bag_calibration:  # all else of it is written
             model.save(run.path / "model")
-        known: dict[Callable[[Tensor], Tensor], np.ndarray] = {self.method.encode: embeddings[0]}
-        if model.temperature == 1:
-            known[self.method.assign] = assignments[0]
+        known: dict[Callable[[Tensor], Tensor], np.ndarray] = {}
+        if model.method is self.method:
+            known[self.method.encode] = embeddings[0]
+            if model.temperature == 1:
+                known[self.method.assign] = assignments[0]
         embed = make_embed(self.method, self.train.images, device=self.device, known=known)
         for name, table in {**self.method.tables(embed), **more_tables}.items():
             run.write_table(name, {**table, **self.relabelling.columns()} if name == "relabellings" else table)
