@@ -24,7 +24,7 @@ IMAGES = (
 FLOATS = torch.from_numpy(IMAGES).float() / 255
 EVIDENCE = Evidence.from_labels(CLASSES)
 FUSION = {"steps": 4, "refine_steps": 2, "batch_size": 8, "refine_batch_size": 8, "components": 8, "hidden": 16}
-FUSION |= {"small": 0}  # so that labels train the net
+FUSION |= {"small": 0, "sees": "components"}  # so that labels train the net
 NAME = "lite0@32"
 
 
@@ -41,6 +41,7 @@ def runs(tmp_path_factory):
         patch.setattr(fitting, "write_page", lambda path: None)
         for name, method, options, evidence in (
             ("told", "fusion", FUSION, EVIDENCE),
+            ("all numbers", "fusion", FUSION | {"sees": "embeddings"}, EVIDENCE),
             ("kmeans", "kmeans", {"n_init": 1}, None),
         ):
             fit(config(method, encoder=NAME, options=options), data=IMAGES, evidence=evidence, out=folder / name)
@@ -61,7 +62,10 @@ def tuned(method, run, *, evidence=EVIDENCE, **options):
 STILL = {"steps": 1, "batch_size": 8, "learning_rate": 0.0}
 
 
-@pytest.mark.parametrize(("run", "encoder"), [("told", Chain(NAME, Projected(8, 16))), ("kmeans", NAME)])
+@pytest.mark.parametrize(
+    ("run", "encoder"),
+    [("told", Chain(NAME, Projected(8, 16))), ("all numbers", Chain(NAME, "vectors")), ("kmeans", NAME)],
+)
 def test_the_encoder_and_the_net_of_the_run_are_one_to_begin_with(runs, run, encoder):
     outcome = tuned("kmeans", runs / run, evidence=None, n_init=1)
     assert (outcome.config.encoder, outcome.config.options["encoder"]) == (None, encoder)
@@ -88,11 +92,12 @@ def test_both_go_on_learning_and_are_saved_as_one(runs, folded, tmp_path):
     np.testing.assert_array_equal(again.assign(IMAGES), outcome.assignments)
 
 
-def test_self_training_goes_on_from_the_run_s_assignments(runs):
+@pytest.mark.parametrize(("run", "net"), [("told", Projected(8, 16)), ("all numbers", "vectors")])
+def test_self_training_goes_on_from_the_run_s_assignments(runs, run, net):
     still = {"learning_rate": 0.0, "head_rate": 0.0, "steps": 1, "batch_size": 8, "keep": "always"}
-    outcome = tuned("self-training", runs / "told", **still)
-    other = Model.load(runs / "told")
-    assert outcome.config.options["encoder"] == Chain(NAME, Projected(8, 16))
+    outcome = tuned("self-training", runs / run, **still)
+    other = Model.load(runs / run)
+    assert outcome.config.options["encoder"] == Chain(NAME, net)
     with torch.no_grad():
         wanted = other.method.eval().assign(other.extractor.eval()(FLOATS))
         found = outcome.model.method.eval().assign(FLOATS)  # the model's are tempered

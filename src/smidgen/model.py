@@ -127,7 +127,7 @@ class Model:
         description = ModelFile(
             format=FORMAT,
             method=self.name,
-            options=dataclasses.asdict(self.method.config),
+            options=dataclasses.asdict(self.method.saved_config),
             n_clusters=problem.n_clusters,
             shape=problem.shape,
             mean=tuple(problem.mean),

@@ -55,7 +55,7 @@ def assigned(method):
 
 def test_labels_of_many_images_are_learned_from_all_numbers(fitted):
     assert isinstance(fitted.learner, LabelNet)
-    assert fitted.config.sees == "embeddings"
+    assert fitted.saved_config.sees == "embeddings"
     assert (assigned(fitted).argmax(1) == CLASSES).mean() > 0.95
 
 
@@ -84,7 +84,7 @@ def test_other_runs_start_from_the_net_that_sees_all_numbers(fitted):
     ],
 )
 def test_what_the_net_sees_is_decided_by_evidence_and_size(evidence, options, wanted):
-    assert made(evidence, **options).config.sees == wanted
+    assert made(evidence, **options).saved_config.sees == wanted
 
 
 def test_all_numbers_are_for_labels_alone():

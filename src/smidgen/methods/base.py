@@ -200,6 +200,11 @@ class Method(nn.Module, ABC):
     evidence_use: EvidenceUse = EvidenceUse()
     """The evidence it learns from; an instance adds what depends on its training set."""
 
+    @property
+    def saved_config(self) -> Any:
+        """The options with which a saved model is made again; it knows no evidence and no images."""
+        return self.config
+
     def stages(self) -> list[Stage]:
         """Return the stages of training, in order; none means that all work is done in `finish`."""
         return []

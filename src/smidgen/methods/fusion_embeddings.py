@@ -111,9 +111,8 @@ class FusionEmbeddings(Method):
         self.layer = FeatureLayer(size, n_clusters)
         self.offered = FeatureLayer(projected, n_clusters)  # the same, as far as it can be learned from the projection
         self._prior = read_prior(config.prior, n_clusters, of="clusters")
-        self.config = dataclasses.replace(config, sees=self._what_is_seen)  # a saved model knows no evidence
-        learner = LabelNet if self.config.sees == "embeddings" else EvidenceNet
-        self.learner = learner(self.config, problem, projected, prior=self._prior)
+        learner = LabelNet if self._what_is_seen == "embeddings" else EvidenceNet
+        self.learner = learner(config, problem, projected, prior=self._prior)
         self.register_buffer("spread", torch.zeros(0, size))
         self.register_buffer("projected", torch.zeros(0, projected))
         self.register_buffer("neighbours", torch.zeros(0, 0, dtype=torch.int32))
@@ -131,6 +130,11 @@ class FusionEmbeddings(Method):
         if self.config.sees == "embeddings" and kinds - {"labels"}:
             raise InputError("`sees=embeddings` is for labels alone, and there is other evidence: leave it out.")
         return self.config.sees
+
+    @property
+    def saved_config(self) -> FusionEmbeddingsConfig:
+        """The options, with what the learning network sees as evidence and the number of images decided it."""
+        return dataclasses.replace(self.config, sees=self._what_is_seen)
 
     @property
     def terms(self) -> EvidenceTerms:

@@ -83,8 +83,8 @@ class FusionEmbeddingsConfig(FusionConfig):
     gain: Weight = option(0.02, "step size of the temperature towards `softness`")
     sees: Literal["auto", "components", "embeddings"] = option(
         "auto",
-        "what the network that learns from evidence sees: principal components, or all numbers of an embedding, for"
-        " labels alone; auto is all for labels alone of many images",
+        "whether the network that learns from evidence is shown principal components, or all numbers of an embedding,"
+        " which is for labels alone; auto is all for labels alone of many images",
     )
     hidden: Count = option(512, "hidden units of the network that learns from evidence, where it sees components")
     dropout: ShareBelowOne = option(0.5, "of that layer")
