@@ -233,6 +233,8 @@ def test_a_fine_tuning_that_is_undone_leaves_the_result_of_the_first_fit(photos,
         np.testing.assert_allclose(found, frozen.assign(outcome.train.images), atol=1e-6)
     first = RunFolder.open(tmp_path / "out" / "frozen").assignments
     assert RunFolder.open(tmp_path / "out").assignments["cluster"] == first["cluster"]
+    assert outcome.metrics["fine_tuning"] in write_page(tmp_path / "out").read_text()
+    assert both(photos, tmp_path / "out", resume=True).metrics == RunFolder.open(tmp_path / "out").metrics
 
 
 def test_a_message_of_the_first_fit_is_said_once_and_one_of_the_second_as_often_as_it_is_said():
