@@ -32,6 +32,7 @@ READS = ("aten._local_scalar_dense", "aten.equal", "aten.is_nonzero")
 OF_UNKNOWN_SHAPE = (
     "aten.nonzero",
     "aten.masked_select",
+    "aten.masked_scatter_backward",
     "aten._unique2",
     "aten.unique",
     "aten.repeat_interleave.Tensor",

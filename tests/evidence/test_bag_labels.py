@@ -21,7 +21,7 @@ SHARES = {"proportion_bags": torch.tensor([1, 2]), "proportions": torch.tensor([
 
 
 @pytest.mark.parametrize("numbers", [20_000_000, 1])  # all bags at once, or each by itself
-def test_it_is_the_mean_over_bags_weighed_by_how_likely_counts_are_right(numbers, monkeypatch):
+def test_it_is_the_mean_over_bags_as_far_as_their_counts_are_right(numbers, monkeypatch):
     monkeypatch.setattr(bag_labels, "_NUMBERS", numbers)
     given, right = evidence(**COUNTS, **SHARES), torch.tensor([0.8, 0.3])
     sets = sets_of_counts(given, 3)
@@ -30,8 +30,8 @@ def test_it_is_the_mean_over_bags_weighed_by_how_likely_counts_are_right(numbers
         rows, count = MEMBERS[OFFSETS[bag] : OFFSETS[bag + 1]], COUNTS["counts_min"][row : row + 1]
         q = labels_given_counts(P[rows], torch.tensor([0, len(rows)]), count, count, sets=sets)
         for image, values in zip(rows, q, strict=True):
-            sums[image] += right[row] * values
-            weights[image] += right[row]
+            sums[image] += right[row] * values + (1 - right[row]) * P[image]
+            weights[image] += 1
     for row, bag in enumerate((1, 2)):
         rows, share = MEMBERS[OFFSETS[bag] : OFFSETS[bag + 1]], torch.cat([SHARES["proportions"][row], torch.zeros(1)])
         q = labels_given_proportions(P[rows], torch.tensor([0, len(rows)]), share[None])

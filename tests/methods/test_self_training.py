@@ -7,6 +7,7 @@ from paper_samples import CLASSES, IMAGES, N_CLASSES, N_IMAGES, embed_of, floats
 
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
+from smidgen.evidence.bag_labels import labels_given_bags, sets_of_counts
 from smidgen.evidence.held_out import held_out_labels
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods import make_config, make_method
@@ -156,6 +157,26 @@ def test_images_with_labels_have_them_as_targets():
     assert float(q[:8].gather(1, TRUTH[:8, None]).min()) >= 0.75
     assert images.shape[0] == 12
     torch.testing.assert_close(q.sum(1), torch.ones(12))
+
+
+def test_images_of_bags_have_what_their_bags_say_as_targets():
+    evidence = some_counts()
+    method = make(known=evidence, trust=0.25)
+    method.start_from(a_run()[0])
+    begun(method)
+    used = method.terms.evidence
+    believed, rows = method.first.clone(), torch.arange(12)
+    first = method.targets(Part(floats(IMAGES)[:12], rows))
+    wanted, in_bags = labels_given_bags(used, believed, sets=sets_of_counts(used, N_CLASSES), right=method.terms.right)
+    assert in_bags[:12].all()
+    torch.testing.assert_close(first, wanted[:12])
+    method.predicted[:12] = torch.eye(N_CLASSES)[TRUTH[:12].roll(1)]  # the teacher has learned something else
+    believed[:12] = 0.75 * method.predicted[:12] + 0.25 * believed[:12]
+    method.begin("train", 10, embed_of(method), seeded())
+    wanted, _ = labels_given_bags(used, believed, sets=sets_of_counts(used, N_CLASSES), right=method.terms.right)
+    torch.testing.assert_close(method.posteriors, wanted)
+    assert not torch.allclose(wanted[:12], first, atol=0.1)
+    assert "bags" not in method.request("train", 10, seeded(), progress=10)
 
 
 def test_clusters_that_merge_are_not_kept():

@@ -34,6 +34,11 @@ def sets_of_counts(evidence: Resolved, n_clusters: int) -> Tensor:
     return cluster_subsets(n_clusters, most).float()
 
 
+def kinds_given_bags(sets: Tensor) -> tuple[str, ...]:
+    """Return the kinds of evidence that `labels_given_bags` hears; counts only with sets of `sets_of_counts`."""
+    return ("proportions", *(("counts",) if sets.shape[1] else ()))
+
+
 def labels_given_bags(
     evidence: Resolved, p: Tensor, *, sets: Tensor, right: Tensor | None = None, leak: float = LEAK
 ) -> tuple[Tensor, Tensor]:
@@ -41,15 +46,16 @@ def labels_given_bags(
 
     Images in no bag with proportions or a count keep p: assignments (images, clusters), rows sum to one. sets: of
     `sets_of_counts`; without any, counts say nothing. right: (counts,), the probability that each count is right, None
-    for 1. leak: the probability that an image looks like a class that its bag does not hold.
+    for 1; as far as it is wrong, p remains. leak: the probability that an image looks like a class that its bag does
+    not hold.
     """
-    sums, weights, sets = torch.zeros_like(p), p.new_zeros(len(p)), sets.to(p)
+    sums, bags, sets = torch.zeros_like(p), p.new_zeros(len(p)), sets.to(p)
     right = torch.ones(len(evidence.count_bags)) if right is None else right.cpu()
-    for images, q, weight in chain(_by_proportions(evidence, p), _by_counts(evidence, p, sets, right, leak)):
-        sums.index_add_(0, images, q * weight[:, None])
-        weights.index_add_(0, images, weight)
-    known = weights > 0
-    return torch.where(known[:, None], sums / weights.clamp_min(1e-12)[:, None], p), known
+    for images, q in chain(_by_proportions(evidence, p), _by_counts(evidence, p, sets, right, leak)):
+        sums.index_add_(0, images, q)
+        bags.index_add_(0, images, torch.ones_like(q[:, 0]))
+    known = bags > 0
+    return torch.where(known[:, None], sums / bags.clamp_min(1)[:, None], p), known
 
 
 def shares_given_bags(
@@ -68,27 +74,27 @@ def shares_given_bags(
     return covered * mean + (1 - covered) * equal
 
 
-def _by_proportions(evidence: Resolved, p: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield images (i,) of some bags, what they are likely to be (i, clusters), and weights of one (i,)."""
+def _by_proportions(evidence: Resolved, p: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images (i,) of some bags, and what they are likely to be (i, clusters)."""
     known = F.pad(evidence.proportions, (0, p.shape[1] - evidence.proportions.shape[1])).to(p)
     bags = evidence.proportion_bags
     for rows in _blocks(evidence.bag_sizes[bags], _NUMBERS // p.shape[1]):
         images, offsets = evidence.images_of(bags[rows])
         images = images.to(p.device)
-        yield images, labels_given_proportions(p[images], offsets, known[rows]), p.new_ones(len(images))
+        yield images, labels_given_proportions(p[images], offsets, known[rows])
 
 
 def _by_counts(
     evidence: Resolved, p: Tensor, sets: Tensor, right: Tensor, leak: float
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield the same by the counts of bags, weighed by how likely these are right; nothing without sets."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the same by the counts of bags, as far as these are right; nothing without sets."""
     bags = evidence.count_bags if sets.shape[1] else evidence.count_bags[:0]
     for rows in _blocks(evidence.bag_sizes[bags], _NUMBERS // max(1, sets.shape[1])):
         images, offsets = evidence.images_of(bags[rows])
         images = images.to(p.device)
         low, high = evidence.counts_min[rows].to(p.device), evidence.counts_max[rows].to(p.device)
         q = labels_given_counts(p[images], offsets, low, high, sets=sets, leak=leak)
-        yield images, q, right[rows].repeat_interleave(offsets.diff()).to(p)
+        yield images, p[images].lerp(q, right[rows].repeat_interleave(offsets.diff()).to(p)[:, None])
 
 
 def _blocks(sizes: Tensor, most: int) -> Iterator[Tensor]:

@@ -127,11 +127,16 @@ class EvidenceTerms(nn.Module):
         """The probability that each count is right, (counts,), see `judge_counts`; None without counts."""
         return self.target("count_right") if len(self.evidence.count_bags) else None
 
-    def request(self, generator: torch.Generator, *, view: View | None) -> dict[str, Request]:
-        """Return the parts of a batch: one by the name of each kind about images or pairs, and one "bags"."""
-        requests = {}
+    def request(
+        self, generator: torch.Generator, *, view: View | None, kinds: Collection[str] | None = None
+    ) -> dict[str, Request]:
+        """Return the parts of a batch: one by the name of each kind about images or pairs, and one "bags".
+
+        kinds: names of losses, without any of which about bags there is no part "bags"; None for all.
+        """
+        requests, of_bags = {}, {name for kind in self.kinds_of_bags for name in self._losses[kind.name]}
         for name in KINDS:
-            if name == "bags" and len(self.known_bags):
+            if name == "bags" and len(self.known_bags) and (kinds is None or of_bags.intersection(kinds)):
                 bags = draw_bags(self.evidence, self.known_bags, generator, bags=self._bags, images=self._images)
                 members, offsets = self.evidence.images_of(bags)
                 requests[name] = Request(members, view, offsets=offsets, items=bags)

@@ -71,10 +71,10 @@ def unique_count_log_probabilities(
         if bool(exact.any()):
             some = None if admissible is None else _chosen(admissible, exact)
             law_of_some = _by_subsets(*some_bags(p, offsets, exact), max_count, admissible=some, tolerance=tolerance)
-            result = result.masked_scatter(to_device(exact.unsqueeze(1), p.device), law_of_some)
+            result = put_bags(result, exact, law_of_some)
         if not bool(exact.all()):
             law_of_some = independent_count_log_probabilities(*some_bags(p, offsets, ~exact), max_count=max_count)
-            result = result.masked_scatter(to_device(~exact.unsqueeze(1), p.device), law_of_some)
+            result = put_bags(result, ~exact, law_of_some)
     possible = torch.arange(1, max_count + 1) <= offsets.diff().unsqueeze(1)
     result = torch.where(to_device(possible, p.device), result, _IMPOSSIBLE)
     return back_to(assignments, result)
@@ -107,6 +107,14 @@ def some_bags(rows: Tensor, offsets: Tensor, chosen: Tensor) -> tuple[Tensor, Te
 def _chosen(rows: Tensor, chosen: Tensor) -> Tensor:
     """Return the rows that are chosen by (rows,) bool on the host, without waiting for the rows' device."""
     return rows if bool(chosen.all()) else rows[to_device(chosen.nonzero().flatten(), rows.device)]
+
+
+def put_bags(rows: Tensor, chosen: Tensor, values: Tensor) -> Tensor:
+    """Return the rows (bags, …) of all bags, where those of the chosen ones are `values`; the device is not waited for.
+
+    chosen: (bags,) bool on the CPU. (The gradient of `masked_scatter` would wait for a GPU.)
+    """
+    return rows.index_copy(0, to_device(chosen.nonzero().flatten(), rows.device), values)
 
 
 def count_frequencies(counts_min: Tensor, counts_max: Tensor, possible: Tensor) -> Tensor:
@@ -235,9 +243,7 @@ def _by_subsets(p: Tensor, offsets: Tensor, max_count: int, *, admissible: Tenso
         errors, sums = (x.masked_fill(~wanted, -math.inf) for x in (error, result))
         lost = (errors.amax(1) > sums.logsumexp(1) + math.log(tolerance)).cpu()  # waits for the device
     if bool(lost.any()):
-        result = result.masked_scatter(
-            lost.unsqueeze(1).to(p.device), _sequential(*some_bags(p, offsets, lost), possible)
-        )
+        result = put_bags(result, lost, _sequential(*some_bags(p, offsets, lost), possible))
     return F.pad(result, (0, max_count - possible), value=_IMPOSSIBLE)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smidgen.hardware import to_device
-from smidgen.maths.counts import back_to, bag_numbers, in_float64, some_bags
+from smidgen.maths.counts import back_to, bag_numbers, in_float64, put_bags, some_bags
 
 _LEAST = 1e-6  # probabilities are held above this where ε = 0
 _SURE = 1 - 1e-6
@@ -104,7 +104,7 @@ def class_count_log_probabilities(assignments: Tensor, offsets: Tensor, class_co
     if bool(small.any()):
         class_counts, _ = some_bags(class_counts, torch.arange(len(small) + 1), small)  # rows as bags of one
         exact = _exact_class_counts(*some_bags(p, offsets, small), class_counts)
-        law = law.masked_scatter(to_device(small.unsqueeze(1), p.device), exact)
+        law = put_bags(law, small, exact)
     return back_to(assignments, law)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smidgen.data.batches import Part, Request
-from smidgen.evidence.bag_labels import sets_of_counts, shares_given_bags
+from smidgen.evidence.bag_labels import kinds_given_bags, sets_of_counts, shares_given_bags
 from smidgen.evidence.terms import LEAST_BETWEEN, EvidenceTerms, KnownBags
 from smidgen.hardware import to_device
 from smidgen.maths.bag_posteriors import labels_given_counts, labels_given_proportions
@@ -77,8 +77,7 @@ class EvidenceNet(nn.Module):
     @property
     def likelihoods(self) -> tuple[str, ...]:
         """The losses of evidence that is not learned in steps of EM: counts too, where the sets are too many."""
-        by_posterior = ("proportions", *(("counts",) if self.sets.shape[1] else ()))
-        return tuple(name for name in self.terms.names() if name not in by_posterior)
+        return tuple(name for name in self.terms.names() if name not in kinds_given_bags(self.sets))
 
     def forward(self, projected: Tensor) -> Tensor:
         """Return the teacher's assignments (batch, clusters), rows sum to one."""

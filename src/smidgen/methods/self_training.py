@@ -2,11 +2,12 @@
 
 Idea. A run on a frozen encoder knows most classes, but only as far as the encoder tells them apart. Its assignments are
 targets good enough to train the last stages of the encoder too. (Without a run to start from they are those of k-means
-and labels on the encoder's embeddings.) An exponential moving average of the network (the
-teacher) labels weak views, which together with the run's own assignments are targets for strong views where they are
-sure. How sure is measured for each class by itself, and classes that the teacher prefers are held back, or the easy
-ones would take over. Every piece of evidence adds its log-likelihood. The result is kept only if it is better by what
-this fine-tuning was not trained on.
+and labels on the encoder's embeddings.) An exponential moving average of the network (the teacher) labels weak views,
+which together with the run's own assignments are targets for strong views where they are sure. How sure is measured for
+each class by itself, and classes that the teacher prefers are held back, or the easy ones would take over. Images of
+bags with counts or proportions have another target: what they are likely to be, given the bag and what the teacher last
+predicted of its images (a step of EM). All other evidence adds its log-likelihood. The result is kept only if it is
+better by what this fine-tuning was not trained on.
 
 Source. Teacher and strong views after FixMatch (Sohn et al., NeurIPS 2020) and Mean Teacher (Tarvainen & Valpola, NIPS
 2017), thresholds after FreeMatch (Wang et al., ICLR 2023), the debiased teacher after Wang et al., "Debiased
@@ -14,6 +15,7 @@ Learning from Naturally Imbalanced Pseudo-Labels" (CVPR 2022); docs/methods.md �
 
 Equation → function
     q = (1 − β) softmax(z_teacher − τ log p̄) + β p_first                  SelfTraining.targets
+    q = P(class | bags, (1 − β) p_teacher + β p_first) of images in bags  SelfTraining.judge_bags
     t_k = (mean of q_k) / max · mean of max q, each over many steps         maths.thresholds
     mean [max q > t_argmax q] · CE(q, strong view)                          self_training_loss
     −log P(evidence | p), each averaged over its own items                  terms.EvidenceTerms
@@ -35,9 +37,10 @@ from torch.nn import functional as F
 from smidgen.data.batches import Part, Request
 from smidgen.data.views import weak_and_strong
 from smidgen.errors import InputError
+from smidgen.evidence.bag_labels import kinds_given_bags, labels_given_bags, sets_of_counts
 from smidgen.evidence.held_out import held_out_labels, without_fifth
 from smidgen.evidence.kinds import LEARNED
-from smidgen.evidence.terms import EvidenceTerms
+from smidgen.evidence.terms import LEAST_BETWEEN, EvidenceTerms
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.neighbours import nearest_neighbours
@@ -54,6 +57,9 @@ from smidgen.nets.timm_encoder import unmirrored
 from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight, option
 
 PASSES, LEAST_STEPS = 5, 200
+E_STEPS = 10
+"""How often it is estimated what the images of bags are likely to be."""
+
 NEIGHBOURS = 10
 MEMORY = 0.99
 """Of the moving averages of what the teacher predicts and how sure it is."""
@@ -99,7 +105,10 @@ class SelfTraining(Method):
     """See the module's docstring; clusters are those of the run to start from, named by the evidence."""
 
     name = "self-training"
-    training_only = ("net.", "origin.", "first", "prior", "seen", "confidence", "known", "terms.", "judges.")
+    training_only = (
+        "net.", "origin.", "first", "prior", "seen", "confidence", "known", "terms.", "judges.",
+        "predicted", "posteriors", "in_bags", "sets",
+    )  # fmt: skip
     evidence_use = EvidenceUse(kinds=LEARNED)
 
     first: Tensor
@@ -108,6 +117,10 @@ class SelfTraining(Method):
     confidence: Tensor
     known: Tensor
     judged: Tensor
+    sets: Tensor
+    predicted: Tensor
+    posteriors: Tensor
+    in_bags: Tensor
 
     def __init__(self, config: SelfTrainingConfig, problem: Problem) -> None:
         super().__init__()
@@ -138,12 +151,19 @@ class SelfTraining(Method):
         self.register_buffer("seen", torch.full((n_clusters,), 1 / n_clusters))
         self.register_buffer("confidence", torch.ones(()))
         self.register_buffer("known", used.labels, persistent=False)
+        self.register_buffer("sets", sets_of_counts(used, n_clusters), persistent=False)
+        self._has_posteriors = bool({*used.sizes()} & {*kinds_given_bags(self.sets)})
+        self.register_buffer("predicted", torch.zeros(0, n_clusters))
+        self.register_buffer("posteriors", torch.zeros(0, n_clusters))
+        self.register_buffer("in_bags", torch.zeros(problem.n_images, dtype=torch.bool))
         self.register_buffer("judged", torch.zeros(3))  # before, after, and whether the later one is kept
 
     def stages(self) -> list[Stage]:
         """Return the one stage, "train"."""
         passes = -(-PASSES * self.problem.n_images // self.config.batch_size)
-        return [Stage("train", self.config.steps or max(LEAST_STEPS, passes), loss_should_decrease=False)]
+        steps = self.config.steps or max(LEAST_STEPS, passes)
+        begins = range(0, steps, max(LEAST_BETWEEN, steps // E_STEPS)) if self._has_posteriors else (0,)
+        return [Stage("train", steps, begins=(*begins,), loss_should_decrease=False)]
 
     def train(self, mode: bool = True) -> Self:
         """Let batch norm keep the statistics of the run to start from: those of a few strong views are others."""
@@ -184,6 +204,13 @@ class SelfTraining(Method):
             net.heads.linear.bias.copy_(layer[1])
 
     def begin(self, stage: str, step: int, embed: Embed, generator: torch.Generator) -> None:
+        """Note what the run to start from says of each image, and how it is to be understood by what bags hold."""
+        if step == 0:
+            self._note_start(embed, generator)
+        if self._has_posteriors:
+            self.judge_bags()
+
+    def _note_start(self, embed: Embed, generator: torch.Generator) -> None:
         """Note what the run to start from says of each image, its clusters in the order of the classes."""
         embedded = embed.on_device(self.encode)
         if not self._has_layer:
@@ -197,6 +224,16 @@ class SelfTraining(Method):
         self.first = p.to(self.prior)
         self.judged[0] = self._quality(embedded, self.first)
         self.prior, self.seen, self.confidence = self.first.mean(0), self.first.mean(0), self.first.amax(1).mean()
+        self.predicted = self.first.clone() if self._has_posteriors else self.predicted
+
+    @torch.no_grad()
+    def judge_bags(self) -> None:
+        """Find which counts are wrong, and what images are likely to be, given the bags that they are in."""
+        believed = torch.lerp(self.predicted, self.first, self.config.trust)
+        self.terms.judge_counts(believed)
+        self.posteriors, self.in_bags = labels_given_bags(
+            self.terms.evidence, believed, sets=self.sets, right=self.terms.right
+        )
 
     def _first_layer(self, embedded: Tensor, generator: torch.Generator) -> Layer:
         """Return the layer that k-means on embeddings (n, features), and labels where there are any, come to."""
@@ -221,7 +258,12 @@ class SelfTraining(Method):
         """Ask for images as weak and strong views, but for those whose labels are held out; and for evidence."""
         rows = self.rows[torch.randint(len(self.rows), (self.config.batch_size,), generator=generator)]
         own = {"weak": Request(rows, self.weak), "strong": Request(rows, self.strong)}
-        return own | self.terms.request(generator, view=self.weak)
+        return own | self.terms.request(generator, view=self.weak, kinds=self._likelihoods)
+
+    @property
+    def _likelihoods(self) -> tuple[str, ...]:
+        """The losses of evidence but for that which is learned in steps of EM."""
+        return tuple(name for name in self.terms.names(late=True) if name not in kinds_given_bags(self.sets))
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the loss on targets, and that of each kind of evidence."""
@@ -231,7 +273,7 @@ class SelfTraining(Method):
         by_part = dict(zip(shown, logits.split([len(part.images) for part in shown.values()]), strict=True))
         own, sure = self_training_loss(by_part.pop("strong"), targets, thresholds(self.confidence, self.seen))
         p = {name: values.softmax(1) for name, values in by_part.items()}
-        known = self.terms.losses(parts, p, kinds=self.terms.names(late=True))
+        known = self.terms.losses(parts, p, kinds=self._likelihoods)
         total = own + self.config.evidence * sum(known.values(), start=own.new_zeros(()))
         return {"total": total, "self_label": own, "sure": sure.mean(), **known}
 
@@ -243,7 +285,11 @@ class SelfTraining(Method):
         p = z.softmax(1)
         self.prior.lerp_(p.mean(0), 1 - MEMORY)
         debiased = (z - self.config.debias * self.prior.clamp_min(1e-6).log()).softmax(1)
-        q = self._with_labels(torch.lerp(debiased, self.first[weak.indices], self.config.trust), weak.indices)
+        q = torch.lerp(debiased, self.first[weak.indices], self.config.trust)
+        if self._has_posteriors:
+            self.predicted[weak.indices] = p
+            q = torch.where(self.in_bags[weak.indices, None], self.posteriors[weak.indices], q)
+        q = self._with_labels(q, weak.indices)
         self.seen.lerp_(q.mean(0), 1 - MEMORY)
         self.confidence.lerp_(q.amax(1).mean(), 1 - MEMORY)
         return q
