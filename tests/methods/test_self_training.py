@@ -8,11 +8,12 @@ from paper_samples import CLASSES, IMAGES, N_CLASSES, N_IMAGES, embed_of, floats
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
 from smidgen.evidence.bag_labels import labels_given_bags, sets_of_counts
-from smidgen.evidence.held_out import held_out_labels
+from smidgen.evidence.held_out import held_out_labels, images_of
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem, StartingPoint
 from smidgen.methods.self_training import self_training_loss
+from smidgen.nets.composed import Chain
 
 NAMES = ("a", "b", "c", "d")
 TRUTH = torch.from_numpy(CLASSES)
@@ -209,3 +210,26 @@ def test_nets_without_stages_to_freeze_are_trained_whole():
 def test_labels_of_one_class_alone_decide_nothing():
     labels = torch.where(torch.arange(N_IMAGES) < 20, 2, -1)
     assert len(held_out_labels(labels)) == 0
+
+
+def test_layers_that_a_run_learned_from_the_evidence_do_not_judge():
+    method = begun(make(labels=some_labels(10), encoder=Chain("lite0@32", "vectors")))
+    before = float(method.judged[0])
+    for parameter in method.teacher.net.encoder.then.parameters():
+        parameter.data.zero_()  # what it knew by heart is forgotten, and the features are the same
+    method.eval().finish(embed_of(method), seeded())
+    assert float(method.judged[1]) == before
+
+
+def test_images_that_only_held_out_evidence_is_about_are_not_learned():
+    evidence = some_counts()
+    method = make(known=evidence)
+    used, judged = images_of(method.terms.evidence), images_of(method.judges.evidence)
+    assert judged.any()
+    assert method.rows.tolist() == (used | ~judged).nonzero().flatten().tolist()
+    everything = bags(count_bags=torch.arange(30), counts_min=torch.ones(30).long(), counts_max=torch.ones(30).long())
+    assert images_of(everything).sum() == min(N_IMAGES, 120)
+    pairs = Resolved(N_IMAGES, pairs=torch.tensor([[0, 5], [5, 7]]), same=torch.tensor([True, False]))
+    assert images_of(pairs).nonzero().flatten().tolist() == [0, 5, 7]
+    labels = torch.full((N_IMAGES,), -1).index_fill(0, torch.tensor([3]), 1)
+    assert images_of(Resolved(N_IMAGES, labels=labels, class_names=NAMES)).nonzero().flatten().tolist() == [3]

@@ -1,6 +1,8 @@
 """Evidence that fine-tuning does not learn from, to judge it by: one statement in five.
 
-The fit on the frozen encoder before it has learned from all of it, so bags and pairs speak for that fit a little more.
+The fit on the frozen encoder before it has learned from all of it, and may know it by heart. What is judged is
+therefore how well features lead from the other statements to these: before, those of the pretrained net, which no
+evidence has shaped.
 """
 
 from __future__ import annotations
@@ -31,6 +33,16 @@ def held_out_labels(labels: Tensor) -> Tensor:
     if len(classes) < 2 or int((labels >= 0).sum()) < LEAST * len(classes):
         return torch.zeros(0, dtype=torch.int64)
     return torch.cat([(labels == k).nonzero().flatten()[EVERY - 1 :: EVERY] for k in classes])
+
+
+def images_of(evidence: Resolved) -> Tensor:
+    """Return which images any evidence is about, (n_images,) bool."""
+    found = evidence.labels >= 0
+    for kind in map(kind_of, LEARNED):
+        if kind.about != "bags":
+            found[kind.known(evidence).flatten()] = True
+    found[evidence.images_of(evidence.bags_known())[0]] = True
+    return found
 
 
 def without_fifth(evidence: Resolved) -> tuple[Resolved, Resolved]:

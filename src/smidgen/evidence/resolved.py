@@ -108,4 +108,4 @@ class Resolved:
         """Return the images of some bags one after the other, and their offsets (bags + 1,)."""
         starts, sizes = self.offsets[bags], self.bag_sizes[bags]
         members = [self.members[s : s + n] for s, n in zip(starts.tolist(), sizes.tolist(), strict=True)]
-        return torch.cat(members), torch.nn.functional.pad(sizes.cumsum(0), (1, 0))
+        return torch.cat([self.members[:0], *members]), torch.nn.functional.pad(sizes.cumsum(0), (1, 0))

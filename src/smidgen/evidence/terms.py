@@ -105,8 +105,8 @@ class EvidenceTerms(nn.Module):
         """Whether any evidence names the classes of single images."""
         return any(kind.class_at is not None for kind in self.kinds_of_images)
 
-    def names(self, *, named: bool = True, late: bool = False) -> tuple[str, ...]:
-        """Return the names of the losses there are.
+    def names(self, *, named: bool = True, late: bool = False, without: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the names of the losses there are, but for those of some kinds of evidence.
 
         named: those too that name classes, and need clusters that are matched to the classes. late: those too that
         clusters must have formed for.
@@ -115,7 +115,7 @@ class EvidenceTerms(nn.Module):
             name
             for kind in (*self.kinds_of_images, *self.kinds_of_bags)
             for name, loss in self._losses[kind.name].items()
-            if (named or kind.class_at is None) and (late or not loss.late)
+            if (named or kind.class_at is None) and (late or not loss.late) and kind.name not in without
         )
 
     def target(self, name: str) -> Tensor:

@@ -77,7 +77,7 @@ class EvidenceNet(nn.Module):
     @property
     def likelihoods(self) -> tuple[str, ...]:
         """The losses of evidence that is not learned in steps of EM: counts too, where the sets are too many."""
-        return tuple(name for name in self.terms.names() if name not in kinds_given_bags(self.sets))
+        return self.terms.names(without=kinds_given_bags(self.sets))
 
     def forward(self, projected: Tensor) -> Tensor:
         """Return the teacher's assignments (batch, clusters), rows sum to one."""

@@ -38,8 +38,9 @@ from smidgen.data.batches import Part, Request
 from smidgen.data.views import weak_and_strong
 from smidgen.errors import InputError
 from smidgen.evidence.bag_labels import kinds_given_bags, labels_given_bags, sets_of_counts
-from smidgen.evidence.held_out import held_out_labels, without_fifth
+from smidgen.evidence.held_out import held_out_labels, images_of, without_fifth
 from smidgen.evidence.kinds import LEARNED
+from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.terms import LEAST_BETWEEN, EvidenceTerms
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.matching import in_order_of_classes
@@ -49,7 +50,7 @@ from smidgen.maths.thresholds import thresholds
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.feature_layer import CLUSTERS_STRENGTH, Layer
 from smidgen.nets.average import Average
-from smidgen.nets.composed import EncoderOption
+from smidgen.nets.composed import ChainedEncoder, EncoderOption
 from smidgen.nets.encoders import make_encoder
 from smidgen.nets.heads import HeadedNet
 from smidgen.nets.projection import NORM
@@ -59,6 +60,9 @@ from smidgen.options import Count, CountOrZero, Options, Several, Share, Weight,
 PASSES, LEAST_STEPS = 5, 200
 E_STEPS = 10
 """How often it is estimated what the images of bags are likely to be."""
+
+MOST_ROWS = 20_000
+"""Images from which assignments are learned anew, to be judged by held-out evidence."""
 
 NEIGHBOURS = 10
 MEMORY = 0.99
@@ -139,8 +143,7 @@ class SelfTraining(Method):
         if judged is not None and judged.sizes().keys() & {*LEARNED}:
             self.judges = EvidenceTerms(judged, n_clusters, epsilon=config.wrong)
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.chance_losses())
-        others = torch.ones(problem.n_images, dtype=torch.bool).index_fill_(0, self.held_out, False)
-        self.rows = others.nonzero().flatten()
+        self.rows = self._learned_images(used, judged)
         encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
         self.net = HeadedNet(encoder, n_clusters)
         self.teacher = Average(self.net, decay=config.decay)
@@ -157,6 +160,13 @@ class SelfTraining(Method):
         self.register_buffer("posteriors", torch.zeros(0, n_clusters))
         self.register_buffer("in_bags", torch.zeros(problem.n_images, dtype=torch.bool))
         self.register_buffer("judged", torch.zeros(3))  # before, after, and whether the later one is kept
+
+    def _learned_images(self, used: Resolved, judged: Resolved | None) -> Tensor:
+        """Return the images to learn from: all but those that only what is held out is about; all if none is left."""
+        out = torch.zeros(self.problem.n_images, dtype=torch.bool).index_fill_(0, self.held_out, True)
+        if judged is not None:
+            out |= images_of(judged) & ~images_of(used)
+        return (~out if not bool(out.all()) else out).nonzero().flatten()
 
     def stages(self) -> list[Stage]:
         """Return the one stage, "train"."""
@@ -212,7 +222,8 @@ class SelfTraining(Method):
 
     def _note_start(self, embed: Embed, generator: torch.Generator) -> None:
         """Note what the run to start from says of each image, its clusters in the order of the classes."""
-        embedded = embed.on_device(self.encode)
+        features = embed.on_device(self._features)
+        embedded = self._embedded(features)
         if not self._has_layer:
             self._take(self._first_layer(embedded.cpu(), generator))
         p = self._assigned(embedded).cpu()
@@ -222,7 +233,7 @@ class SelfTraining(Method):
             self._take((layer.weight[order.to(layer.weight.device)], layer.bias[order.to(layer.bias.device)]))
             p = p[:, order]
         self.first = p.to(self.prior)
-        self.judged[0] = self._quality(embedded, self.first)
+        self.judged[0] = self._quality(features, self.first)
         self.prior, self.seen, self.confidence = self.first.mean(0), self.first.mean(0), self.first.amax(1).mean()
         self.predicted = self.first.clone() if self._has_posteriors else self.predicted
 
@@ -263,7 +274,7 @@ class SelfTraining(Method):
     @property
     def _likelihoods(self) -> tuple[str, ...]:
         """The losses of evidence but for that which is learned in steps of EM."""
-        return tuple(name for name in self.terms.names(late=True) if name not in kinds_given_bags(self.sets))
+        return self.terms.names(late=True, without=kinds_given_bags(self.sets))
 
     def loss(self, parts: Mapping[str, Part], *, stage: str, step: int, progress: int) -> dict[str, Tensor]:
         """Return the loss on targets, and that of each kind of evidence."""
@@ -308,20 +319,27 @@ class SelfTraining(Method):
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Keep what was learned, or go back to the run that it started from."""
-        embedded = embed.on_device(self.encode)
-        before, after = float(self.judged[0]), self._quality(embedded, self._assigned(embedded))
+        features = embed.on_device(self._features)
+        before, after = float(self.judged[0]), self._quality(features, self._assigned(self._embedded(features)))
         is_kept = self.config.keep == "always" or after >= before
         self.judged = torch.tensor([before, after, float(is_kept)]).to(self.judged)
         if not is_kept:
             self.teacher.update(self.origin.net, decay=0)
 
-    def _quality(self, embedded: Tensor, assignments: Tensor) -> float:
-        """Return how good embeddings (n, features) and assignments (n, clusters) are by what is held out here."""
+    def _quality(self, features: Tensor, assignments: Tensor) -> float:
+        """Return how good features (n, numbers) and assignments (n, clusters) are by what is held out here."""
         if len(self.held_out):
-            return _likelihood(embedded.cpu(), self.terms.evidence.labels, self.problem.evidence.labels, self.held_out)
+            return _likelihood(features.cpu(), self.terms.evidence.labels, self.problem.evidence.labels, self.held_out)
         if self.judges is not None:
-            return self.judges.log_likelihood(assignments)
-        return _agreement(embedded, assignments)
+            return self.judges.log_likelihood(self._learned_anew(features.cpu(), assignments.cpu()))
+        return _agreement(self._embedded(features), assignments)
+
+    def _learned_anew(self, features: Tensor, assignments: Tensor) -> Tensor:
+        """Return the assignments (n, clusters) by a linear layer that learns them from some images without evidence."""
+        targets, _ = labels_given_bags(self.terms.evidence, assignments, sets=self.sets, right=self.terms.right)
+        x, rows = _standardised(features), self.rows[:: -(-len(self.rows) // MOST_ROWS)]
+        weight, bias = softmax_regression(x[rows], targets[rows], strength=CLUSTERS_STRENGTH)
+        return (x @ weight.T + bias).softmax(1).to(self.prior)
 
     @property
     def starting_point(self) -> StartingPoint:
@@ -332,6 +350,16 @@ class SelfTraining(Method):
     def encode(self, images: Tensor) -> Tensor:
         """Return the teacher's embeddings (batch, features)."""
         return self.teacher.net.encoder(images)
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Return the teacher's features (batch, numbers) without layers that another run has learned on them."""
+        encoder = self.teacher.net.encoder
+        return encoder.first(images) if isinstance(encoder, ChainedEncoder) else encoder(images)
+
+    def _embedded(self, features: Tensor) -> Tensor:
+        """Return the teacher's embeddings (n, features) of images with such features."""
+        encoder = self.teacher.net.encoder
+        return encoder.then(features) if isinstance(encoder, ChainedEncoder) else features
 
     def assign_and_encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the teacher's assignments and embeddings."""
@@ -370,12 +398,17 @@ class SelfTraining(Method):
 
 def _likelihood(embedded: Tensor, known: Tensor, labels: Tensor, held_out: Tensor) -> float:
     """Return the mean log-likelihood of held-out labels by softmax regression of the others on embeddings."""
-    x = embedded - embedded.mean(0)
-    x = x * (NORM / x.square().sum(1).mean().sqrt().clamp_min(1e-12))
+    x = _standardised(embedded)
     rows, n_clusters = (known >= 0).nonzero().flatten(), int(labels.max()) + 1
     weight, bias = softmax_regression(x[rows], F.one_hot(known[rows], n_clusters).float(), strength=CLUSTERS_STRENGTH)
     found = (x[held_out] @ weight.T + bias).log_softmax(1)
     return float(found.gather(1, labels[held_out, None]).mean())
+
+
+def _standardised(x: Tensor) -> Tensor:
+    """Return embeddings (n, features) about their mean, of a root mean square length of `NORM`."""
+    x = x - x.mean(0)
+    return x * (NORM / x.square().sum(1).mean().sqrt().clamp_min(1e-12))
 
 
 def _agreement(embedded: Tensor, assignments: Tensor) -> float:
