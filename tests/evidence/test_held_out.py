@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smidgen.evidence.held_out import without_fifth
+from smidgen.evidence.held_out import held_out_labels, without_fifth
 from smidgen.evidence.resolved import Resolved
 
 OFFSETS, MEMBERS = torch.arange(0, 121, 3), torch.arange(120) % 40
@@ -37,3 +37,18 @@ def test_of_few_statements_none_is_held_out():
     learned, judged = without_fifth(evidence)
     assert learned.fingerprint() == evidence.fingerprint()
     assert judged.sizes() == {}
+
+
+@pytest.mark.parametrize(("labels", "held_out"), [(100, 20), (400, 50), (5000, 50)])
+def test_of_many_labels_about_five_hundred_are_enough(labels, held_out):
+    rows = held_out_labels(torch.arange(10 * labels) % 10)
+    assert (rows % 10).bincount().tolist() == [held_out] * 10
+
+
+def test_of_many_classes_one_label_each_is_held_out():
+    assert (held_out_labels(torch.arange(5000) % 1000) % 1000).bincount().tolist() == [1] * 1000
+
+
+def test_of_many_statements_about_two_hundred_are_enough():
+    evidence = Resolved(40, pairs=torch.arange(8000).view(4000, 2) % 40, same=torch.arange(4000) > 3)
+    assert without_fifth(evidence)[1].sizes() == {"pairs": 200}

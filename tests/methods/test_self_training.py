@@ -44,13 +44,14 @@ def a_run(*, order=(0, 1, 2, 3)):
     return StartingPoint("conv", other.starting_point.net, (weight[list(order)], bias[list(order)])), other
 
 
-def test_only_targets_that_are_sure_count_among_all_images():
-    logits = torch.randn(3, 2, generator=seeded())
-    targets = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
-    loss, sure = self_training_loss(logits, targets, torch.tensor([0.8, 0.65]))
-    assert sure.tolist() == [1, 0, 1]
+def test_only_targets_that_are_sure_count_among_all_images_and_known_labels():
+    logits = torch.randn(4, 2, generator=seeded())
+    targets = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.6, 0.4]])
+    known = torch.tensor([False, False, False, True])
+    loss, sure = self_training_loss(logits, targets, torch.tensor([0.8, 0.65]), known)
+    assert sure.tolist() == [1, 0, 1, 1]
     each = -(targets * logits.log_softmax(1)).sum(1)
-    torch.testing.assert_close(loss, (each[0] + each[2]) / 3)
+    torch.testing.assert_close(loss, (each[0] + each[2] + each[3]) / 4)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1)])

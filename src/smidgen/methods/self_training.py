@@ -17,7 +17,7 @@ Equation → function
     q = (1 − β) softmax(z_teacher − τ log p̄) + β p_first                  SelfTraining.targets
     q = P(class | bags, (1 − β) p_teacher + β p_first) of images in bags  SelfTraining.judge_bags
     t_k = (mean of q_k) / max · mean of max q, each over many steps         maths.thresholds
-    mean [max q > t_argmax q] · CE(q, strong view)                          self_training_loss
+    mean [max q > t_argmax q or label known] · CE(q, strong view)         self_training_loss
     −log P(evidence | p), each averaged over its own items                  terms.EvidenceTerms
     kept if held-out evidence is likelier, or neighbours agree more         SelfTraining.finish
 """
@@ -94,14 +94,15 @@ class SelfTrainingConfig(Options):
     )
 
 
-def self_training_loss(logits: Tensor, targets: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+def self_training_loss(logits: Tensor, targets: Tensor, least: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy with targets that are sure, averaged over all images, and which are, (batch,) 0 or 1.
 
     logits: (batch, clusters), on strong views. targets: (batch, clusters), rows sum to one, no gradient.
-    least: (clusters,), the confidence above which a target is sure, by its class.
+    least: (clusters,), the confidence above which a target is sure, by its class. known: (batch,) bool, images whose
+    label is known, which are sure whatever the teacher says against it.
     """
     confidence, labels = targets.max(1)
-    sure = (confidence > least[labels]).float()
+    sure = ((confidence > least[labels]) | known).float()
     return (F.cross_entropy(logits, targets, reduction="none") * sure).mean(), sure
 
 
@@ -282,11 +283,12 @@ class SelfTraining(Method):
         shown = {name: part for name, part in parts.items() if name != "weak"}
         logits = self.net(torch.cat([part.images for part in shown.values()]))[:, 0].float()
         by_part = dict(zip(shown, logits.split([len(part.images) for part in shown.values()]), strict=True))
-        own, sure = self_training_loss(by_part.pop("strong"), targets, thresholds(self.confidence, self.seen))
+        least, known = thresholds(self.confidence, self.seen), self.known[parts["weak"].indices] >= 0
+        own, sure = self_training_loss(by_part.pop("strong"), targets, least, known)
         p = {name: values.softmax(1) for name, values in by_part.items()}
-        known = self.terms.losses(parts, p, kinds=self._likelihoods)
-        total = own + self.config.evidence * sum(known.values(), start=own.new_zeros(()))
-        return {"total": total, "self_label": own, "sure": sure.mean(), **known}
+        stated = self.terms.losses(parts, p, kinds=self._likelihoods)
+        total = own + self.config.evidence * sum(stated.values(), start=own.new_zeros(()))
+        return {"total": total, "self_label": own, "sure": sure.mean(), **stated}
 
     @torch.no_grad()
     def targets(self, weak: Part) -> Tensor:
