@@ -18,7 +18,7 @@ from smidgen.experiments.recipes import parse_recipe
 from smidgen.fine_tuning import _Heard, _Unheard
 from smidgen.fitting import fit
 from smidgen.listener import Listener
-from smidgen.methods.self_training import SelfTraining
+from smidgen.methods.tuning_judge import Judge
 from smidgen.model import Model
 from smidgen.nets.composed import Chain, Projected
 from smidgen.reports.page import write_page
@@ -223,7 +223,7 @@ def test_the_folder_is_locked_while_the_first_fit_is_written(photos, tmp_path):
 
 def test_a_fine_tuning_that_is_undone_leaves_the_result_of_the_first_fit(photos, tmp_path, monkeypatch):
     worse = iter([0.0, -1.0])
-    monkeypatch.setattr(SelfTraining, "_quality", lambda self, embedded, assignments: next(worse))
+    monkeypatch.setattr(Judge, "quality", lambda self, *given: next(worse))
     outcome = both(photos, tmp_path / "out")
     frozen, whole = (Model.load(tmp_path / "out" / part) for part in ("frozen", "."))
     assert outcome.metrics["fine_tuning"].startswith("undone")

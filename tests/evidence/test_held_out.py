@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smidgen.evidence.held_out import held_out_labels, without_fifth
+from smidgen.evidence.held_out import held_out_labels, images_of, without_fifth
 from smidgen.evidence.resolved import Resolved
 
 OFFSETS, MEMBERS = torch.arange(0, 121, 3), torch.arange(120) % 40
@@ -52,3 +52,13 @@ def test_of_many_classes_one_label_each_is_held_out():
 def test_of_many_statements_about_two_hundred_are_enough():
     evidence = Resolved(40, pairs=torch.arange(8000).view(4000, 2) % 40, same=torch.arange(4000) > 3)
     assert without_fifth(evidence)[1].sizes() == {"pairs": 200}
+
+
+def test_the_images_that_evidence_is_about():
+    pairs = Resolved(9, pairs=torch.tensor([[0, 5], [5, 7]]), same=torch.tensor([True, False]))
+    assert images_of(pairs).nonzero().flatten().tolist() == [0, 5, 7]
+    labels = torch.full((9,), -1).index_fill(0, torch.tensor([3]), 1)
+    assert images_of(Resolved(9, labels=labels, class_names=("a", "b"))).nonzero().flatten().tolist() == [3]
+    counts = {"count_bags": torch.tensor([1]), "counts_min": torch.tensor([1]), "counts_max": torch.tensor([2])}
+    assert images_of(Resolved(40, **ABOUT_BAGS, **counts)).nonzero().flatten().tolist() == [3, 4, 5]
+    assert not images_of(Resolved(40, **ABOUT_BAGS)).any()

@@ -8,7 +8,7 @@ from paper_samples import CLASSES, IMAGES, N_CLASSES, N_IMAGES, embed_of, floats
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
 from smidgen.evidence.bag_labels import labels_given_bags, sets_of_counts
-from smidgen.evidence.held_out import held_out_labels, images_of
+from smidgen.evidence.held_out import held_out_labels
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem, StartingPoint
@@ -80,12 +80,12 @@ def test_without_a_run_kmeans_and_labels_are_the_start():
 
 def test_one_label_in_five_is_neither_trained_on_nor_looked_at():
     method = begun(make(labels=some_labels(10)))
-    assert len(method.held_out) == 2 * N_CLASSES
-    assert (method.terms.evidence.labels[method.held_out] == -1).all()
+    assert len(method.judge.held_out) == 2 * N_CLASSES
+    assert (method.terms.evidence.labels[method.judge.held_out] == -1).all()
     for step in range(20):
         request = method.request("train", step, seeded(step), progress=step)
         for part in request.values():
-            assert not np.isin(part.indices, method.held_out).any()
+            assert not np.isin(part.indices, method.judge.held_out).any()
     assert len(held_out_labels(some_labels(4))) == len(held_out_labels(torch.full((9,), -1))) == 0
 
 
@@ -133,7 +133,7 @@ def some_pairs():
 @pytest.mark.parametrize(("evidence", "kind"), [(some_counts(), "counts"), (some_pairs(), "pairs")])
 def test_what_is_worse_by_held_out_bags_or_pairs_is_not_kept(evidence, kind):
     method = begun(make(known=evidence))
-    assert method.judges.evidence.sizes()[kind] == evidence.sizes()[kind] // 5
+    assert method.judge.terms.evidence.sizes()[kind] == evidence.sizes()[kind] // 5
     assert method.terms.evidence.sizes()[kind] == evidence.sizes()[kind] * 4 // 5
     for parameter in method.teacher.net.parameters():
         parameter.data.zero_()  # it says the same of all images
@@ -220,17 +220,3 @@ def test_layers_that_a_run_learned_from_the_evidence_do_not_judge():
         parameter.data.zero_()  # what it knew by heart is forgotten, and the features are the same
     method.eval().finish(embed_of(method), seeded())
     assert float(method.judged[1]) == before
-
-
-def test_images_that_only_held_out_evidence_is_about_are_not_learned():
-    evidence = some_counts()
-    method = make(known=evidence)
-    used, judged = images_of(method.terms.evidence), images_of(method.judges.evidence)
-    assert judged.any()
-    assert method.rows.tolist() == (used | ~judged).nonzero().flatten().tolist()
-    everything = bags(count_bags=torch.arange(30), counts_min=torch.ones(30).long(), counts_max=torch.ones(30).long())
-    assert images_of(everything).sum() == min(N_IMAGES, 120)
-    pairs = Resolved(N_IMAGES, pairs=torch.tensor([[0, 5], [5, 7]]), same=torch.tensor([True, False]))
-    assert images_of(pairs).nonzero().flatten().tolist() == [0, 5, 7]
-    labels = torch.full((N_IMAGES,), -1).index_fill(0, torch.tensor([3]), 1)
-    assert images_of(Resolved(N_IMAGES, labels=labels, class_names=NAMES)).nonzero().flatten().tolist() == [3]

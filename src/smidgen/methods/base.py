@@ -179,6 +179,10 @@ class Embed(Protocol):
         """Return (n_images, features) on the device."""
         ...
 
+    def some(self, rows: Tensor, function: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return (rows, features) on the device, of the images of these rows alone, int64 on the CPU."""
+        ...
+
 
 class Method(nn.Module, ABC):
     """A clustering method. Subclasses are final; `fitting.fit` and the loop of `training` drive them.

@@ -19,7 +19,7 @@ Equation → function
     t_k = (mean of q_k) / max · mean of max q, each over many steps         maths.thresholds
     mean [max q > t_argmax q or label known] · CE(q, strong view)         self_training_loss
     −log P(evidence | p), each averaged over its own items                  terms.EvidenceTerms
-    kept if held-out evidence is likelier, or neighbours agree more         SelfTraining.finish
+    kept if held-out evidence is likelier, or neighbours agree more         SelfTraining.finish, tuning_judge.Judge
 """
 
 from __future__ import annotations
@@ -38,17 +38,15 @@ from smidgen.data.batches import Part, Request
 from smidgen.data.views import weak_and_strong
 from smidgen.errors import InputError
 from smidgen.evidence.bag_labels import kinds_given_bags, labels_given_bags, sets_of_counts
-from smidgen.evidence.held_out import held_out_labels, images_of, without_fifth
 from smidgen.evidence.kinds import LEARNED
-from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.terms import LEAST_BETWEEN, EvidenceTerms
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.matching import in_order_of_classes
-from smidgen.maths.neighbours import nearest_neighbours
 from smidgen.maths.softmax_regression import softmax_regression
 from smidgen.maths.thresholds import thresholds
 from smidgen.methods.base import Embed, EvidenceUse, Method, Problem, Stage, StartingPoint
 from smidgen.methods.feature_layer import CLUSTERS_STRENGTH, Layer
+from smidgen.methods.tuning_judge import Judge
 from smidgen.nets.average import Average
 from smidgen.nets.composed import ChainedEncoder, EncoderOption
 from smidgen.nets.encoders import make_encoder
@@ -61,10 +59,6 @@ PASSES, LEAST_STEPS = 5, 200
 E_STEPS = 10
 """How often it is estimated what the images of bags are likely to be."""
 
-MOST_ROWS = 20_000
-"""Images from which assignments are learned anew, to be judged by held-out evidence."""
-
-NEIGHBOURS = 10
 MEMORY = 0.99
 """Of the moving averages of what the teacher predicts and how sure it is."""
 
@@ -111,7 +105,7 @@ class SelfTraining(Method):
 
     name = "self-training"
     training_only = (
-        "net.", "origin.", "first", "prior", "seen", "confidence", "known", "terms.", "judges.",
+        "net.", "origin.", "first", "prior", "seen", "confidence", "known", "terms.", "judge.",
         "predicted", "posteriors", "in_bags", "sets",
     )  # fmt: skip
     evidence_use = EvidenceUse(kinds=LEARNED)
@@ -132,19 +126,13 @@ class SelfTraining(Method):
         self.config, self.problem = config, problem
         self._has_layer = self._has_weights = False  # of a run to start from
         self.weak, self.strong = weak_and_strong(problem.shape)
-        labels, n_clusters = problem.evidence.labels, problem.n_clusters
-        self.held_out = held_out_labels(labels)
-        used, judged = problem.evidence.replaced(labels=labels.index_fill(0, self.held_out, -1)), None
-        if not len(self.held_out):
-            used, judged = without_fifth(problem.evidence)
+        n_clusters = problem.n_clusters
+        self.judge = Judge(problem.evidence, n_clusters, epsilon=config.wrong)
+        used = self.judge.learned
         self.terms = EvidenceTerms(
             used, n_clusters, epsilon=config.wrong, images=config.bag_images, statements=config.statements
         )
-        self.judges = None
-        if judged is not None and judged.sizes().keys() & {*LEARNED}:
-            self.judges = EvidenceTerms(judged, n_clusters, epsilon=config.wrong)
         self.evidence_use = dataclasses.replace(self.evidence_use, chance_losses=self.terms.chance_losses())
-        self.rows = self._learned_images(used, judged)
         encoder = make_encoder(config.encoder, problem.shape, mean=problem.mean, std=problem.std)
         self.net = HeadedNet(encoder, n_clusters)
         self.teacher = Average(self.net, decay=config.decay)
@@ -161,13 +149,6 @@ class SelfTraining(Method):
         self.register_buffer("posteriors", torch.zeros(0, n_clusters))
         self.register_buffer("in_bags", torch.zeros(problem.n_images, dtype=torch.bool))
         self.register_buffer("judged", torch.zeros(3))  # before, after, and whether the later one is kept
-
-    def _learned_images(self, used: Resolved, judged: Resolved | None) -> Tensor:
-        """Return the images to learn from: all but those that only what is held out is about; all if none is left."""
-        out = torch.zeros(self.problem.n_images, dtype=torch.bool).index_fill_(0, self.held_out, True)
-        if judged is not None:
-            out |= images_of(judged) & ~images_of(used)
-        return (~out if not bool(out.all()) else out).nonzero().flatten()
 
     def stages(self) -> list[Stage]:
         """Return the one stage, "train"."""
@@ -234,7 +215,8 @@ class SelfTraining(Method):
             self._take((layer.weight[order.to(layer.weight.device)], layer.bias[order.to(layer.bias.device)]))
             p = p[:, order]
         self.first = p.to(self.prior)
-        self.judged[0] = self._quality(features, self.first)
+        sample = self.judge.sample.to(p.device)
+        self.judged[0] = self.judge.quality(features[sample], embedded[sample], self.first[sample])
         self.prior, self.seen, self.confidence = self.first.mean(0), self.first.mean(0), self.first.amax(1).mean()
         self.predicted = self.first.clone() if self._has_posteriors else self.predicted
 
@@ -268,7 +250,8 @@ class SelfTraining(Method):
 
     def request(self, stage: str, step: int, generator: torch.Generator, *, progress: int) -> dict[str, Request]:
         """Ask for images as weak and strong views, but for those whose labels are held out; and for evidence."""
-        rows = self.rows[torch.randint(len(self.rows), (self.config.batch_size,), generator=generator)]
+        rows = self.judge.rows
+        rows = rows[torch.randint(len(rows), (self.config.batch_size,), generator=generator)]
         own = {"weak": Request(rows, self.weak), "strong": Request(rows, self.strong)}
         return own | self.terms.request(generator, view=self.weak, kinds=self._likelihoods)
 
@@ -321,27 +304,13 @@ class SelfTraining(Method):
 
     def finish(self, embed: Embed, generator: torch.Generator) -> None:
         """Keep what was learned, or go back to the run that it started from."""
-        features = embed.on_device(self._features)
-        before, after = float(self.judged[0]), self._quality(features, self._assigned(self._embedded(features)))
+        features = embed.some(self.judge.sample, self._features)
+        embedded = self._embedded(features)
+        before, after = float(self.judged[0]), self.judge.quality(features, embedded, self._assigned(embedded))
         is_kept = self.config.keep == "always" or after >= before
         self.judged = torch.tensor([before, after, float(is_kept)]).to(self.judged)
         if not is_kept:
             self.teacher.update(self.origin.net, decay=0)
-
-    def _quality(self, features: Tensor, assignments: Tensor) -> float:
-        """Return how good features (n, numbers) and assignments (n, clusters) are by what is held out here."""
-        if len(self.held_out):
-            return _likelihood(features.cpu(), self.terms.evidence.labels, self.problem.evidence.labels, self.held_out)
-        if self.judges is not None:
-            return self.judges.log_likelihood(self._learned_anew(features.cpu(), assignments.cpu()))
-        return _agreement(self._embedded(features), assignments)
-
-    def _learned_anew(self, features: Tensor, assignments: Tensor) -> Tensor:
-        """Return the assignments (n, clusters) by a linear layer that learns them from some images without evidence."""
-        targets, _ = labels_given_bags(self.terms.evidence, assignments, sets=self.sets, right=self.terms.right)
-        x, rows = _standardised(features), self.rows[:: -(-len(self.rows) // MOST_ROWS)]
-        weight, bias = softmax_regression(x[rows], targets[rows], strength=CLUSTERS_STRENGTH)
-        return (x @ weight.T + bias).softmax(1).to(self.prior)
 
     @property
     def starting_point(self) -> StartingPoint:
@@ -371,54 +340,20 @@ class SelfTraining(Method):
     def _assigned(self, embeddings: Tensor) -> Tensor:
         return self.teacher.net.heads(embeddings)[:, 0].float().softmax(1)
 
-    @property
-    def _measure(self) -> str:
-        if len(self.held_out):
-            return "log-likelihood of held-out labels"
-        if self.judges is not None:
-            return f"log-likelihood of held-out {' and '.join(k for k in self.judges.evidence.sizes() if k != 'bags')}"
-        return "agreement of neighbours"
-
     def figures(self) -> dict[str, float | str]:
         """Return what was compared, before and after, and whether what was learned is kept."""
         before, after, kept = self.judged.tolist()
         verdict = "kept" if kept else "undone"
         return {
-            "fine_tuning": f"{verdict}: {self._measure} {before:.3f} before, {after:.3f} after",
+            "fine_tuning": f"{verdict}: {self.judge.measure} {before:.3f} before, {after:.3f} after",
             "fine_tuning_kept": bool(kept),
         }
 
     def tables(self, embed: Embed) -> dict[str, dict[str, np.ndarray]]:
         """Return what was compared, before and after, and whether what was learned is kept."""
         before, after, kept = self.judged.tolist()
-        what = self._measure
+        what = self.judge.measure
         columns: Mapping[str, Iterable[object]] = {
             "measure": [what], "before": [before], "after": [after], "kept": [bool(kept)]
         }  # fmt: skip
         return {"self_training": {name: np.array(values) for name, values in columns.items()}}
-
-
-def _likelihood(embedded: Tensor, known: Tensor, labels: Tensor, held_out: Tensor) -> float:
-    """Return the mean log-likelihood of held-out labels by softmax regression of the others on embeddings."""
-    x = _standardised(embedded)
-    rows, n_clusters = (known >= 0).nonzero().flatten(), int(labels.max()) + 1
-    weight, bias = softmax_regression(x[rows], F.one_hot(known[rows], n_clusters).float(), strength=CLUSTERS_STRENGTH)
-    found = (x[held_out] @ weight.T + bias).log_softmax(1)
-    return float(found.gather(1, labels[held_out, None]).mean())
-
-
-def _standardised(x: Tensor) -> Tensor:
-    """Return embeddings (n, features) about their mean, of a root mean square length of `NORM`."""
-    x = x - x.mean(0)
-    return x * (NORM / x.square().sum(1).mean().sqrt().clamp_min(1e-12))
-
-
-def _agreement(embedded: Tensor, assignments: Tensor) -> float:
-    """Return the share of nearest neighbours in the same cluster, times how evenly clusters are used, 0 … 1."""
-    if len(embedded) < 2:
-        return 0.0
-    near = nearest_neighbours(embedded, min(NEIGHBOURS, len(embedded) - 1), metric="cosine")[0]
-    clusters, mean = assignments.argmax(1), assignments.mean(0)
-    agreement = (clusters[near.long()] == clusters[:, None]).float().mean()
-    evenness = -(mean * mean.clamp_min(1e-12).log()).sum() / max(np.log(len(mean)), 1e-12)
-    return float(agreement * evenness)

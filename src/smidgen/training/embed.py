@@ -58,6 +58,14 @@ class EmbedAll:
         """Return (n_images, …) float32 on the device, for what is small enough to stay there."""
         return torch.cat([outputs for _, outputs in self.blocks(function)])
 
+    def some(self, rows: Tensor, function: Function | None = None) -> Tensor:
+        """Return (rows, …) float32 on the device, of the images of these rows alone."""
+        function = function or self._method.encode
+        if function in self._known:
+            return torch.from_numpy(self._known[function][rows.numpy()]).to(self._loader.device)
+        blocks = map_blocks(function, self._loader, method=self._method, bfloat16=self._bfloat16, rows=rows)
+        return torch.cat([outputs for _, outputs in blocks])
+
     def _blocks(self, function: Function) -> Iterator[tuple[slice, Tensor]]:
         return map_blocks(function, self._loader, method=self._method, bfloat16=self._bfloat16)
 
@@ -94,18 +102,21 @@ def map_images(
 
 
 def map_blocks(
-    function: Function, images: Loader, *, method: Method, bfloat16: bool = False
+    function: Function, images: Loader, *, method: Method, bfloat16: bool = False, rows: Tensor | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield rows and `function` of these images, (rows, …) float32 on the device, in batches of one fixed shape.
+
+    rows: on the CPU, of the images to take; then what is yielded counts these. None for all.
 
     The last batch is padded: a float32 net's output changes with the batch size, and an image's result should not
     depend on which others came with it. (To the last bit it does not where layers have a multiple of 16 inputs: BLAS
     may add up other rows in an order that depends on where they lie in memory.) Where the memory of an accelerator
     runs out, the batch is halved. Without images, one empty block is yielded, which has the shape of results.
     """
-    size, done, n_images = EMBED_BATCH, 0, len(images)
+    size, done, n_images = EMBED_BATCH, 0, len(images if rows is None else rows)
     while True:
-        batch = images.floats(slice(done, min(done + size, n_images)))
+        block = slice(done, min(done + size, n_images))
+        batch = images.floats(block if rows is None else rows[block])
         n = len(batch)
         try:
             outputs = _run(function, _filled(batch, size), method, images.device, bfloat16)[:n]
