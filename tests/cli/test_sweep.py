@@ -118,6 +118,10 @@ def test_the_ladder_has_a_rung_for_each_kind_of_evidence(smidgen, fits):
         (("--set", "steps=3", "--set", "steps=4"), "set more than once"),
         (("--set", "ucc.steps=3"), "'ucc' is none of the methods that run"),
         (("--set", "stepz=3"), "has an option 'stepz'"),
+        (
+            ("--method", "consistency", "kmeans", "--set", "preset=smal"),
+            "none of consistency, kmeans has a preset 'smal'",
+        ),
         (("--labels-per-class", "1", "1"), "'1' is given more than once"),
         (("--labels-per-class", "some"), "must be a whole number, 0 or above, got 'some'; or all"),
         (("--method", "supervised", "--labels-per-class", "0"), "learns from what is swept"),
@@ -220,3 +224,11 @@ def os_pipe(duplex):
 
 
 keep = []
+
+
+def test_a_preset_goes_to_the_methods_that_have_it():
+    sweep = Sweep("s", {"data": "digits"}, ["consistency", "supervised"], label_levels([1]), "labels",
+                  options={"": {"preset": "small", "steps": 5}})  # fmt: skip
+    recipes = variants_of(sweep)[0].recipes
+    assert recipes["supervised, 1"].config.options == {"steps": 5}
+    assert recipes["consistency, 1"].config.options == {"preset": "small", "steps": 5}

@@ -160,7 +160,7 @@ def _class_count(args: argparse.Namespace) -> int | None:
 
 def _options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return the options of each method by its name, under "" those for all that have them."""
-    from smidgen.methods import option_types
+    from smidgen.methods import has_option
 
     options: dict[str, dict[str, Any]] = defaultdict(dict)
     given = [*args.settings, *([("steps", args.steps)] if args.steps is not None else [])]
@@ -168,8 +168,9 @@ def _options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         method, _, option = name.rpartition(".")
         if method and method not in args.methods:
             raise InputError(f"`--set {name}`: {method!r} is none of the methods that run, {', '.join(args.methods)}.")
-        if not method and option != "preset" and not any(option in option_types(each) for each in args.methods):
-            raise InputError(f"`--set {name}`: none of {', '.join(args.methods)} has an option {option!r}.")
+        if not method and not any(has_option(each, option, value) for each in args.methods):
+            what = f"a preset {value!r}" if option == "preset" else f"an option {option!r}"
+            raise InputError(f"`--set {name}`: none of {', '.join(args.methods)} has {what}.")
         if option in options[method]:
             raise InputError(f"The option {name!r} is set more than once: give it one value.")
         options[method][option] = value

@@ -10,7 +10,7 @@ import tomli_w
 
 from smidgen.errors import InputError
 from smidgen.experiments.recipes import Variants, parse_recipe
-from smidgen.methods import FUSION, FUSION_METHODS, method_class, option_types
+from smidgen.methods import FUSION, FUSION_METHODS, has_option, method_class
 from smidgen.reports.grid import Grid
 
 
@@ -109,6 +109,5 @@ def _has_use(method: str, level: Level) -> bool:
 
 def _options(method: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return a method's options: those of its own, over those for all that it has."""
-    known = option_types(method)
-    common = {name: value for name, value in options.get("", {}).items() if name in known}
+    common = {name: value for name, value in options.get("", {}).items() if has_option(method, name, value)}
     return common | dict(options.get(method, {}))

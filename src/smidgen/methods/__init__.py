@@ -117,6 +117,20 @@ def option_types(name: str) -> Mapping[str, Any]:
     return {option: kind for method in methods for option, kind in field_types(_config_class(method)).items()}
 
 
+def presets(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return a method's presets by their names, and the options that each sets; none of `fusion`."""
+    return {} if name == FUSION else _config_class(name).PRESETS
+
+
+def has_option(name: str, option: str, value: Any) -> bool:
+    """Return whether a method has an option, or, where the option is "preset", a preset of that name.
+
+    >>> has_option("consistency", "preset", "small"), has_option("supervised", "preset", "small")
+    (True, False)
+    """
+    return str(value) in presets(name) if option == "preset" else option in option_types(name)
+
+
 def only_in(method: str, options: Iterable[str]) -> list[str]:
     """Return the options that only this one of the methods of `fusion` has."""
     others = [option_types(other) for other in FUSION_METHODS if other != method]
@@ -134,16 +148,16 @@ def read_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     {'n_init': 3}
     """
     kinds = option_types(name)
-    presets = {} if name == FUSION else _config_class(name).PRESETS
+    named = presets(name)
     options = dict(options)
-    if presets and "preset" in options:
+    if named and "preset" in options:
         preset = str(options.pop("preset"))
-        if preset not in presets:
-            raise unknown(f"preset of {name}", preset, presets)
-        options = {**presets[preset], **options}
+        if preset not in named:
+            raise unknown(f"preset of {name}", preset, named)
+        options = {**named[preset], **options}
     for option in options:
         if option not in kinds:
-            raise _unknown_option(name, option, [*kinds, *(["preset"] if presets else [])])
+            raise _unknown_option(name, option, [*kinds, *(["preset"] if named else [])])
     return {option: convert(option, value, kinds[option]) for option, value in options.items()}
 
 
