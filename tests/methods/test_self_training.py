@@ -1,10 +1,13 @@
 """Self-training: it goes on from a run's assignments, and keeps what it learned if that is better."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from paper_samples import CLASSES, IMAGES, N_CLASSES, N_IMAGES, embed_of, floats, seeded, train
 
+from device_cases import Kill
 from smidgen.data.batches import Part
 from smidgen.errors import InputError
 from smidgen.evidence.bag_labels import labels_given_bags, sets_of_counts
@@ -14,6 +17,8 @@ from smidgen.methods import make_config, make_method
 from smidgen.methods.base import Problem, StartingPoint
 from smidgen.methods.self_training import self_training_loss
 from smidgen.nets.composed import Chain
+from smidgen.training.checkpoint import Checkpoints
+from smidgen.training.loop import Settings, Trainer
 
 NAMES = ("a", "b", "c", "d")
 TRUTH = torch.from_numpy(CLASSES)
@@ -179,6 +184,27 @@ def test_images_of_bags_have_what_their_bags_say_as_targets():
     torch.testing.assert_close(method.posteriors, wanted)
     assert not torch.allclose(wanted[:12], first, atol=0.1)
     assert "bags" not in method.request("train", 10, seeded(), progress=10)
+
+
+def test_it_resumes_between_two_estimates_of_what_bags_hold(tmp_path):
+    def trained(kill=None):
+        trainer = Trainer(
+            make(known=some_counts(), steps=44, batch_size=8),
+            IMAGES,
+            Settings(checkpoint_every=15),
+            callbacks=[Kill(kill)],
+            checkpoints=Checkpoints(tmp_path) if kill else None,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            trainer.train()
+        return trainer.method
+
+    wanted = trained()
+    assert [stage.begins for stage in wanted.stages()] == [(0, 20, 40)]
+    assert not wanted.predicted.equal(wanted.first)
+    trained(kill=33)
+    found = trained(kill=99).state_dict()
+    assert [name for name, values in wanted.state_dict().items() if not values.equal(found[name])] == []
 
 
 def test_clusters_that_merge_are_not_kept():
