@@ -22,7 +22,7 @@ VECTORS[:, :N_CLUSTERS] += 3 * np.eye(N_CLUSTERS, dtype=np.float32)[CLASSES]
 
 
 def bags(members, *, known):
-    """Return evidence of bags of four images each, all that is known of them: "counts", "proportions", "presence"."""
+    """Return evidence of bags of equal size, all that is known of them: "counts", "proportions", "presence"."""
     members, names = torch.tensor(members), tuple("abc")
     numbers = torch.arange(len(members))
     held = F.one_hot(CLASSES[members], N_CLUSTERS).sum(1)
@@ -52,6 +52,7 @@ EVIDENCE = {
     "proportions": bags(MIXED, known=["proportions"]),
     "all": SOME_LABELS | PAIRS | bags(MIXED, known=["counts", "proportions", "presence"]),
     "pure": bags(PURE, known=["counts"]),
+    "many counts": bags([[i, (5 * i + 1) % N_IMAGES, (7 * i + 2) % N_IMAGES] for i in range(30)], known=["counts"]),
 }
 
 SMALL = {"batch_size": 16, "refine_batch_size": 16, "bags": 4, "bag_size": "4", "components": 8, "heads": 3}
@@ -137,6 +138,7 @@ FITS = {
     "supervised": ("supervised", IMAGES, "labels", {}),
     "self-training": ("self-training", IMAGES, "none", {"bag_images": 8}),
     "self-training with all evidence": ("self-training", IMAGES, "all", {"bag_images": 8}),
+    "self-training with counts": ("self-training", IMAGES, "many counts", {"steps": 24}),
     "self-training on vectors": ("self-training", VECTORS, "labels", {"keep": "always"}),
     "logistic-regression": ("logistic-regression", IMAGES, "labels", {}),
     "label-spreading on vectors": ("label-spreading", VECTORS, "labels", {}),

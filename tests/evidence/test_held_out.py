@@ -1,9 +1,9 @@
-"""Evidence that is held out: one statement in five is not learned from, and nothing is lost."""
+"""Evidence that is held out: one statement in five, or enough of them, is not learned from, and nothing is lost."""
 
 import pytest
 import torch
 
-from smidgen.evidence.held_out import held_out_labels, images_of, without_fifth
+from smidgen.evidence.held_out import held_out_labels, images_of, without_held_out
 from smidgen.evidence.resolved import Resolved
 
 OFFSETS, MEMBERS = torch.arange(0, 121, 3), torch.arange(120) % 40
@@ -21,9 +21,9 @@ ABOUT_BAGS = {"members": MEMBERS, "offsets": OFFSETS, "bag_names": [f"bag {i}" f
     ],
 )  # fmt: skip
 def test_every_fifth_statement_is_held_out(kind, arrays):
-    labels = torch.arange(40) % 3 - 1
-    evidence = Resolved(40, labels=labels, class_names=("a", "b"), **ABOUT_BAGS, **arrays)
-    learned, judged = without_fifth(evidence)
+    labels = torch.arange(400) % 3 - 1
+    evidence = Resolved(400, labels=labels, class_names=("a", "b"), **ABOUT_BAGS, **arrays)
+    learned, judged = without_held_out(evidence)
     assert (learned.sizes()[kind], judged.sizes()[kind]) == (32, 8)
     assert learned.labels.equal(labels)
     assert "labels" not in judged.sizes()
@@ -34,7 +34,7 @@ def test_every_fifth_statement_is_held_out(kind, arrays):
 
 def test_of_few_statements_none_is_held_out():
     evidence = Resolved(40, pairs=torch.arange(48).view(24, 2) % 40, same=torch.arange(24) > 3)
-    learned, judged = without_fifth(evidence)
+    learned, judged = without_held_out(evidence)
     assert learned.fingerprint() == evidence.fingerprint()
     assert judged.sizes() == {}
 
@@ -50,8 +50,20 @@ def test_of_many_classes_one_label_each_is_held_out():
 
 
 def test_of_many_statements_about_two_hundred_are_enough():
-    evidence = Resolved(40, pairs=torch.arange(8000).view(4000, 2) % 40, same=torch.arange(4000) > 3)
-    assert without_fifth(evidence)[1].sizes() == {"pairs": 200}
+    evidence = Resolved(8000, pairs=torch.arange(8000).view(4000, 2), same=torch.arange(4000) > 3)
+    assert without_held_out(evidence)[1].sizes() == {"pairs": 200}
+
+
+def test_what_is_held_out_is_about_a_quarter_of_the_images_at_most():
+    pairs = torch.randint(400, (2000, 2), generator=torch.Generator().manual_seed(0))
+    learned, judged = without_held_out(Resolved(400, pairs=pairs, same=torch.arange(2000) > 3))
+    assert 90 <= int(images_of(judged).sum()) <= 100
+    assert learned.sizes()["pairs"] + judged.sizes()["pairs"] == 2000
+
+
+def test_rare_classes_have_a_label_held_out_too():
+    labels = torch.tensor([0] * 49_620 + [1] * 80 + [2] * 300 + [3] * 4)
+    assert labels[held_out_labels(labels)].bincount(minlength=4).tolist() == [496, 1, 3, 0]
 
 
 def test_the_images_that_evidence_is_about():

@@ -207,6 +207,20 @@ def test_it_resumes_between_two_estimates_of_what_bags_hold(tmp_path):
     assert [name for name, values in wanted.state_dict().items() if not values.equal(found[name])] == []
 
 
+def test_time_that_is_up_at_once_skips_no_beginning():
+    trainer = Trainer(make(known=some_counts(), steps=200), IMAGES, Settings(max_seconds=1e-3))
+    trainer.train()
+    assert len(trainer.method.first) == len(trainer.method.posteriors) == N_IMAGES
+
+
+def test_an_image_that_is_drawn_twice_is_noted_once():
+    method = begun(make(known=some_counts()))
+    rows, images = torch.tensor([3, 1, 3]), floats(IMAGES)
+    method.targets(Part(images[[3, 1, 5]], rows))
+    wanted = method.teacher.net(images[[3, 1]])[:, 0].softmax(1)
+    torch.testing.assert_close(method.predicted[[3, 1]], wanted)
+
+
 def test_clusters_that_merge_are_not_kept():
     method = begun(make())
     for net in (method.net, method.teacher.net):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from smidgen.evidence.held_out import images_of
 from smidgen.evidence.resolved import Resolved
 from smidgen.methods import tuning_judge
 from smidgen.methods.tuning_judge import Judge
@@ -61,7 +62,8 @@ def test_without_evidence_neighbours_and_even_clusters_are_better():
     assert judge.measure == "agreement of neighbours"
     right = judge.quality(CLEAR, CLEAR, ONE_HOT)
     assert right == pytest.approx(1.0)
-    assert judge.quality(CLEAR, CLEAR, ONE_HOT.roll(1, 0)[torch.randperm(N)]) < 0.7
+    shuffled = torch.randperm(N, generator=torch.Generator().manual_seed(1))
+    assert judge.quality(CLEAR, CLEAR, ONE_HOT[shuffled]) < 0.7
     assert judge.quality(CLEAR, CLEAR, torch.tensor([[0.99, 0.01]]).expand(N, 2)) < 0.1
 
 
@@ -72,10 +74,40 @@ def test_a_part_of_many_images_is_enough_but_for_all_that_is_held_out(kind, monk
     out = torch.ones(N, dtype=torch.bool).index_fill_(0, judge.rows, False).nonzero().flatten()
     assert torch.isin(out, judge.sample).all()
     assert len(judge.sample) <= 20 + len(out)
-    clear, vague = (judge.quality(x[judge.sample], x, ONE_HOT[judge.sample]) for x in (CLEAR, VAGUE))
+    rows = judge.sample
+    clear, vague = (judge.quality(x[rows], x[rows], ONE_HOT[rows]) for x in (CLEAR, VAGUE))
     assert clear > vague
 
 
-def test_without_images_that_nothing_held_out_is_about_all_are_learned():
-    everywhere = Resolved(4, pairs=torch.tensor([[0, 1], [2, 3]]).repeat(25, 1), same=torch.ones(50).bool())
-    assert Judge(everywhere, 2, epsilon=0.1).rows.tolist() == [0, 1, 2, 3]
+def dense_pairs():
+    pairs = torch.randint(N, (1000, 2), generator=torch.Generator().manual_seed(0))
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    return Resolved(N, pairs=pairs, same=TRUTH[pairs[:, 0]] == TRUTH[pairs[:, 1]])
+
+
+def overlapping_bags():
+    members = torch.randint(N, (800,), generator=torch.Generator().manual_seed(0))
+    held = F.one_hot(TRUTH[members.view(200, 4)], 2).amax(1).sum(1)
+    return Resolved(
+        N,
+        members=members,
+        offsets=torch.arange(0, 801, 4),
+        bag_names=[*map(str, range(200))],
+        count_bags=torch.arange(200),
+        counts_min=held,
+        counts_max=held,
+    )
+
+
+@pytest.mark.parametrize("evidence", [dense_pairs(), overlapping_bags()])
+def test_answers_that_are_known_by_heart_do_not_count(evidence):
+    judge = Judge(evidence, 2, epsilon=0.1)
+    out = images_of(judge.terms.evidence)
+    assert N // 8 <= int(out.sum()) <= N // 4
+    assert not out[judge.rows].any()
+    many = torch.randn(N, 384, generator=torch.Generator().manual_seed(2))  # more numbers than images
+    clear = many + 8 * F.pad(ONE_HOT, (0, 382))
+    wrong = ONE_HOT.clone()
+    wrong[::20] = wrong[::20].flip(1)
+    rows = judge.sample
+    assert judge.quality(clear[rows], clear[rows], wrong[rows]) > judge.quality(many[rows], many[rows], ONE_HOT[rows])

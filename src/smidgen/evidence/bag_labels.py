@@ -46,16 +46,12 @@ def labels_given_bags(
 
     Images in no bag with proportions or a count keep p: assignments (images, clusters), rows sum to one. sets: of
     `sets_of_counts`; without any, counts say nothing. right: (counts,), the probability that each count is right, None
-    for 1; as far as it is wrong, p remains. leak: the probability that an image looks like a class that its bag does
-    not hold.
+    for 1; images whose counts are all likely to be wrong keep p as far as they are. leak: the probability that an image
+    looks like a class that its bag does not hold.
     """
-    sums, bags, sets = torch.zeros_like(p), p.new_zeros(len(p)), sets.to(p)
-    right = torch.ones(len(evidence.count_bags)) if right is None else right.cpu()
-    for images, q in chain(_by_proportions(evidence, p), _by_counts(evidence, p, sets, right, leak)):
-        sums.index_add_(0, images, q)
-        bags.index_add_(0, images, torch.ones_like(q[:, 0]))
-    known = bags > 0
-    return torch.where(known[:, None], sums / bags.clamp_min(1)[:, None], p), known
+    sums, heard = _heard(evidence, p, sets, right, leak)
+    rest = (1 - heard).clamp_min(0)
+    return (sums + rest[:, None] * p) / (heard + rest)[:, None], heard > 0
 
 
 def shares_given_bags(
@@ -66,35 +62,48 @@ def shares_given_bags(
     They are the mean of what images are likely to be: a step of EM. Assignments alone would confirm themselves, so
     without proportions or counts all shares are equal. The arguments are those of `labels_given_bags`.
     """
-    q, in_bags = labels_given_bags(evidence, p, sets=sets, right=right, leak=leak)
-    covered, equal = in_bags.float().mean(), 1 / p.shape[1]
-    if not bool(in_bags.any()):
-        return torch.full_like(q[0], equal)
-    mean = (q[in_bags].mean(0) + PSEUDO_COUNTS * equal) / (1 + PSEUDO_COUNTS)
+    sums, heard = _heard(evidence, p, sets, right, leak)
+    each, equal = heard.clamp(max=1), 1 / p.shape[1]
+    covered = (heard > 0).float().mean()
+    mean = (sums * (each / heard.clamp_min(1e-12))[:, None]).sum(0) / each.sum().clamp_min(1e-12)
+    mean = (mean + PSEUDO_COUNTS * equal) / (1 + PSEUDO_COUNTS)
     return covered * mean + (1 - covered) * equal
 
 
-def _by_proportions(evidence: Resolved, p: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images (i,) of some bags, and what they are likely to be (i, clusters)."""
+def _heard(evidence: Resolved, p: Tensor, sets: Tensor, right: Tensor | None, leak: float) -> tuple[Tensor, Tensor]:
+    """Return the sum of what images are likely to be by each of their bags (images, clusters), and how many speak.
+
+    A bag speaks as far as its count is right: (images,), not whole numbers.
+    """
+    sums, heard, sets = torch.zeros_like(p), p.new_zeros(len(p)), sets.to(p)
+    right = torch.ones(len(evidence.count_bags)) if right is None else right.cpu()
+    for images, q, weight in chain(_by_proportions(evidence, p), _by_counts(evidence, p, sets, right, leak)):
+        sums.index_add_(0, images, q * weight[:, None])
+        heard.index_add_(0, images, weight)
+    return sums, heard
+
+
+def _by_proportions(evidence: Resolved, p: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield images (i,) of some bags, what they are likely to be (i, clusters), and weights of one (i,)."""
     known = F.pad(evidence.proportions, (0, p.shape[1] - evidence.proportions.shape[1])).to(p)
     bags = evidence.proportion_bags
     for rows in _blocks(evidence.bag_sizes[bags], _NUMBERS // p.shape[1]):
         images, offsets = evidence.images_of(bags[rows])
         images = images.to(p.device)
-        yield images, labels_given_proportions(p[images], offsets, known[rows])
+        yield images, labels_given_proportions(p[images], offsets, known[rows]), p.new_ones(len(images))
 
 
 def _by_counts(
     evidence: Resolved, p: Tensor, sets: Tensor, right: Tensor, leak: float
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the same by the counts of bags, as far as these are right; nothing without sets."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the same by the counts of bags, weighed by how likely these are right; nothing without sets."""
     bags = evidence.count_bags if sets.shape[1] else evidence.count_bags[:0]
     for rows in _blocks(evidence.bag_sizes[bags], _NUMBERS // max(1, sets.shape[1])):
         images, offsets = evidence.images_of(bags[rows])
         images = images.to(p.device)
         low, high = evidence.counts_min[rows].to(p.device), evidence.counts_max[rows].to(p.device)
         q = labels_given_counts(p[images], offsets, low, high, sets=sets, leak=leak)
-        yield images, p[images].lerp(q, right[rows].repeat_interleave(offsets.diff()).to(p)[:, None])
+        yield images, q, right[rows].repeat_interleave(offsets.diff()).to(p)
 
 
 def _blocks(sizes: Tensor, most: int) -> Iterator[Tensor]:

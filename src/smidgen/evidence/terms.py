@@ -73,6 +73,7 @@ class EvidenceTerms(nn.Module):
         self.evidence, self.n_clusters = evidence, n_clusters
         self._statements, self._bags, self._images, self._epsilon = statements, bags, images, epsilon
         self._rows_on_host: dict[str, Tensor] = {}
+        self._bags_by_losses: dict[frozenset[str], Tensor] = {}
         there = [kind_of(name) for name in LEARNED if name in evidence.sizes()]
         self.kinds_of_images = [kind for kind in there if kind.about != "bags"]
         self.kinds_of_bags = [kind for kind in there if kind.about == "bags"]
@@ -132,12 +133,13 @@ class EvidenceTerms(nn.Module):
     ) -> dict[str, Request]:
         """Return the parts of a batch: one by the name of each kind about images or pairs, and one "bags".
 
-        kinds: names of losses, without any of which about bags there is no part "bags"; None for all.
+        kinds: names of losses, those about bags say which bags are drawn; None for all.
         """
-        requests, of_bags = {}, {name for kind in self.kinds_of_bags for name in self._losses[kind.name]}
+        requests: dict[str, Request] = {}
+        known_bags = self.known_bags if kinds is None else self._bags_of(frozenset(kinds))
         for name in KINDS:
-            if name == "bags" and len(self.known_bags) and (kinds is None or of_bags.intersection(kinds)):
-                bags = draw_bags(self.evidence, self.known_bags, generator, bags=self._bags, images=self._images)
+            if name == "bags" and len(known_bags):
+                bags = draw_bags(self.evidence, known_bags, generator, bags=self._bags, images=self._images)
                 members, offsets = self.evidence.images_of(bags)
                 requests[name] = Request(members, view, offsets=offsets, items=bags)
             elif name in self._spoken_of:
@@ -145,6 +147,13 @@ class EvidenceTerms(nn.Module):
                 items = torch.randint(len(images), (self._statements,), generator=generator)
                 requests[name] = Request(images[items].T.flatten(), view, items=items)
         return requests
+
+    def _bags_of(self, losses: frozenset[str]) -> Tensor:
+        """Return the bags that some losses are about."""
+        if losses not in self._bags_by_losses:
+            kinds = [kind.name for kind in self.kinds_of_bags if losses.intersection(self._losses[kind.name])]
+            self._bags_by_losses[losses] = self.evidence.bags_known(kinds)
+        return self._bags_by_losses[losses]
 
     def losses(
         self, parts: Mapping[str, Part], assignments: Mapping[str, Tensor], *, kinds: Collection[str] | None = None

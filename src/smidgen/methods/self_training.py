@@ -40,6 +40,7 @@ from smidgen.errors import InputError
 from smidgen.evidence.bag_labels import kinds_given_bags, labels_given_bags, sets_of_counts
 from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.terms import LEAST_BETWEEN, EvidenceTerms
+from smidgen.hardware import to_device
 from smidgen.maths.kmeans import kmeans
 from smidgen.maths.matching import in_order_of_classes
 from smidgen.maths.softmax_regression import softmax_regression
@@ -79,9 +80,14 @@ class SelfTrainingConfig(Options):
     trust: Share = option(0.5, "β, weight of the assignments of the run to start from in the targets")
     debias: Weight = option(0.5, "τ, how much the teacher's mean prediction is held against it")
     decay: Share = option(0.99, "of the EMA teacher")
-    evidence: Weight = option(1.0, "loss weight of each kind of evidence")
-    wrong: Share = option(0.1, "assumed fraction of wrong evidence")
-    bag_images: Count = option(96, "most images in the bags of one step, but at least one bag")
+    evidence: Weight = option(
+        1.0,
+        "loss weight of each kind of evidence, but for counts and proportions, which are targets; 0: these are none",
+    )
+    wrong: Share = option(0.1, "assumed fraction of wrong evidence; proportions are taken to be right")
+    bag_images: Count = option(
+        96, "most images in the bags of one step, but at least one bag, for what is known of bags and is no target"
+    )
     statements: Count = option(16, "labels, and pairs, per step")
     keep: Literal["better", "always"] = option(
         "better", "whether the run to start from stays as it is unless held-out evidence or neighbours speak for more"
@@ -144,7 +150,7 @@ class SelfTraining(Method):
         self.register_buffer("confidence", torch.ones(()))
         self.register_buffer("known", used.labels, persistent=False)
         self.register_buffer("sets", sets_of_counts(used, n_clusters), persistent=False)
-        self._has_posteriors = bool({*used.sizes()} & {*kinds_given_bags(self.sets)})
+        self._has_posteriors = config.evidence > 0 and bool({*used.sizes()} & {*kinds_given_bags(self.sets)})
         self.register_buffer("predicted", torch.zeros(0, n_clusters))
         self.register_buffer("posteriors", torch.zeros(0, n_clusters))
         self.register_buffer("in_bags", torch.zeros(problem.n_images, dtype=torch.bool))
@@ -204,8 +210,7 @@ class SelfTraining(Method):
 
     def _note_start(self, embed: Embed, generator: torch.Generator) -> None:
         """Note what the run to start from says of each image, its clusters in the order of the classes."""
-        features = embed.on_device(self._features)
-        embedded = self._embedded(features)
+        embedded, features = self._embed_all(embed)
         if not self._has_layer:
             self._take(self._first_layer(embedded.cpu(), generator))
         p = self._assigned(embedded).cpu()
@@ -215,10 +220,19 @@ class SelfTraining(Method):
             self._take((layer.weight[order.to(layer.weight.device)], layer.bias[order.to(layer.bias.device)]))
             p = p[:, order]
         self.first = p.to(self.prior)
-        sample = self.judge.sample.to(p.device)
-        self.judged[0] = self.judge.quality(features[sample], embedded[sample], self.first[sample])
+        sample = to_device(self.judge.sample, embedded.device)
+        self.judged[0] = self.judge.quality(features, embedded[sample], self.first[sample])
         self.prior, self.seen, self.confidence = self.first.mean(0), self.first.mean(0), self.first.amax(1).mean()
         self.predicted = self.first.clone() if self._has_posteriors else self.predicted
+
+    def _embed_all(self, embed: Embed) -> tuple[Tensor, Tensor]:
+        """Return embeddings (n, numbers) of all images, and the features of those to judge by."""
+        embedded, judged, sample = [], [], self.judge.sample
+        for rows, features in embed.blocks(self._features):
+            inside = sample[(sample >= rows.start) & (sample < rows.stop)] - rows.start
+            embedded.append(self._embedded(features))
+            judged.append(features[to_device(inside, features.device)])
+        return torch.cat(embedded), torch.cat(judged)
 
     @torch.no_grad()
     def judge_bags(self) -> None:
@@ -283,7 +297,8 @@ class SelfTraining(Method):
         debiased = (z - self.config.debias * self.prior.clamp_min(1e-6).log()).softmax(1)
         q = torch.lerp(debiased, self.first[weak.indices], self.config.trust)
         if self._has_posteriors:
-            self.predicted[weak.indices] = p
+            places, rows = _first_of_each(weak)
+            self.predicted[rows] = p[places]
             q = torch.where(self.in_bags[weak.indices, None], self.posteriors[weak.indices], q)
         q = self._with_labels(q, weak.indices)
         self.seen.lerp_(q.mean(0), 1 - MEMORY)
@@ -357,3 +372,11 @@ class SelfTraining(Method):
             "measure": [what], "before": [before], "after": [after], "kept": [bool(kept)]
         }  # fmt: skip
         return {"self_training": {name: np.array(values) for name, values in columns.items()}}
+
+
+def _first_of_each(part: Part) -> tuple[Tensor, Tensor]:
+    """Return where in a part each image is for the first time, and which images these are; the device does not wait."""
+    on_host = part.indices.cpu() if part.request is None else part.request.indices
+    rows, places = np.unique(on_host.numpy(), return_index=True)
+    device = part.indices.device
+    return to_device(torch.from_numpy(places), device), to_device(torch.from_numpy(rows), device)

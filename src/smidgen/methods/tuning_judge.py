@@ -1,12 +1,13 @@
 """Whether fine-tuning made things better, by evidence that it has not learned from, else by neighbours.
 
 The run on the frozen encoder before it has learned from all evidence, and a network of its own may know that by heart.
-So its layers do not count: what is compared is how well the encoder's features, which no evidence had shaped before,
-lead from what has been learned to what is held out.
+So where evidence judges, its layers do not count: what is compared is how well the encoder's features, which no
+evidence had shaped before, lead from what has been learned to what is held out. (They had been shaped where the run
+before trained its encoder; then the comparison favours that run.)
 
-Held out are labels, where there are five of a class, else other statements, where there are enough of them:
+Held out are labels, where classes have five on average, else other statements, where there are enough of them:
     labels      log-likelihood of the held-out ones by softmax regression of the others on features
-    the others  their log-likelihood by softmax regression of assignments, those of other images, on features
+    the others  their log-likelihood by softmax regression, on features, of the assignments of other images
     nothing     the share of nearest neighbours in the same cluster, times how evenly clusters are used
 """
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smidgen.evidence.held_out import held_out_labels, images_of, without_fifth
+from smidgen.evidence.held_out import held_out_labels, images_of, without_held_out
 from smidgen.evidence.kinds import LEARNED
 from smidgen.evidence.resolved import Resolved
 from smidgen.evidence.terms import EvidenceTerms
@@ -44,13 +45,13 @@ class Judge(nn.Module):
         self.held_out = held_out_labels(evidence.labels)
         self.learned, judged = evidence.replaced(labels=evidence.labels.index_fill(0, self.held_out, -1)), None
         if not len(self.held_out):
-            self.learned, judged = without_fifth(evidence)
+            self.learned, judged = without_held_out(evidence)
         self.terms: EvidenceTerms | None = None
         if judged is not None and judged.sizes().keys() & {*LEARNED}:
             self.terms = EvidenceTerms(judged, n_clusters, epsilon=epsilon)
         out = torch.zeros(len(evidence.labels), dtype=torch.bool).index_fill_(0, self.held_out, True)
-        out |= torch.zeros_like(out) if judged is None else images_of(judged) & ~images_of(self.learned)
-        self.rows = torch.arange(len(out)) if bool(out.all()) else (~out).nonzero().flatten()
+        out |= torch.zeros_like(out) if judged is None else images_of(judged)
+        self.rows = (~out).nonzero().flatten()
         self.sample = self._sample()
 
     def _sample(self) -> Tensor:

@@ -184,11 +184,14 @@ class Trainer:
         self.progress.begun_to, self.optimisers = -1, None
 
     def _due(self, stage: Stage, reached: int) -> int | None:
-        """Return the step that `begin` is to be called for, the last one where the clock has passed several."""
+        """Return the step to call `begin` for: a stage's first one, then the last that the clock has passed."""
         if self.progress.step > 0 and not self.clock.may_pause():
             return None
         done = max(self.progress.begun_to, self.progress.step - (not self.progress.begun))
-        return max((step for step in stage.begins if done < step <= reached), default=None)
+        due = [step for step in stage.begins if done < step <= reached]
+        if not due:
+            return None
+        return min(due) if self.progress.begun_to < 0 else max(due)
 
     def _begin(self, stage: Stage, step: int, *, share: float) -> None:
         assert self.optimisers is not None
