@@ -110,6 +110,10 @@ def test_the_ladder_has_a_rung_for_each_kind_of_evidence(smidgen, fits):
         "bags": 20, "bag_size": 4, "ucc": [1, 3], "counts": False, "proportions": True,
     }  # fmt: skip
     assert read_json("runs/digits-ladder/summary.json")["variants"]["fusion, counts"]["seeds"] == [0]
+    plot = Path("runs/digits-ladder/sweep.svg").read_text()
+    assert plot.count('stroke-width="1.2" opacity=".4"') == 3  # nothing, counts and proportions are not joined
+    assert plot.count('stroke-width="2"') == 1
+    assert ">0.500</text>" in plot
 
 
 @pytest.mark.parametrize(

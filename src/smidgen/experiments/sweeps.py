@@ -98,8 +98,8 @@ def variants_of(sweep: Sweep) -> tuple[Variants, Grid]:
     table = {**sweep.settings, "seeds": list(sweep.seeds), "variants": variants}
     found = parse_recipe(sweep.name, tomli_w.dumps(table))
     assert isinstance(found, Variants)
-    titles = tuple(level.title for level in sweep.levels)
-    return found, Grid(sweep.axis, tuple(sweep.methods), titles, cells)
+    titles, kinds = zip(*((level.title, level.kind) for level in sweep.levels), strict=True)
+    return found, Grid(sweep.axis, tuple(sweep.methods), titles, cells, kinds)
 
 
 def _has_use(method: str, level: Level) -> bool:

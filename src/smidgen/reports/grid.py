@@ -26,12 +26,16 @@ _SPLITS = ("test", "train", "all")
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the variants of a sweep stand: axis is what `levels` are amounts of; cells: (line, level) → variant."""
+    """Where the variants of a sweep stand: axis is what `levels` are amounts of; cells: (line, level) → variant.
+
+    kinds: what each level is an amount of, where that is not the same for all.
+    """
 
     axis: str
     lines: tuple[str, ...]
     levels: tuple[str, ...]
     cells: Mapping[tuple[str, str], str]
+    kinds: tuple[str, ...] = ()
 
 
 def accuracies(grid: Grid, summary: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
@@ -91,6 +95,7 @@ def chart(grid: Grid, summary: Mapping[str, Any]) -> Markup:
         [visible(level) for level in grid.levels],
         axis=grid.axis,
         label=f"Accuracy of {_judged(summary)} images over {grid.axis}, a line for each method",
+        kinds=grid.kinds,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from markupsafe import Markup, escape
 
 from smidgen.reports.figures import nice_ticks, palette
 
 _WIDTH, _HEIGHT = 820, 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 170, 16, 46  # margins in pixels
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 170, 24, 46  # margins in pixels
 _LINE = 15  # pixels between the names of two lines
 
 Point = tuple[int, float, float]
@@ -23,11 +24,14 @@ text { fill: #6f6b63; } .grid { stroke: #e6e2d9; fill: none; }
 """
 
 
-def level_chart(series: Mapping[str, Sequence[Point]], levels: Sequence[str], *, axis: str, label: str) -> Markup:
+def level_chart(
+    series: Mapping[str, Sequence[Point]], levels: Sequence[str], *, axis: str, label: str, kinds: Sequence[str] = ()
+) -> Markup:
     """Return lines with bars of ± one standard deviation as SVG, each line named at its right end.
 
     series: name → (place in `levels`, mean, standard deviation) in order; a line without points is left out.
-    axis: what the levels are amounts of. label: for screen readers.
+    axis: what the levels are amounts of. label: for screen readers. kinds: what each level is an amount of, where that
+    is not the same for all: only neighbours of one kind are joined. Values stand at the points of a single line.
     """
     series = {name: points for name, points in series.items() if points}
     ends = [mean + sign * spread for points in series.values() for _, mean, spread in points for sign in (-1, 1)]
@@ -41,8 +45,11 @@ def level_chart(series: Mapping[str, Sequence[Point]], levels: Sequence[str], *,
 
     parts = list(_axes(ticks, levels, place, axis))
     colours = palette(len(series))
+    kinds = kinds or [""] * len(levels)
     for colour, points in zip(colours, series.values(), strict=True):
-        parts += _line(points, place, colour)
+        parts += _line(points, place, colour, kinds)
+    if len(series) == 1:
+        parts += _values(next(iter(series.values())), place)
     right = len(levels) - 1
     last = {name: place(right if len(points) == 1 else points[-1][0], points[-1][1]) for name, points in series.items()}
     parts += _names(last, dict(zip(series, colours, strict=True)))
@@ -73,18 +80,31 @@ def _axes(ticks: Sequence[float], levels: Sequence[str], place: Place, axis: str
     yield f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(axis)}</text>'
 
 
-def _line(points: Sequence[Point], place: Place, colour: str) -> Iterator[str]:
+def _line(points: Sequence[Point], place: Place, colour: str, kinds: Sequence[str]) -> Iterator[str]:
     spots = [place(level, mean) for level, mean, _ in points]
-    path, dashes = "M" + "L".join(f"{x} {y}" for x, y in spots), ""
+    yield f'<g stroke="{colour}" fill="{colour}">'
     if len(spots) == 1:  # it takes nothing from the axis: a level to compare the others with
-        path, dashes = f"M{_LEFT} {spots[0][1]}H{_WIDTH - _RIGHT}", ' stroke-dasharray="3 5"'
-    yield f'<g stroke="{colour}" fill="{colour}"><path d="{path}" fill="none" stroke-width="2"{dashes}/>'
+        path = f"M{_LEFT} {spots[0][1]}H{_WIDTH - _RIGHT}"
+        yield f'<path d="{path}" fill="none" stroke-width="2" stroke-dasharray="3 5"/>'
+    else:
+        for _, group in groupby(zip(points, spots, strict=True), key=lambda each: kinds[each[0][0]]):
+            joined = [spot for _, spot in group]
+            path, look = "M" + "L".join(f"{x} {y}" for x, y in joined), 'stroke-width="2"'
+            if len(joined) == 1:
+                path, look = f"M{joined[0][0]} {joined[0][1]}V{_HEIGHT - _BOTTOM}", 'stroke-width="1.2" opacity=".4"'
+            yield f'<path d="{path}" fill="none" {look}/>'
     for (level, mean, spread), (x, y) in zip(points, spots, strict=True):
         if spread:
             (_, top), (_, bottom) = place(level, mean + spread), place(level, mean - spread)
             yield f'<path d="M{x} {top}V{bottom}" stroke-width="1.2" opacity=".6"/>'
         yield f'<circle cx="{x}" cy="{y}" r="3.2" stroke="none"/>'
     yield "</g>"
+
+
+def _values(points: Sequence[Point], place: Place) -> Iterator[str]:
+    for level, mean, spread in points:
+        x, y = place(level, mean + spread)
+        yield f'<text x="{x}" y="{y - 8:.1f}" text-anchor="middle">{mean:.3f}</text>'
 
 
 def _names(last: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> Iterator[str]:
