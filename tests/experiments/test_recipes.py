@@ -28,7 +28,7 @@ def write(tmp_path):
 def test_our_recipes_are_valid_and_have_their_header(path):
     recipe = read_recipe(path)
     for config in (each.config for each in (recipe.recipes.values() if isinstance(recipe, Variants) else [recipe])):
-        assert config.data in {*DATASETS, "cifar10-jpeg.tar", "collections/weather.tar"}
+        assert config.data in {*DATASETS, "cifar10-jpeg.tar", "collections/weather.tar", "collections/flowers.tar"}
         assert config.init_from is None or (path.parent / f"{Path(config.init_from).parent.name}.toml").exists()
     header = [line.partition(":")[0] for line in recipe.text.splitlines() if line.startswith("#")]
     assert {"# source", "# command", "# measured"} <= set(header)
