@@ -67,8 +67,8 @@ def _held_out(evidence: Resolved, kind: Kind, taken: Tensor) -> Tensor:
         return is_judged
     most, every = min(MOST_IMAGES, int(MOST_SHARE * len(taken))), max(EVERY, len(known) // ENOUGH_STATEMENTS)
     for row in range(every - 1, len(known), every):
-        images = evidence.images_of(known[row : row + 1])[0] if kind.about == "bags" else known[row].flatten()
-        new = images.unique()[~taken[images.unique()]]
+        images = evidence.images_of(known[row : row + 1])[0] if kind.about == "bags" else known[row]
+        new = images[~taken[images]].unique()
         if int(taken.sum()) + len(new) <= most:
             is_judged[row] = True
             taken[new] = True

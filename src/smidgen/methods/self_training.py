@@ -14,10 +14,10 @@ Source. Teacher and strong views after FixMatch (Sohn et al., NeurIPS 2020) and 
 Learning from Naturally Imbalanced Pseudo-Labels" (CVPR 2022); docs/methods.md §10. Written from the equations.
 
 Equation → function
-    q = (1 − β) softmax(z_teacher − τ log p̄) + β p_first                  SelfTraining.targets
-    q = P(class | bags, (1 − β) p_teacher + β p_first) of images in bags  SelfTraining.judge_bags
+    q = (1 − β) softmax(z_teacher − τ log p̄) + β p_first                    SelfTraining.targets
+    q = P(class | bags, (1 − β) p_teacher + β p_first) of images in bags    SelfTraining.judge_bags
     t_k = (mean of q_k) / max · mean of max q, each over many steps         maths.thresholds
-    mean [max q > t_argmax q or label known] · CE(q, strong view)         self_training_loss
+    mean [max q > t_argmax q or label known] · CE(q, strong view)           self_training_loss
     −log P(evidence | p), each averaged over its own items                  terms.EvidenceTerms
     kept if held-out evidence is likelier, or neighbours agree more         SelfTraining.finish, tuning_judge.Judge
 """
